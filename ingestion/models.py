@@ -1,0 +1,64 @@
+"""The job table: the queue itself, since jobs wait in Postgres and not in the broker."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import DateTime, Index, Text, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tenants.db import Base
+
+Timestamp = DateTime(timezone=True)
+
+
+class Job(Base):
+    """A unit of long work. Kinds: ingest, delete, purge, partition, drop_generation, erase_tenant.
+
+    State: queued, running, retrying, done, failed, cancelled. `batch_id` is the fence: whoever finishes a job must
+    still hold the batch under which it was given out.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index(
+            "jobs_waiting",
+            "tenant_id",
+            "created_at",
+            postgresql_where=text("state IN ('queued', 'retrying')"),
+        ),
+        Index("jobs_given_out", "lease_until", postgresql_where=text("batch_id IS NOT NULL")),
+        Index("jobs_listing", "tenant_id", "created_at", "id"),
+        Index("jobs_document", "tenant_id", "document_id"),
+        Index(
+            "jobs_one_partition",
+            "tenant_id",
+            "kind",
+            unique=True,
+            postgresql_where=text("kind = 'partition' AND state IN ('queued', 'running', 'retrying')"),
+        ),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(Text)
+    stage: Mapped[str | None] = mapped_column(Text)
+    progress: Mapped[float] = mapped_column(server_default=text("0"))
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    document_id: Mapped[UUID | None]
+    version: Mapped[int | None]
+    cost: Mapped[int] = mapped_column(server_default=text("0"))
+    """Bytes of the content: what the dispatcher shares fairly and bounds batches by."""
+    payload: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'"))
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    batch_id: Mapped[UUID | None]
+    lease_until: Mapped[datetime | None] = mapped_column(Timestamp)
+    not_before: Mapped[datetime | None] = mapped_column(Timestamp)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+    started_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    finished_at: Mapped[datetime | None] = mapped_column(Timestamp)

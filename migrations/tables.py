@@ -1,0 +1,12 @@
+"""Every table of every package, gathered so that a test can compare the models with the migrations."""
+
+from __future__ import annotations
+
+from ingestion import models as ingestion_models
+from rag import models as rag_models
+from shards import models as shard_models
+from tenants import models as tenant_models
+from tenants.db import Base
+
+PACKAGES = (tenant_models, shard_models, ingestion_models, rag_models)
+METADATA = Base.metadata

@@ -1,0 +1,37 @@
+"""Who is calling: the first argument of everything that touches a tenant's data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TenantSettings(BaseModel):
+    """What a tenant may choose for itself; `None` means the installation's default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bm25_weight: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Share of BM25 in the fusion, 0..1."""
+    language: str | None = Field(default=None, pattern="^[a-z]{2}$")
+    """Language of the answers' fixed sentences."""
+
+
+@dataclass(frozen=True)
+class TenantContext:
+    """The authenticated caller: one tenant, one principal. Explicit, never ambient, never defaulted."""
+
+    tenant_id: UUID
+    slug: str
+    principal: str
+    """The id of the API key, or `worker` inside a task."""
+    settings: TenantSettings = field(default_factory=TenantSettings)
+
+
+@dataclass(frozen=True)
+class AdminContext:
+    """The authenticated operator of the installation. Sees tenants and keys, never their content."""
+
+    principal: str

@@ -1,0 +1,158 @@
+"""The one error tree. Each error knows its stable code, HTTP status and whether a retry can help.
+
+TesseraError
+├── InvalidRequest            422  the request is malformed; `fields` points at what
+│   ├── InvalidFilter         422
+│   ├── InvalidMetadata       422
+│   └── InvalidCursor         422
+├── Unauthenticated           401  no usable key
+├── Forbidden                 403  a good key that may not do this
+│   └── TenantSuspended       403
+├── NotFound                  404  unknown or another tenant's: the two are the same
+├── Conflict                  409
+├── TooLarge                  413
+├── UnsupportedType           415
+├── DocumentRejected          422  the content of a document cannot be ingested; ends its job as `failed`
+├── Unavailable               503  a dependency is away; a retry can help
+└── Misconfigured             500  a setting or role is wrong; the service refuses to start
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """Points at one field of a request: `pointer` is a dotted path such as `filter.and.0.year.gte`."""
+
+    pointer: str
+    detail: str
+
+
+class TesseraError(Exception):
+    """Something the caller can be told about."""
+
+    code = "internal_error"
+    status = 500
+    retryable = False
+    title = "Internal error"
+
+    def __init__(self, detail: str, *, code: str | None = None, fields: tuple[FieldError, ...] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.fields = fields
+        if code is not None:
+            self.code = code
+
+
+class InvalidRequest(TesseraError):
+    """The request is malformed."""
+
+    code = "invalid_request"
+    status = 422
+    title = "Invalid request"
+
+
+class InvalidFilter(InvalidRequest):
+    """The metadata filter is not in the grammar."""
+
+    code = "invalid_filter"
+    title = "Invalid filter"
+
+
+class InvalidMetadata(InvalidRequest):
+    """The document's metadata cannot be stored."""
+
+    code = "invalid_metadata"
+    title = "Invalid metadata"
+
+
+class InvalidCursor(InvalidRequest):
+    """The cursor was not issued by this list."""
+
+    code = "invalid_cursor"
+    title = "Invalid cursor"
+
+
+class Unauthenticated(TesseraError):
+    """No usable key came with the request (codes: missing_key, malformed_key, invalid_key)."""
+
+    code = "invalid_key"
+    status = 401
+    title = "Unauthenticated"
+
+
+class Forbidden(TesseraError):
+    """The key is good, but may not do this."""
+
+    code = "forbidden"
+    status = 403
+    title = "Forbidden"
+
+
+class TenantSuspended(Forbidden):
+    """The tenant is suspended."""
+
+    code = "tenant_suspended"
+    title = "Tenant suspended"
+
+
+class NotFound(TesseraError):
+    """No such object for this caller. Never says whether another tenant has it."""
+
+    code = "not_found"
+    status = 404
+    title = "Not found"
+
+
+class Conflict(TesseraError):
+    """The request contradicts the present state."""
+
+    code = "conflict"
+    status = 409
+    title = "Conflict"
+
+
+class TooLarge(TesseraError):
+    """The body is over the limit."""
+
+    code = "too_large"
+    status = 413
+    title = "Too large"
+
+
+class UnsupportedType(TesseraError):
+    """The type of the file is not one that can be ingested."""
+
+    code = "unsupported_type"
+    status = 415
+    title = "Unsupported type"
+
+
+class DocumentRejected(TesseraError):
+    """The content of a document cannot be ingested.
+
+    Codes: document_empty, document_unreadable, document_encrypted, document_encoding, needs_ocr,
+    document_too_long, parser_timeout, parser_memory.
+    """
+
+    code = "document_unreadable"
+    status = 422
+    title = "Document rejected"
+
+
+class Unavailable(TesseraError):
+    """A dependency does not answer; trying again later can help."""
+
+    code = "unavailable"
+    status = 503
+    retryable = True
+    title = "Unavailable"
+
+
+class Misconfigured(TesseraError):
+    """A setting, role or schema is wrong; the service refuses to start."""
+
+    code = "misconfigured"
+    title = "Misconfigured"

@@ -1,0 +1,156 @@
+"""`Idempotency-Key` on every POST: the first answer is remembered for a day and replayed.
+
+The row is claimed in Postgres before the work and filled after it, so a concurrent repeat is told to wait (409) and a
+repeat with another body is refused (422). Refusals of the request itself (401, 403, 413, 415, 422) and failures of the
+service (5xx) are not remembered: the same key may then be used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+from uuid import UUID
+
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+from fastapi.routing import APIRoute
+from sqlalchemy import text
+from starlette.datastructures import UploadFile
+
+from tenants.auth import PLATFORM, Authenticator
+from tenants.db import Database
+from tenants.errors import Conflict, FieldError, InvalidRequest, TesseraError
+
+_MAX_KEY_CHARS = 255
+_MAX_REMEMBERED_BYTES = 1024 * 1024
+_CLAIM = text(
+    "INSERT INTO idempotent_answers (tenant_id, route, key, fingerprint) VALUES (:tenant, :route, :key, :print)"
+    " ON CONFLICT (tenant_id, route, key) DO UPDATE SET fingerprint = :print, status = NULL, body = NULL,"
+    " created_at = now() WHERE idempotent_answers.created_at < now() - interval '24 hours'"
+    " OR (idempotent_answers.status IS NULL AND idempotent_answers.created_at < now() - interval '2 minutes')"
+    " RETURNING 1"
+)
+_READ = text(
+    "SELECT fingerprint, status, body FROM idempotent_answers"
+    " WHERE tenant_id = :tenant AND route = :route AND key = :key"
+)
+_FILL = text(
+    "UPDATE idempotent_answers SET status = :status, body = jsonb_build_object('text', CAST(:body AS text),"
+    " 'media_type', CAST(:media_type AS text)) WHERE tenant_id = :tenant AND route = :route AND key = :key"
+)
+_FORGET = text("DELETE FROM idempotent_answers WHERE tenant_id = :tenant AND route = :route AND key = :key")
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class IdempotentRoute(APIRoute):
+    """A route that honours `Idempotency-Key` when it is a POST."""
+
+    def get_route_handler(self) -> Handler:
+        """Wrap FastAPI's handler."""
+        handler = super().get_route_handler()
+        if "POST" not in (self.methods or set()):
+            return handler
+        route = f"POST {self.path}"
+
+        async def idempotent(request: Request) -> Response:
+            key = request.headers.get("idempotency-key")
+            if key is None:
+                return await handler(request)
+            if not 1 <= len(key) <= _MAX_KEY_CHARS:
+                raise InvalidRequest(
+                    f"Idempotency-Key takes 1 to {_MAX_KEY_CHARS} characters.",
+                    fields=(FieldError("headers.Idempotency-Key", "wrong length"),),
+                )
+            return await _once(request, handler, f"{route}?{request.url.path}", key)
+
+        return idempotent
+
+
+async def _once(request: Request, handler: Handler, route: str, key: str) -> Response:
+    tenant_id = await _caller(request)
+    database: Database = request.state.database
+    row = {"tenant": tenant_id, "route": route, "key": key}
+    fingerprint = await _fingerprint(request)
+    async with database.tenant(tenant_id) as session, session.begin():
+        claimed = (await session.execute(_CLAIM, {**row, "print": fingerprint})).first()
+        earlier = None if claimed else (await session.execute(_READ, row)).first()
+    if earlier is not None:
+        return _replay(earlier.fingerprint, fingerprint, earlier.status, earlier.body)
+    try:
+        response = await handler(request)
+    except (TesseraError, asyncio.CancelledError):
+        await _forget(database, tenant_id, row)
+        raise
+    if isinstance(response, StreamingResponse):
+        response.body_iterator = _recorded(response, database, tenant_id, row)
+    elif response.status_code < 400:
+        await _fill(database, tenant_id, row, response.status_code, bytes(response.body), response.media_type)
+    else:
+        await _forget(database, tenant_id, row)
+    return response
+
+
+async def _caller(request: Request) -> UUID:
+    authenticator: Authenticator = request.state.authenticator
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or authenticator.admin(key) is not None:
+        return PLATFORM
+    return (await authenticator.tenant(key)).tenant_id
+
+
+async def _fingerprint(request: Request) -> bytes:
+    digest = hashlib.sha256()
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        for name, value in sorted((await request.form()).multi_items(), key=lambda item: item[0]):
+            digest.update(name.encode() + b"\0")
+            if isinstance(value, UploadFile):
+                digest.update((value.filename or "").encode() + b"\0")
+                while block := await value.read(1 << 20):
+                    digest.update(block)
+                await value.seek(0)
+            else:
+                digest.update(value.encode())
+    else:
+        digest.update(await request.body())
+    return digest.digest()
+
+
+def _replay(first: bytes, now: bytes, status: int | None, body: dict[str, Any] | None) -> Response:
+    if first != now:
+        raise InvalidRequest("This Idempotency-Key was used with another request body.", code="idempotency_key_reused")
+    if status is None or body is None:
+        raise Conflict("A request with this Idempotency-Key is under way.", code="idempotency_in_flight")
+    return Response(body["text"], status, media_type=body["media_type"], headers={"Idempotency-Replayed": "true"})
+
+
+async def _recorded(
+    response: StreamingResponse, database: Database, tenant_id: UUID, row: dict[str, Any]
+) -> AsyncIterator[bytes]:
+    whole, complete = bytearray(), False
+    try:
+        async for block in response.body_iterator:
+            piece = block.encode() if isinstance(block, str) else bytes(block)
+            whole += piece[: max(0, _MAX_REMEMBERED_BYTES + 1 - len(whole))]
+            yield piece
+        complete = len(whole) <= _MAX_REMEMBERED_BYTES and b"event: error" not in whole
+    finally:
+        if complete:
+            await _fill(database, tenant_id, row, response.status_code, bytes(whole), response.media_type)
+        else:
+            await _forget(database, tenant_id, row)
+
+
+async def _fill(
+    database: Database, tenant_id: UUID, row: dict[str, Any], status: int, body: bytes, media_type: str | None
+) -> None:
+    values = {**row, "status": status, "body": body.decode(), "media_type": media_type or "application/json"}
+    async with database.tenant(tenant_id) as session, session.begin():
+        await session.execute(_FILL, values)
+
+
+async def _forget(database: Database, tenant_id: UUID, row: dict[str, Any]) -> None:
+    async with database.tenant(tenant_id) as session, session.begin():
+        await session.execute(_FORGET, row)

@@ -1,0 +1,135 @@
+"""Reads and writes of tenants and keys. Every function takes an open session; none commits."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, func, select, text, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
+
+from tenants import keys
+from tenants.cursor import Position
+from tenants.errors import Conflict, NotFound
+from tenants.models import ApiKey, Tenant
+
+ACTIVE_KEYS = 2
+
+
+async def create_tenant(
+    session: AsyncSession, *, slug: str, name: str, plan: str, settings: dict[str, Any]
+) -> tuple[Tenant, bool]:
+    """Return the tenant with this slug and whether it was made now.
+
+    Raises:
+        Conflict: the slug exists with another body (`slug_taken`) or is being deleted (`tenant_deleting`).
+    """
+    # Two requests with one slug at the same time: the second waits here and then finds the first's row.
+    await session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:slug, 7))"), {"slug": slug})
+    found = await session.scalar(select(Tenant).where(Tenant.slug == slug))
+    if found is None:
+        tenant = Tenant(
+            id=uuid7(), slug=slug, name=name, plan=plan, state="active", placement="dedicated", settings=settings
+        )
+        session.add(tenant)
+        await session.flush()
+        await session.refresh(tenant)
+        return tenant, True
+    if found.state == "deleting":
+        raise Conflict("A tenant with this slug is being deleted; try again later.", code="tenant_deleting")
+    if (found.name, found.plan, found.settings) != (name, plan, settings):
+        raise Conflict("A tenant with this slug exists with another name, plan or settings.", code="slug_taken")
+    return found, False
+
+
+async def get_tenant(session: AsyncSession, tenant_id: UUID) -> Tenant:
+    """Return a tenant; raise `NotFound` for an unknown id."""
+    tenant = await session.get(Tenant, tenant_id)
+    if tenant is None:
+        raise NotFound("There is no tenant with this id.")
+    return tenant
+
+
+async def set_state(session: AsyncSession, tenant_id: UUID, state: str) -> Tenant:
+    """Set a tenant's state; raise `Conflict` when it is being deleted."""
+    tenant = await get_tenant(session, tenant_id)
+    if tenant.state == "deleting":
+        raise Conflict("The tenant is being deleted.", code="tenant_deleting")
+    tenant.state = state
+    tenant.updated_at = datetime.now(UTC)
+    return tenant
+
+
+async def list_tenants(session: AsyncSession, *, after: Position | None, limit: int) -> list[Tenant]:
+    """Return up to `limit` + 1 tenants, newest first; the extra one says that there are more."""
+    return await newest_first(session, select(Tenant), Tenant, after=after, limit=limit)
+
+
+async def newest_first(
+    session: AsyncSession, query: Select[Any], model: Any, *, after: Position | None, limit: int
+) -> list[Any]:
+    """Run `query` over `model` newest first, from after a position; `limit` + 1 rows at most."""
+    if after is not None:
+        query = query.where(tuple_(model.created_at, model.id) < tuple_(after.created_at, after.id))
+    query = query.order_by(model.created_at.desc(), model.id.desc()).limit(limit + 1)
+    return list(await session.scalars(query))
+
+
+async def create_key(
+    session: AsyncSession, tenant_id: UUID, *, name: str, expires_at: datetime | None, pepper: str
+) -> tuple[ApiKey, str]:
+    """Return a new key's row and the key itself.
+
+    Raises:
+        Conflict: the tenant has two active keys already (`too_many_keys`).
+    """
+    await session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:id, 8))"), {"id": str(tenant_id)})
+    active = (
+        select(func.count())
+        .select_from(ApiKey)
+        .where(
+            ApiKey.tenant_id == tenant_id,
+            ApiKey.revoked_at.is_(None),
+            (ApiKey.expires_at.is_(None)) | (ApiKey.expires_at > func.now()),
+        )
+    )
+    if (await session.scalar(active) or 0) >= ACTIVE_KEYS:
+        raise Conflict(f"The tenant has {ACTIVE_KEYS} active keys already; revoke one first.", code="too_many_keys")
+    parts, key = keys.generate_key()
+    row = ApiKey(
+        tenant_id=tenant_id, id=parts.id, name=name, digest=keys.digest(pepper, parts.secret), expires_at=expires_at
+    )
+    session.add(row)
+    await session.flush()
+    await session.refresh(row)
+    return row, key
+
+
+async def list_keys(session: AsyncSession, tenant_id: UUID) -> list[ApiKey]:
+    """Return every key of a tenant, newest first."""
+    query = select(ApiKey).where(ApiKey.tenant_id == tenant_id).order_by(ApiKey.created_at.desc())
+    return list(await session.scalars(query))
+
+
+async def revoke_key(session: AsyncSession, tenant_id: UUID, key_id: str) -> None:
+    """Revoke a key; raise `NotFound` for an unknown one. Revoking twice keeps the first time."""
+    row = await session.get(ApiKey, (tenant_id, key_id))
+    if row is None:
+        raise NotFound("There is no key with this id.")
+    if row.revoked_at is None:
+        row.revoked_at = datetime.now(UTC)
+
+
+async def find_key(session: AsyncSession, key_id: str) -> ApiKey | None:
+    """Return the key with this public id, in a session opened by `Database.key_lookup`."""
+    found: ApiKey | None = await session.scalar(select(ApiKey).where(ApiKey.id == key_id))
+    return found
+
+
+async def touch_key(session: AsyncSession, tenant_id: UUID, key_id: str) -> None:
+    """Note that a key was used."""
+    await session.execute(
+        update(ApiKey).where(ApiKey.tenant_id == tenant_id, ApiKey.id == key_id).values(last_used_at=func.now())
+    )

@@ -1,0 +1,178 @@
+"""One real local stack for the whole session, and databases beside it for tests that need the tables to themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.database import prepare, role_url
+from service.local.postgres import conninfo
+from service.local.settings import python_environment
+from service.local.state import Installation, StackState, running_stack
+from tenants.db import Database
+from tenants.roles import APP, OWNER, WORKER, RolePasswords
+from tenants.settings import DatabaseSettings
+
+START_TIMEOUT_S = 240
+
+
+@dataclass(frozen=True)
+class TenantAccess:
+    """A tenant made for a test: its id, slug, one key, and a client that uses it."""
+
+    id: str
+    slug: str
+    key: str
+    client: httpx.AsyncClient
+
+    async def upload(self, text: str | bytes, filename: str = "note.txt", **form: str) -> dict[str, Any]:
+        """Upload a document, wait for its job and return the answer with the finished job."""
+        content = text.encode() if isinstance(text, str) else text
+        answer = await self.client.post("/v1/documents", files={"file": (filename, content)}, data=form)
+        assert answer.status_code in (200, 202), answer.text
+        body: dict[str, Any] = answer.json()
+        return {**body, "job": await self.job(body["job"]["id"])}
+
+    async def job(self, job_id: str) -> dict[str, Any]:
+        """Wait until a job has ended."""
+        for _ in range(600):
+            job: dict[str, Any] = (await self.client.get(f"/v1/jobs/{job_id}")).json()
+            if job["state"] in ("done", "failed", "cancelled"):
+                return job
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"job {job_id} did not end: {job}")
+
+    async def search(self, query: str, **body: Any) -> list[dict[str, Any]]:
+        """Search and return the hits."""
+        answer = await self.client.post("/v1/search", json={"query": query, **body})
+        assert answer.status_code == 200, answer.text
+        hits: list[dict[str, Any]] = answer.json()["hits"]
+        return hits
+
+
+@dataclass(frozen=True)
+class DatabaseUrls:
+    """A database of its own: URLs by role."""
+
+    app: str
+    worker: str
+    owner: str
+    superuser: str
+
+
+def tessera(*arguments: str, data_dir: Path, timeout: float = START_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+    """Run the command line with a data folder of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", "from service.cli.main import main; main()", *arguments],
+        env=python_environment({"TESSERA_DATA_DIR": str(data_dir)}),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackState]:
+    """The whole local stack, started by the command that users start it with."""
+    data_dir = tmp_path_factory.mktemp("stack") / "data"
+    started = tessera("up", data_dir=data_dir)
+    assert started.returncode == 0, started.stdout + started.stderr
+    state = running_stack(data_dir)
+    assert state is not None
+    yield state
+    stopped = tessera("down", data_dir=data_dir)
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+
+
+@pytest.fixture(scope="session")
+async def admin(stack: StackState) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with the admin key."""
+    headers = {"Authorization": f"Bearer {stack.admin_key}"}
+    async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=60) as client:
+        yield client
+
+
+async def new_tenant(admin: httpx.AsyncClient, name: str) -> TenantAccess:
+    """Create a tenant with one key."""
+    slug = f"{name}-{secrets.token_hex(4)}"
+    created = await admin.post("/v1/admin/tenants", json={"slug": slug, "name": name})
+    assert created.status_code == 201, created.text
+    tenant_id = created.json()["id"]
+    key = (await admin.post(f"/v1/admin/tenants/{tenant_id}/keys", json={"name": "test"})).json()["key"]
+    headers = {"Authorization": f"Bearer {key}"}
+    client = httpx.AsyncClient(base_url=str(admin.base_url), headers=headers, timeout=60)
+    return TenantAccess(tenant_id, slug, key, client)
+
+
+@pytest.fixture(scope="session")
+def make_tenant(admin: httpx.AsyncClient) -> Callable[[str], Awaitable[TenantAccess]]:
+    """Creates tenants of the running stack."""
+    return lambda name: new_tenant(admin, name)
+
+
+@pytest.fixture
+async def tenant(admin: httpx.AsyncClient) -> AsyncIterator[TenantAccess]:
+    """A fresh tenant of the running stack."""
+    access = await new_tenant(admin, "tenant")
+    async with access.client:
+        yield access
+
+
+@pytest.fixture
+async def other_tenant(admin: httpx.AsyncClient) -> AsyncIterator[TenantAccess]:
+    """A second fresh tenant of the running stack."""
+    access = await new_tenant(admin, "other")
+    async with access.client:
+        yield access
+
+
+@pytest.fixture(scope="session")
+def own_database(stack: StackState) -> DatabaseUrls:
+    """A migrated database beside the stack's own, on the same server, that no worker looks at."""
+    return _database_beside(stack, "tessera_tests")
+
+
+@pytest.fixture(scope="session")
+def spare_database(stack: StackState) -> DatabaseUrls:
+    """Another one, for tests that take the schema down."""
+    return _database_beside(stack, "tessera_spare")
+
+
+def _database_beside(stack: StackState, name: str) -> DatabaseUrls:
+    installation = Installation.load(Path(stack.env["TESSERA_DATA_DIR"]))
+    known, port = installation.secrets, installation.ports["postgres"]
+    passwords = RolePasswords(owner=known.owner, app=known.app, worker=known.worker)
+    superuser = conninfo(port, known.superuser)
+    prepare(superuser, passwords, name)
+    return DatabaseUrls(
+        app=role_url("127.0.0.1", port, APP, known.app, name),
+        worker=role_url("127.0.0.1", port, WORKER, known.worker, name),
+        owner=role_url("127.0.0.1", port, OWNER, known.owner, name),
+        superuser=role_url("127.0.0.1", port, "postgres", known.superuser, name),
+    )
+
+
+@pytest.fixture(scope="session")
+async def app_database(own_database: DatabaseUrls) -> AsyncIterator[Database]:
+    """The own database as the app's role."""
+    database = Database(own_database.app, DatabaseSettings())
+    yield database
+    await database.aclose()
+
+
+@pytest.fixture(scope="session")
+async def worker_database(own_database: DatabaseUrls) -> AsyncIterator[Database]:
+    """The own database as the worker's role."""
+    database = Database(own_database.worker, DatabaseSettings())
+    yield database
+    await database.aclose()

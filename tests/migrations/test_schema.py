@@ -1,0 +1,93 @@
+"""The schema as it really is after the migrations: guarded by tenant everywhere, and the same as the models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, create_engine, text
+
+from migrations.run import alembic_config
+from migrations.tables import METADATA
+
+if TYPE_CHECKING:
+    from tests.conftest import DatabaseUrls
+
+TABLES = sorted(METADATA.tables)
+TENANT_TABLES = sorted(name for name, table in METADATA.tables.items() if "tenant_id" in table.c)
+
+
+@pytest.fixture(scope="module")
+def connection(own_database: DatabaseUrls) -> Iterator[Connection]:
+    engine = create_engine(own_database.superuser)
+    with engine.connect() as opened:
+        yield opened
+    engine.dispose()
+
+
+def test_models_and_migrations_give_the_same_schema(connection: Connection) -> None:
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    assert compare_metadata(context, METADATA) == []
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_table_has_row_level_security_enabled_and_forced(connection: Connection, table: str) -> None:
+    row = connection.execute(
+        text("SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = CAST(:table AS regclass)"),
+        {"table": table},
+    ).one()
+    assert tuple(row) == (True, True)
+
+
+def test_no_table_has_escaped_the_models(connection: Connection) -> None:
+    found = connection.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).scalars()
+    assert set(found) == {*TABLES, "alembic_version"}
+
+
+def test_every_policy_that_lets_write_checks_what_is_written(connection: Connection) -> None:
+    query = (
+        "SELECT tablename, policyname FROM pg_policies WHERE cmd IN ('ALL', 'INSERT', 'UPDATE') AND with_check IS NULL"
+    )
+    assert connection.execute(text(query)).all() == []
+
+
+@pytest.mark.parametrize("table", TENANT_TABLES)
+def test_every_unique_index_begins_with_the_tenant(connection: Connection, table: str) -> None:
+    query = (
+        "SELECT i.relname, a.attname FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid"
+        " JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0]"
+        " WHERE x.indrelid = CAST(:table AS regclass) AND x.indisunique"
+    )
+    firsts = connection.execute(text(query), {"table": table}).all()
+    assert firsts
+    assert {first for _, first in firsts} == {"tenant_id"}
+
+
+@pytest.mark.parametrize("role", ["tessera_app", "tessera_worker"])
+def test_the_service_roles_own_nothing_and_bypass_nothing(connection: Connection, role: str) -> None:
+    row = connection.execute(
+        text(
+            "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb,"
+            " pg_has_role(rolname, 'tessera_owner', 'MEMBER'),"
+            " EXISTS (SELECT 1 FROM pg_class WHERE relowner = r.oid) FROM pg_roles r WHERE rolname = :role"
+        ),
+        {"role": role},
+    ).one()
+    assert not any(row)
+
+
+def test_the_migrations_go_down_and_up_again(spare_database: DatabaseUrls) -> None:
+    config = alembic_config(spare_database.owner)
+    command.downgrade(config, "base")
+    engine = create_engine(spare_database.superuser)
+    with engine.connect() as connection:
+        left = connection.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).scalars()
+        assert set(left) == {"alembic_version"}
+    command.upgrade(config, "head")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+    engine.dispose()
