@@ -1,0 +1,82 @@
+"""What the service asks of a lexical store: one BM25 index a tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from shards.vectors import Scored, VersionScope
+from tenants.errors import TesseraError
+
+
+class DamagedIndex(TesseraError):
+    """The lexical index cannot be read. It is dropped and built again from Postgres."""
+
+    code = "lexical_damaged"
+    title = "Lexical index damaged"
+
+
+@dataclass(frozen=True)
+class ChunkText:
+    """One entry: a chunk, the version it belongs to, its heading (title and headings joined by " > ") and its text."""
+
+    chunk_id: UUID
+    version_no: int
+    heading: str
+    text: str
+
+
+class LexicalStore(Protocol):
+    """BM25 indexes by name. Names are those of `shards.names`; another raises ValueError.
+
+    An index comes into being with its first insert, so one that does not exist is an empty one: it has no hits and a
+    count of 0. A reader in another process therefore survives a drop: its next search finds nothing. A store that does
+    not answer raises `Unavailable` with the code `lexical_unavailable`; a broken index raises `DamagedIndex`.
+
+    Writes to one index must not overlap. A store serialises those of its own process; across processes the caller holds
+    the tenant's writer lock, and a writer that finds the index taken nevertheless waits a while and then raises
+    `Unavailable` with the code `lexical_busy`.
+    """
+
+    async def insert(self, index: str, rows: Sequence[ChunkText]) -> None:
+        """Write entries; the same chunk again replaces its entry.
+
+        When it returns, they are durable and seen by the next search of any process.
+        """
+
+    async def delete_versions(self, index: str, versions: Sequence[int]) -> int:
+        """Remove every entry of these versions and return how many there were. Durable when it returns."""
+
+    async def search(self, index: str, query: str, *, k: int, scope: VersionScope | None) -> list[Scored]:
+        """Return the `k` best entries by BM25, best first, of those whose version is in `scope` (None: any).
+
+        The query is text, never syntax: any string is harmless. It matches entries that share at least one term with
+        it, in heading or text; of a very long query the rarest terms count.
+
+        Raises:
+            ValueError: `k` below 1.
+        """
+
+    async def word_idf(self, index: str, words: Sequence[str]) -> dict[str, float]:
+        """Return ln(1 + (N - df + .5) / (df + .5)) for each word, by the index's own counts of its stem.
+
+        A word that the index does not hold gets the maximum (df = 0); of a word with several terms the rarest counts;
+        one without any (punctuation) gets 0.
+        """
+
+    async def count(self, index: str) -> int:
+        """Return the number of entries."""
+
+    async def drop(self, index: str) -> bool:
+        """Remove the index; return whether it was there."""
+
+    async def indexes(self) -> list[str]:
+        """Return the names of all indexes, sorted."""
+
+    async def ping(self) -> None:
+        """Return when the store answers."""
+
+    async def aclose(self) -> None:
+        """Release the readers. The store is not used afterwards."""

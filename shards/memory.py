@@ -1,0 +1,209 @@
+"""The stores in memory: the same behaviour without a server. For tests, and for reading what the real ones promise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import log
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards import terms
+from shards.lexical import ChunkText
+from shards.names import checked_collection, checked_index
+from shards.vectors import MAX_CELLS, MAX_K, ChunkVector, MissingCollection, Scored, VersionScope
+
+_K1 = 1.2
+_B = 0.75
+
+
+@dataclass
+class _Collection:
+    cells: int
+    rows: dict[tuple[UUID, int], ChunkVector] = field(default_factory=dict)
+
+
+class MemoryVectors:
+    """`VectorStore` in memory: every search is exact."""
+
+    def __init__(self) -> None:
+        self._collections: dict[str, _Collection] = {}
+
+    async def create(self, collection: str, *, dim: int, cells: int) -> None:
+        """See `VectorStore.create`."""
+        if not 1 <= cells <= MAX_CELLS:
+            raise ValueError(f"{cells} cells, not 1..{MAX_CELLS}")
+        found = self._collections.setdefault(checked_collection(collection), _Collection(cells))
+        found.cells = max(found.cells, cells)
+
+    async def insert(self, collection: str, cell_rows: Mapping[int, Sequence[ChunkVector]]) -> None:
+        """See `VectorStore.insert`."""
+        found = self._found(collection)
+        _check_cells(found, cell_rows)
+        found.rows.update({(row.chunk_id, cell): row for cell, rows in cell_rows.items() for row in rows})
+
+    async def delete_versions(self, collection: str, versions: Sequence[int]) -> int:
+        """See `VectorStore.delete_versions`."""
+        found = self._found(collection)
+        gone = [key for key, row in found.rows.items() if row.version_no in set(versions)]
+        for key in gone:
+            del found.rows[key]
+        return len(gone)
+
+    async def search(
+        self,
+        collection: str,
+        vector: NDArray[np.float32],
+        *,
+        k: int,
+        cells: Sequence[int] | None,
+        scope: VersionScope | None,
+    ) -> list[Scored]:
+        """See `VectorStore.search`."""
+        found = self._found(collection)
+        if not 1 <= k <= MAX_K:
+            raise ValueError(f"k is {k}, not 1..{MAX_K}")
+        _check_cells(found, cells or ())
+        rows = [row for (_, cell), row in found.rows.items() if cells is None or cell in cells]
+        if scope is not None:
+            allowed = scope.allows(np.array([row.version_no for row in rows], dtype=np.int64))
+            rows = [row for row, ok in zip(rows, allowed, strict=True) if ok]
+        if not rows:
+            return []
+        scores = np.stack([row.vector for row in rows]) @ vector
+        best: dict[UUID, float] = {}
+        for at in np.argsort(-scores, kind="stable"):
+            best.setdefault(rows[at].chunk_id, float(scores[at]))
+        return [Scored(chunk_id, score) for chunk_id, score in list(best.items())[:k]]
+
+    async def scan(self, collection: str, *, batch: int = 1000) -> AsyncIterator[list[ChunkVector]]:
+        """See `VectorStore.scan`."""
+        rows = list(self._found(collection).rows.values())
+        for start in range(0, len(rows), batch):
+            yield rows[start : start + batch]
+
+    async def count(self, collection: str) -> int:
+        """See `VectorStore.count`."""
+        return len(self._found(collection).rows)
+
+    async def drop(self, collection: str) -> bool:
+        """See `VectorStore.drop`."""
+        return self._collections.pop(checked_collection(collection), None) is not None
+
+    async def collections(self) -> list[str]:
+        """See `VectorStore.collections`."""
+        return sorted(self._collections)
+
+    async def ping(self) -> None:
+        """See `VectorStore.ping`."""
+
+    async def aclose(self) -> None:
+        """See `VectorStore.aclose`."""
+
+    def _found(self, collection: str) -> _Collection:
+        try:
+            return self._collections[checked_collection(collection)]
+        except KeyError:
+            raise MissingCollection(f"there is no collection {collection}") from None
+
+
+def _check_cells(found: _Collection, cells: Mapping[int, object] | Sequence[int]) -> None:
+    outside = [cell for cell in cells if not 0 <= cell < found.cells]
+    if outside:
+        raise ValueError(f"cells {outside} of {found.cells}")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    version_no: int
+    counts: Counter[str]
+    length: int
+
+
+class MemoryLexical:
+    """`LexicalStore` in memory: BM25 over heading and text together, with the terms of `shards.terms`."""
+
+    def __init__(self, *, max_terms: int = 64) -> None:
+        self._max_terms = max_terms
+        self._indexes: dict[str, dict[UUID, _Entry]] = {}
+
+    async def insert(self, index: str, rows: Sequence[ChunkText]) -> None:
+        """See `LexicalStore.insert`."""
+        checked_index(index)
+        if not rows:
+            return
+        entries = self._indexes.setdefault(index, {})
+        for row in rows:
+            counts = Counter(terms.all_terms(f"{row.heading}\n{row.text}"))
+            entries[row.chunk_id] = _Entry(row.version_no, counts, counts.total())
+
+    async def delete_versions(self, index: str, versions: Sequence[int]) -> int:
+        """See `LexicalStore.delete_versions`."""
+        entries = self._entries(index)
+        gone = [chunk_id for chunk_id, entry in entries.items() if entry.version_no in set(versions)]
+        for chunk_id in gone:
+            del entries[chunk_id]
+        return len(gone)
+
+    async def search(self, index: str, query: str, *, k: int, scope: VersionScope | None) -> list[Scored]:
+        """See `LexicalStore.search`."""
+        entries = self._entries(index)
+        if k < 1:
+            raise ValueError(f"k is {k}")
+        words, grams = terms.query_terms(query)
+        held = {term: df for term in [*words, *grams] if (df := _df(entries, term))}
+        wanted = sorted(held, key=lambda term: held[term])[: self._max_terms]
+        mean = sum(entry.length for entry in entries.values()) / len(entries) if entries else 0.0
+        scores: dict[UUID, float] = {}
+        for chunk_id, entry in entries.items():
+            if scope is not None and not scope.allows(np.array([entry.version_no], dtype=np.int64))[0]:
+                continue
+            norm = _K1 * (1 - _B + _B * entry.length / mean) if mean else _K1
+            found = [(entry.counts[term], _idf(len(entries), held[term])) for term in wanted]
+            score = sum(idf * tf * (_K1 + 1) / (tf + norm) for tf, idf in found)
+            if score > 0:
+                scores[chunk_id] = score
+        best = sorted(scores, key=lambda chunk_id: -scores[chunk_id])[:k]
+        return [Scored(chunk_id, scores[chunk_id]) for chunk_id in best]
+
+    async def word_idf(self, index: str, words: Sequence[str]) -> dict[str, float]:
+        """See `LexicalStore.word_idf`."""
+        entries = self._entries(index)
+        found: dict[str, float] = {}
+        for word in words:
+            of_words, of_grams = terms.query_terms(word)
+            counts = [_df(entries, term) for term in (*of_words, *of_grams)]
+            found[word] = _idf(len(entries), min(counts)) if counts else 0.0
+        return found
+
+    async def count(self, index: str) -> int:
+        """See `LexicalStore.count`."""
+        return len(self._entries(index))
+
+    async def drop(self, index: str) -> bool:
+        """See `LexicalStore.drop`."""
+        return self._indexes.pop(checked_index(index), None) is not None
+
+    async def indexes(self) -> list[str]:
+        """See `LexicalStore.indexes`."""
+        return sorted(self._indexes)
+
+    async def ping(self) -> None:
+        """See `LexicalStore.ping`."""
+
+    async def aclose(self) -> None:
+        """See `LexicalStore.aclose`."""
+
+    def _entries(self, index: str) -> dict[UUID, _Entry]:
+        return self._indexes.get(checked_index(index), {})
+
+
+def _df(entries: Mapping[UUID, _Entry], term: str) -> int:
+    return sum(term in entry.counts for entry in entries.values())
+
+
+def _idf(total: int, df: int) -> float:
+    return log(1.0 + (total - df + 0.5) / (df + 0.5))

@@ -1,0 +1,75 @@
+"""Settings of the index: vector store, lexical store, embedder, cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class MilvusSettings(BaseModel):
+    """The vector store."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    uri: str = ""
+    """`http://host:port` of a Milvus or Milvus Lite server."""
+    token: SecretStr = SecretStr("")
+    """Token or `user:password` of the Milvus server."""
+    timeout_s: float = Field(default=10.0, gt=0)
+    """Seconds to wait for an answer of Milvus."""
+    consistency: Literal["Strong", "Bounded", "Session", "Eventually"] = "Bounded"
+    """What a search on a Milvus cluster must have seen. Bounded may miss the last seconds' writes; Strong waits for
+    them, about 0.2 s a search. Milvus Lite always sees everything."""
+
+
+class LexicalSettings(BaseModel):
+    """The BM25 index."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    path: Path = Path(".tessera/lexical")
+    """Folder of the tantivy indexes, one folder a tenant."""
+    heading_boost: float = Field(default=0.4, ge=0)
+    """What a term in the heading adds, beside counting as text."""
+    max_terms: int = Field(default=64, ge=1)
+    """Terms of a query that are searched; of more, the rarest."""
+    open_readers: int = Field(default=64, ge=1)
+    """Indexes kept open in a process. Opening one takes 0.2 ms; each open one has a thread."""
+    lock_wait_s: float = Field(default=10.0, gt=0)
+    """How long a writer waits for another process to finish with the same index."""
+
+
+class EmbedSettings(BaseModel):
+    """The embedding model."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    threads: int = Field(default=0, ge=0)
+    """CPU threads of one embedder; 0 takes every core."""
+    cache_dir: Path = Path(".tessera/models")
+    """Where the converted model is kept."""
+    precision: Literal["auto", "int8", "float32"] = "auto"
+    """How passages are computed; `auto` takes int8 where the processor has instructions for it. Vectors of both
+    may stand in one index. Questions are always computed in float32."""
+
+
+class ShardSettings(BaseModel):
+    """Cells of a tenant's index."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    threshold: int = Field(default=4000, ge=1)
+    """Chunks from which k-means cells pay; below it one partition holds everything."""
+    rows_per_cell: int = Field(default=250, ge=50)
+    """Smaller cells are told apart better, until their number costs more than the rows they save."""
+    """Mean size of a cell, in chunks."""
+    max_cells: int = Field(default=256, ge=1, le=1024)
+    """Most cells of one tenant; a Milvus collection takes 1,024 partitions."""
+    probe_share: float = Field(default=0.35, gt=0, le=1)
+    """Share of a tenant's rows that a query visits, in the cells nearest to it."""
+    probe_rows: int = Field(default=5000, ge=1)
+    """Rows that a query visits at least: the smaller a tenant, the larger the share that it takes."""
+    retrain_growth: float = Field(default=4.0, gt=1)
+    """A new generation is trained when the tenant has grown this many times since the last."""

@@ -1,0 +1,142 @@
+"""What the service asks of a vector store: collections of unit vectors in cells, searched exactly inside the cells."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenants.errors import TesseraError
+
+MAX_CELLS = 1023
+"""A Milvus server takes 1,024 partitions a collection, one of them its own."""
+MAX_K = 16_384
+"""The most hits that one Milvus search returns."""
+
+
+class MissingCollection(TesseraError):
+    """The collection does not exist: its generation was dropped, or never made. Read the live generation again."""
+
+    code = "collection_missing"
+    retryable = True
+    title = "Collection missing"
+
+
+@dataclass(frozen=True)
+class ChunkVector:
+    """One row: a chunk, the version of the document it belongs to, and its unit vector (dim,)."""
+
+    chunk_id: UUID
+    version_no: int
+    vector: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A chunk that was found. Higher scores are better; they compare within one result only."""
+
+    chunk_id: UUID
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class VersionScope:
+    """The versions that a search may return. `versions` is ascending and without repeats."""
+
+    versions: NDArray[np.int64]
+
+    def allows(self, version_nos: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say for each version number (n,) whether it is in scope."""
+        if not len(self.versions):
+            return np.zeros(len(version_nos), dtype=np.bool_)
+        at = np.searchsorted(self.versions, version_nos).clip(max=len(self.versions) - 1)
+        allowed: NDArray[np.bool_] = self.versions[at] == version_nos
+        return allowed
+
+    def runs(self) -> NDArray[np.int64]:
+        """Return the scope as (runs, 2): first and last of each stretch of consecutive numbers.
+
+        Documents uploaded together have consecutive versions, so thousands of versions are often a few runs.
+        """
+        if not len(self.versions):
+            return np.empty((0, 2), dtype=np.int64)
+        breaks = np.flatnonzero(np.diff(self.versions) != 1)
+        firsts = self.versions[np.concatenate(([0], breaks + 1))]
+        lasts = self.versions[np.concatenate((breaks, [len(self.versions) - 1]))]
+        return np.stack([firsts, lasts], axis=1)
+
+
+class VectorStore(Protocol):
+    """Collections of chunk vectors, each divided into cells.
+
+    Names are those of `shards.names`; another raises ValueError. Every method but `create` and `drop` raises
+    `MissingCollection` when the collection does not exist, and every method raises `Unavailable` with the code
+    `vectors_unavailable` when the store does not answer; the same store object works again once it does.
+
+    Writes to one collection must not overlap. A store serialises those of its own process; across processes the caller
+    holds the tenant's writer lock.
+    """
+
+    async def create(self, collection: str, *, dim: int, cells: int) -> None:
+        """Make a collection with cells 0..cells-1. Repeating it, also after a crash half-way, completes it.
+
+        Raises:
+            ValueError: more than MAX_CELLS cells.
+        """
+
+    async def insert(self, collection: str, cell_rows: Mapping[int, Sequence[ChunkVector]]) -> None:
+        """Write rows into cells. The same chunk in the same cell again replaces the row; it is never doubled.
+
+        When it returns, the rows are durable and (at strong consistency) seen by the next search of any process. When
+        it raises, some rows may have been written; repeat it.
+
+        Raises:
+            ValueError: an unknown cell.
+        """
+
+    async def delete_versions(self, collection: str, versions: Sequence[int]) -> int:
+        """Remove every row of these versions and return how many there were. A search never returns them again."""
+
+    async def search(
+        self,
+        collection: str,
+        vector: NDArray[np.float32],
+        *,
+        k: int,
+        cells: Sequence[int] | None,
+        scope: VersionScope | None,
+    ) -> list[Scored]:
+        """Return the `k` rows of the cells with the greatest cosine to `vector` (dim,), best first.
+
+        The answer is the true best k of the rows that lie in `cells` (None: all; empty: nothing) and whose version is
+        in `scope` (None: any). A chunk appears once. Rows of replaced versions count like any other until they are
+        deleted, so a caller who drops them afterwards asks for a few more. The order of equal scores is not defined.
+
+        Raises:
+            ValueError: `k` not in 1..MAX_K, or an unknown cell.
+        """
+
+    def scan(self, collection: str, *, batch: int = 1000) -> AsyncIterator[list[ChunkVector]]:
+        """Stream every row once, in no particular order, in lists of at most `batch`.
+
+        Rows written meanwhile may be missed.
+        """
+
+    async def count(self, collection: str) -> int:
+        """Return the number of rows."""
+
+    async def drop(self, collection: str) -> bool:
+        """Remove the collection; return whether it was there."""
+
+    async def collections(self) -> list[str]:
+        """Return the names of all collections of tenants, sorted."""
+
+    async def ping(self) -> None:
+        """Return when the store answers."""
+
+    async def aclose(self) -> None:
+        """Release the connections. The store is not used afterwards."""

@@ -1,0 +1,156 @@
+"""What a caller sees when the vector store goes away and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pytest
+
+from shards.milvus import MilvusVectors
+from shards.names import collection_name
+from shards.settings import MilvusSettings
+from shards.vectors import ChunkVector, VersionScope
+from tenants.errors import Unavailable
+
+DIM = 8
+
+
+def rows(number: int, seed: int = 0) -> list[ChunkVector]:
+    vectors = np.random.default_rng(seed).standard_normal((number, DIM)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return [ChunkVector(uuid4(), version, vector) for version, vector in enumerate(vectors, 1)]
+
+
+@pytest.fixture
+async def store(own_milvus: Any) -> AsyncIterator[MilvusVectors]:
+    store = MilvusVectors(MilvusSettings(uri=own_milvus.uri, timeout_s=5))
+    yield store
+    await store.aclose()
+
+
+def calls(store: MilvusVectors, name: str) -> list[Callable[[], Awaitable[object]]]:
+    """Every call of the protocol."""
+    row = rows(1)[0]
+    scope = VersionScope(np.array([1], dtype=np.int64))
+    return [
+        lambda: store.search(name, row.vector, k=3, cells=None, scope=None),
+        lambda: store.search(name, row.vector, k=3, cells=[0], scope=scope),
+        lambda: store.insert(name, {0: [row]}),
+        lambda: store.delete_versions(name, [1]),
+        lambda: store.count(name),
+        lambda: store.create(name, dim=DIM, cells=2),
+        lambda: store.drop(name),
+        lambda: store.collections(),
+        lambda: store.ping(),
+        lambda: anext(store.scan(name)),
+    ]
+
+
+async def test_a_server_that_never_started_is_unavailable(store: MilvusVectors) -> None:
+    for call in calls(store, collection_name(uuid4(), 1)):
+        with pytest.raises(Unavailable) as caught:
+            await call()
+        assert caught.value.code == "vectors_unavailable"
+        assert caught.value.retryable
+
+
+async def test_a_killed_server_is_unavailable_and_works_again_when_it_is_back(
+    store: MilvusVectors, own_milvus: Any
+) -> None:
+    own_milvus.start()
+    name = collection_name(uuid4(), 1)
+    await store.create(name, dim=DIM, cells=2)
+    written = rows(300)
+    await store.insert(name, {0: written[:150], 1: written[150:]})
+    assert await store.delete_versions(name, [7]) == 1
+    own_milvus.kill()
+    for call in calls(store, name):
+        with pytest.raises(Unavailable) as caught:
+            await call()
+        assert caught.value.code == "vectors_unavailable"
+    own_milvus.start()
+    found = await store.search(name, written[0].vector, k=3, cells=None, scope=None)
+    assert found[0].chunk_id == written[0].chunk_id
+    assert await store.count(name) == 299
+    await store.insert(name, {1: rows(5, seed=1)})
+    assert len([row async for page in store.scan(name) for row in page]) == 304
+
+
+async def test_what_was_acknowledged_survives_a_kill_during_writing(store: MilvusVectors, own_milvus: Any) -> None:
+    own_milvus.start()
+    name = collection_name(uuid4(), 1)
+    await store.create(name, dim=DIM, cells=2)
+    acknowledged: set[Any] = set()
+
+    async def write() -> None:
+        for number in range(1000):
+            batch = rows(40, seed=number)
+            await store.insert(name, {0: batch[::2], 1: batch[1::2]})
+            acknowledged.update(row.chunk_id for row in batch)
+
+    task = asyncio.create_task(write())
+    while len(acknowledged) < 400:
+        await asyncio.sleep(0.01)
+    own_milvus.kill()
+    with pytest.raises(Unavailable):
+        await task
+    own_milvus.start()
+    held = {row.chunk_id async for page in store.scan(name) for row in page}
+    assert acknowledged <= held
+
+
+async def test_many_callers_at_once_fail_alike_and_recover_alike(store: MilvusVectors, own_milvus: Any) -> None:
+    own_milvus.start()
+    name = collection_name(uuid4(), 1)
+    await store.create(name, dim=DIM, cells=2)
+    written = rows(20)
+    await store.insert(name, {0: written})
+    own_milvus.kill()
+
+    async def search() -> object:
+        return await store.search(name, written[0].vector, k=3, cells=None, scope=None)
+
+    failed = await asyncio.gather(*(search() for _ in range(12)), return_exceptions=True)
+    assert {type(result) for result in failed} == {Unavailable}
+    own_milvus.start()
+    assert all(await asyncio.gather(*(search() for _ in range(12))))
+
+
+async def test_a_server_that_hangs_is_given_up_on(own_milvus: Any) -> None:
+    """It accepts connections and never answers."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", own_milvus.port)
+    hung = MilvusVectors(MilvusSettings(uri=own_milvus.uri, timeout_s=1))
+    with pytest.raises(Unavailable):
+        await hung.ping()
+    with pytest.raises(Unavailable):
+        await hung.count(collection_name(uuid4(), 1))
+    await hung.aclose()
+    server.close()
+
+
+async def test_two_clients_see_each_other(milvus_uri: str) -> None:
+    settings = MilvusSettings(uri=milvus_uri, consistency="Strong")
+    one, two = MilvusVectors(settings), MilvusVectors(settings)
+    name = collection_name(uuid4(), 1)
+    await one.create(name, dim=DIM, cells=2)
+    written = rows(4)
+    assert await two.search(name, written[0].vector, k=1, cells=[1], scope=None) == []
+    await one.insert(name, {1: written})
+    found = await two.search(name, written[2].vector, k=1, cells=[1], scope=None)
+    assert found[0].chunk_id == written[2].chunk_id
+    assert await two.delete_versions(name, [3]) == 1
+    assert await one.count(name) == 3
+    assert await two.drop(name)
+    with pytest.raises(Exception, match="there is no collection"):
+        await one.count(name)
+    await one.aclose()
+    await two.aclose()
