@@ -1,0 +1,91 @@
+"""One batch of work under its lease: claim, beat, and end each job under its fence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+from ingestion import jobs
+from ingestion.models import Job
+from ingestion.settings import IngestSettings
+from tenants.db import Database
+from tenants.errors import Unavailable
+
+_SHORTEST_BEAT_S = 0.5
+
+
+@dataclass
+class Batch:
+    """A batch that this worker holds."""
+
+    database: Database
+    settings: IngestSettings
+    tenant_id: UUID
+    batch_id: UUID
+    jobs: Sequence[Job] = ()
+    stage: str = "starting"
+    progress: float = 0.0
+    ended: bool = False
+    _beat: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def lease(self) -> timedelta:
+        """Return how long a sign of life is good for."""
+        return timedelta(seconds=self.settings.lease_s)
+
+    def advance(self, stage: str, progress: float) -> None:
+        """Say how far the batch is (0..1); written by the heartbeat, not here, so that it costs nothing."""
+        if stage != self.stage:
+            self._beat.set()
+        self.stage, self.progress = stage, progress
+
+    async def beat(self) -> None:
+        """Renew the lease every third of it, and at each new stage, until `ended`."""
+        while not self.ended:
+            with suppress(TimeoutError):
+                # Not wait_for: before Python 3.12 it can swallow a cancellation that meets the event.
+                async with asyncio.timeout(self.settings.lease_s / 3):
+                    await self._beat.wait()
+            self._beat.clear()
+            if not self.ended:
+                await self._report()
+                await asyncio.sleep(_SHORTEST_BEAT_S)
+
+    async def _report(self) -> None:
+        with suppress(Unavailable):
+            async with self.database.tenant(self.tenant_id) as session, session.begin():
+                await jobs.report(
+                    session,
+                    self.tenant_id,
+                    self.batch_id,
+                    lease=self.lease,
+                    stage=self.stage,
+                    progress=self.progress,
+                )
+
+    def end(self) -> None:
+        """Stop the heartbeat at its next turn."""
+        self.ended = True
+        self._beat.set()
+
+
+@asynccontextmanager
+async def held(database: Database, settings: IngestSettings, tenant_id: UUID, batch_id: UUID) -> AsyncIterator[Batch]:
+    """Claim a batch and keep its lease alive; `jobs` is empty when another worker has it."""
+    batch = Batch(database, settings, tenant_id, batch_id)
+    async with database.tenant(tenant_id) as session, session.begin():
+        batch.jobs = await jobs.claim(
+            session, tenant_id, batch_id, lease=batch.lease, max_attempts=settings.max_attempts
+        )
+    beating = asyncio.create_task(batch.beat())
+    try:
+        yield batch
+    finally:
+        batch.end()
+        beating.cancel()
+        with suppress(asyncio.CancelledError):
+            await beating

@@ -1,0 +1,89 @@
+"""The dispatcher: takes waiting jobs from Postgres fairly and feeds the broker a little at a time.
+
+Deficit round-robin over tenants (Shreedhar and Varghese, SIGCOMM 1995): each tenant in turn is credited a quantum of
+bytes and gives out batches while its credit lasts, so a tenant with a large import delays another by one batch at most.
+The broker never holds more than a few batches; what it loses comes back when the lease runs out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+from ingestion import jobs
+from ingestion.models import Job
+from ingestion.settings import IngestSettings
+from tenants.db import Database
+
+TASKS = {
+    "ingest": "ingestion.ingest",
+    "delete": "ingestion.purge",
+    "purge": "ingestion.purge",
+    "partition": "ingestion.partition",
+    "drop_generation": "ingestion.drop_generation",
+    "erase_tenant": "ingestion.erase_tenant",
+}
+_BROKER_LEASE = timedelta(minutes=5)
+"""A batch that no worker started within this time was lost by the broker."""
+
+Send = Callable[[str, UUID, UUID], None]
+"""Gives a batch to the broker: task name, tenant id, batch id."""
+
+
+@dataclass
+class Dispatcher:
+    """Holds the ring of tenants and their deficits between ticks."""
+
+    database: Database
+    settings: IngestSettings
+    send: Send
+    deficits: dict[UUID, int] = field(default_factory=dict)
+    last: UUID | None = None
+
+    async def tick(self) -> int:
+        """Return lost batches to the queue and give out new ones; return how many batches were sent."""
+        async with self.database.dispatcher() as session, session.begin():
+            await jobs.return_lost(session)
+            flying = await jobs.in_flight(session)
+            room = self.settings.in_flight - sum(flying.values())
+            waiting = await jobs.waiting_tenants(session) if room > 0 else []
+        sent = 0
+        for tenant_id in self._ring(list(waiting)):
+            if room <= sent:
+                break
+            self.deficits[tenant_id] = self.deficits.get(tenant_id, 0) + self.settings.batch_bytes
+            while room > sent and flying.get(tenant_id, 0) < self.settings.in_flight_per_tenant:
+                batch = await self._give_out(tenant_id)
+                if not batch:
+                    break
+                sent += 1
+                flying[tenant_id] = flying.get(tenant_id, 0) + 1
+                self.deficits[tenant_id] -= sum(job.cost for job in batch)
+                self.last = tenant_id
+                if self.deficits[tenant_id] <= 0:
+                    break
+        self.deficits = {t: min(d, self.settings.batch_bytes) for t, d in self.deficits.items() if t in waiting}
+        return sent
+
+    def _ring(self, waiting: list[UUID]) -> list[UUID]:
+        after = [tenant_id for tenant_id in waiting if self.last is not None and tenant_id > self.last]
+        turn = after + [tenant_id for tenant_id in waiting if tenant_id not in set(after)]
+        return [tenant_id for tenant_id in turn if self.deficits.get(tenant_id, 0) >= 0] or turn
+
+    async def _give_out(self, tenant_id: UUID) -> list[Job]:
+        async with self.database.dispatcher() as session:
+            batch = await jobs.give_out(
+                session,
+                tenant_id,
+                size=self.settings.batch_documents,
+                max_cost=self.settings.batch_bytes,
+                lease=_BROKER_LEASE,
+            )
+            await session.commit()
+        if batch:
+            batch_id = batch[0].batch_id
+            assert batch_id is not None
+            self.send(TASKS[batch[0].kind], tenant_id, batch_id)
+        return batch

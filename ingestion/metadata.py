@@ -1,0 +1,96 @@
+"""A document's metadata: validated at the door, stored as JSON for display and as typed rows for filters."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime
+from typing import Any
+
+from shards.filters import BUILT_INS, FIELD_NAME, MAX_TEXT, parse_time
+from tenants.errors import FieldError, InvalidMetadata
+
+_MAX_KEYS = 64
+_MAX_LIST = 100
+
+
+def parse_metadata(raw: str | None, *, max_bytes: int) -> dict[str, Any]:
+    """Read the `metadata` form field: a JSON object of strings, numbers, booleans, and lists of strings.
+
+    Raises:
+        InvalidMetadata: points at the key that cannot be stored.
+    """
+    if raw is None or not raw.strip():
+        return {}
+    if len(raw.encode()) > max_bytes:
+        raise _invalid("metadata", f"is larger than {max_bytes} bytes")
+    try:
+        parsed = json.loads(raw, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise _invalid("metadata", f"is not JSON ({error})") from error
+    if not isinstance(parsed, dict):
+        raise _invalid("metadata", "must be a JSON object")
+    if len(parsed) > _MAX_KEYS:
+        raise _invalid("metadata", f"has more than {_MAX_KEYS} keys")
+    for key, value in parsed.items():
+        _check(key, value)
+    return parsed
+
+
+def field_rows(metadata: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the typed rows of `document_fields` for one version: key, ordinal and one typed value each."""
+    rows = []
+    for key, value in metadata.items():
+        for ordinal, item in enumerate(value if isinstance(value, list) else [value]):
+            rows.append({"key": key, "ordinal": ordinal, **_typed(item)})
+    return rows
+
+
+def _typed(item: Any) -> dict[str, Any]:
+    typed: dict[str, str | float | bool | datetime | None] = {
+        "text_value": None,
+        "number_value": None,
+        "bool_value": None,
+        "time_value": None,
+    }
+    if isinstance(item, bool):
+        typed["bool_value"] = item
+    elif isinstance(item, str):
+        typed["text_value"], typed["time_value"] = item, parse_time(item)
+    else:
+        typed["number_value"] = float(item)
+    return typed
+
+
+def _check(key: str, value: Any) -> None:
+    pointer = f"metadata.{key}"
+    if not FIELD_NAME.fullmatch(key):
+        raise _invalid(pointer, "is not a field name (letters, digits, '_', '.', '-'; at most 64)")
+    if key in BUILT_INS:
+        raise _invalid(pointer, "is the name of a built-in field")
+    if isinstance(value, list):
+        if len(value) > _MAX_LIST or not all(isinstance(item, str) for item in value):
+            raise _invalid(pointer, f"must be a list of at most {_MAX_LIST} strings")
+        for item in value:
+            _check_text(pointer, item)
+    elif isinstance(value, str):
+        _check_text(pointer, value)
+    elif not isinstance(value, bool | int | float) or not math.isfinite(value) or abs(value) >= 1e300:
+        raise _invalid(pointer, "must be a string, a number, true or false, or a list of strings")
+
+
+def _check_text(pointer: str, value: str) -> None:
+    if len(value) > MAX_TEXT or "\x00" in value:
+        raise _invalid(pointer, f"must be at most {MAX_TEXT} characters, without NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise _invalid(pointer, "holds half a surrogate pair, which is not text") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _invalid(pointer: str, detail: str) -> InvalidMetadata:
+    return InvalidMetadata(f"The metadata is not valid: {pointer} {detail}.", fields=(FieldError(pointer, detail),))

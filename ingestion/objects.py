@@ -1,0 +1,93 @@
+"""Object storage: originals and extracted texts, under names made by the server. The only door to obstore."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlparse
+from uuid import UUID
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from tenants.errors import NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from obstore import GetResult
+
+
+def object_key(tenant_id: UUID, document_id: UUID, version: int) -> str:
+    """Return the name of a version's original; the uploader's file name is never part of it."""
+    return f"tenants/{tenant_id}/{document_id}/{version}"
+
+
+class Objects:
+    """Puts, reads and deletes objects. Raises `Unavailable` when the store is away."""
+
+    def __init__(self, url: str) -> None:
+        self._store: ObjectStore
+        if urlparse(url).scheme == "file":
+            folder = Path(urlparse(url).path)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._store = LocalStore(folder, automatic_cleanup=True)
+        else:
+            self._store = from_url(url)
+
+    async def put(self, key: str, content: BinaryIO) -> None:
+        """Store a whole object; it is complete when this returns."""
+        try:
+            await obstore.put_async(self._store, key, content)
+        except (BaseError, OSError) as error:
+            raise _away(error) from error
+
+    async def get(self, key: str) -> bytes:
+        """Return a whole object; raise `NotFound` when it is missing."""
+        try:
+            return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
+        except (NotFoundError, FileNotFoundError) as error:
+            raise NotFound("The original of this document is missing.", code="original_missing") from error
+        except (BaseError, OSError) as error:
+            raise _away(error) from error
+
+    async def open(self, key: str) -> AsyncIterator[bytes]:
+        """Return the blocks of an object; raise `NotFound` now, not at the first block, when it is missing."""
+        try:
+            result = await obstore.get_async(self._store, key)
+        except (NotFoundError, FileNotFoundError) as error:
+            raise NotFound("The original of this document is missing.", code="original_missing") from error
+        except (BaseError, OSError) as error:
+            raise _away(error) from error
+        return _blocks(result)
+
+    async def delete(self, keys: list[str]) -> int:
+        """Delete objects; return how many existed."""
+        existing = 0
+        for key in keys:
+            try:
+                await obstore.head_async(self._store, key)
+                await obstore.delete_async(self._store, key)
+                existing += 1
+            except (NotFoundError, FileNotFoundError):
+                continue
+            except (BaseError, OSError) as error:
+                raise _away(error) from error
+        return existing
+
+    async def list_tenant(self, tenant_id: UUID) -> list[str]:
+        """Return the keys of every object of a tenant."""
+        try:
+            pages = obstore.list(self._store, prefix=f"tenants/{tenant_id}/")
+            return [meta["path"] async for page in pages for meta in page]
+        except (BaseError, OSError) as error:
+            raise _away(error) from error
+
+
+async def _blocks(result: GetResult) -> AsyncIterator[bytes]:
+    async for block in result.stream(min_chunk_size=1 << 18):
+        yield bytes(block)
+
+
+def _away(error: Exception) -> Unavailable:
+    return Unavailable(f"The object store does not answer ({type(error).__name__}).", code="objects_unavailable")

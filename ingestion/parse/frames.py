@@ -1,0 +1,132 @@
+"""What goes over the sockets between the service and its parser processes: framed JSON, and text as UTF-8.
+
+The answering side may have been taken over by the document it parses, so every number is checked and every
+length bounded before it is believed. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from ingestion.parse.document import BLOCK_KINDS, Block, ParsedDocument
+from tenants.errors import DocumentRejected
+
+_HEADER = struct.Struct(">II")
+_MAX_HEAD = 16 * 1024**2
+_MAX_BYTES_A_CHARACTER = 4
+_MAX_TITLE = 1000
+_LARGE = 512 * 1024
+"""Answers longer than this are unpacked in a thread, so as not to hold up the event loop."""
+
+MAX_DOCUMENTS = 64
+"""Documents of one request: as many descriptors go over a socket at once."""
+
+_REJECTIONS = frozenset(
+    {
+        "document_empty",
+        "document_encoding",
+        "document_encrypted",
+        "document_too_long",
+        "document_unreadable",
+        "document_unsafe",
+        "needs_ocr",
+        "parser_memory",
+        "parser_timeout",
+    }
+)
+
+
+class BrokenFrame(Exception):
+    """The other side sent what it may not."""
+
+
+class ParserGone(Exception):
+    """The other side went away in the middle of an answer, or before it."""
+
+
+class ParserFailed(Exception):
+    """A parser met an error that has no name among ours: `kind` is the class of it, `place` a file and line."""
+
+    def __init__(self, kind: str, place: str) -> None:
+        super().__init__(f"{kind} at {place}")
+        self.kind = kind
+
+
+def pack(answer: ParsedDocument | DocumentRejected) -> bytes:
+    """One answer of a parser."""
+    if isinstance(answer, DocumentRejected):
+        return _framed({"code": answer.code, "detail": answer.detail}, "")
+    blocks = [[BLOCK_KINDS.index(b.kind), b.start, b.end, b.level, b.page] for b in answer.blocks]
+    title = answer.title[:_MAX_TITLE] if answer.title else None
+    head = {"title": title, "pages": answer.pages, "format": answer.format, "blocks": blocks}
+    framed = _framed(head, answer.text)
+    if _HEADER.unpack_from(framed)[0] > _MAX_HEAD:
+        return pack(DocumentRejected("The document has too many parts.", code="document_too_long"))
+    return framed
+
+
+def pack_failure(kind: str, place: str) -> bytes:
+    """The last words of a worker."""
+    return _framed({"failed": kind, "place": place}, "")
+
+
+def _framed(head: dict[str, Any], text: str) -> bytes:
+    encoded, body = json.dumps(head).encode(), text.encode()
+    return _HEADER.pack(len(encoded), len(body)) + encoded + body
+
+
+async def read_answer(stream: asyncio.StreamReader, max_text_chars: int) -> ParsedDocument | DocumentRejected:
+    """The next answer on a stream. Raises ParserFailed, ParserGone, BrokenFrame."""
+    try:
+        head_bytes, body_bytes = _HEADER.unpack(await stream.readexactly(_HEADER.size))
+        if head_bytes > _MAX_HEAD or body_bytes > max_text_chars * _MAX_BYTES_A_CHARACTER:
+            raise BrokenFrame("an answer is too long")
+        head = await stream.readexactly(head_bytes)
+        body = await stream.readexactly(body_bytes)
+        if head_bytes + body_bytes > _LARGE:
+            return await asyncio.to_thread(_unpacked, head, body)
+        return _unpacked(head, body)
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
+        raise ParserGone from error
+
+
+def _unpacked(head: bytes, body: bytes) -> ParsedDocument | DocumentRejected:
+    try:
+        return _believed(json.loads(head), body.decode())
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        raise BrokenFrame("an answer is malformed") from error
+
+
+def _believed(head: dict[str, Any], text: str) -> ParsedDocument | DocumentRejected:
+    if "failed" in head:
+        raise ParserFailed(str(head["failed"])[:100], str(head["place"])[:200])
+    if "code" in head:
+        if head["code"] not in _REJECTIONS:
+            raise ValueError("an unknown code")
+        return DocumentRejected(str(head["detail"])[:_MAX_TITLE], code=head["code"])
+    pages = _natural(head["pages"]) if head["pages"] is not None else None
+    title = head["title"]
+    if title is not None and (not isinstance(title, str) or len(title) > _MAX_TITLE):
+        raise ValueError("a title is too long")
+    return ParsedDocument(text, _blocks(head["blocks"], len(text)), title, pages, str(head["format"]))
+
+
+def _blocks(rows: Sequence[Sequence[Any]], length: int) -> tuple[Block, ...]:
+    blocks: list[Block] = []
+    last = 0
+    for kind, start, end, level, page in rows:
+        if not last <= _natural(start) <= _natural(end) <= length or not 0 <= _natural(level) <= 6:
+            raise ValueError("a block is out of place")
+        last = end
+        blocks.append(Block(BLOCK_KINDS[_natural(kind)], start, end, level, None if page is None else _natural(page)))
+    return tuple(blocks)
+
+
+def _natural(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError("not a natural number")
+    return value

@@ -1,0 +1,302 @@
+"""Parses documents in processes that are thrown away: hostile content harms neither the service nor another tenant.
+
+See `child.py` for the processes and `confine.py` for what they may not do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from ingestion.parse.document import ParsedDocument
+from ingestion.parse.frames import MAX_DOCUMENTS, BrokenFrame, ParserFailed, ParserGone, read_answer
+from ingestion.settings import IngestSettings
+from tenants.errors import DocumentRejected, Unavailable
+
+_LOGGER = logging.getLogger(__name__)
+_ROOT = Path(__file__).parents[2]
+_COMMAND = ("-m", "ingestion.parse.child")
+_START_S = 30.0
+_END_S = 5.0
+_NURSERY_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class ParseItem:
+    """One document: its content in a file, its format as `detect_format` gave it."""
+
+    path: Path
+    format: str
+    filename: str
+
+
+@dataclass(frozen=True)
+class ParseLimits:
+    """Bounds of one document; memory is the address space of the process, interpreter included."""
+
+    memory_bytes: int = 1024**3
+    cpu_s: int = 60
+    wall_s: float = 120.0
+    max_text_chars: int = 20_000_000
+    max_pages: int = 2000
+
+    @classmethod
+    def from_settings(cls, settings: IngestSettings) -> Self:
+        """The limits an installation has set."""
+        return cls(
+            memory_bytes=settings.parse_memory_bytes,
+            cpu_s=settings.parse_cpu_s,
+            wall_s=settings.parse_wall_s,
+            max_text_chars=settings.max_text_chars,
+            max_pages=settings.max_pages,
+        )
+
+
+@dataclass(frozen=True)
+class _Death:
+    """How a worker ended while it had a document."""
+
+    rejection: DocumentRejected
+    again: bool
+    """Whether a second try, alone, could end differently."""
+
+
+class _NurseryGone(Exception):
+    """The nursery does not answer; no document is to blame."""
+
+
+class ParserPool:
+    """Owns one nursery process and has it fork a fresh worker for every batch.
+
+    Belongs to one event loop. `parse` may run several times at once.
+    """
+
+    def __init__(self, limits: ParseLimits, *, command: Sequence[str] = _COMMAND) -> None:
+        self._limits = limits
+        self._command = command
+        self._nursery: _Nursery | None = None
+        self._starting = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Warm up, so that the first batch does not wait. Raises Unavailable."""
+        await self._warm()
+
+    async def parse(self, items: Sequence[ParseItem]) -> list[ParsedDocument | DocumentRejected]:
+        """What became of each item, in order. The items of one call must be of one tenant: they share a process.
+
+        A document at which the worker dies is tried once more, alone in a fresh worker, and then rejected:
+        parser_timeout (wall or CPU), parser_memory or document_unreadable. The others go on. Raises Unavailable
+        when no worker can be had, OSError when a file cannot be read.
+        """
+        answers: list[ParsedDocument | DocumentRejected] = []
+        suspect = -1
+        failures = 0
+        while len(answers) < len(items):
+            at = len(answers)
+            batch = items[at : at + (1 if at == suspect else MAX_DOCUMENTS)]
+            try:
+                death = await self._serve(batch, answers)
+            except _NurseryGone as error:
+                failures += 1
+                if failures == _NURSERY_ATTEMPTS:
+                    raise Unavailable("The parsers cannot be started.", code="parser_unavailable") from error
+                continue
+            if death is None:
+                continue
+            at = len(answers)
+            if death.again and at != suspect:
+                suspect = at
+                continue
+            _LOGGER.warning("document of format %s rejected: %s", items[at].format, death.rejection.code)
+            answers.append(death.rejection)
+        return answers
+
+    async def aclose(self) -> None:
+        """End the nursery and with it every worker."""
+        async with self._starting:
+            nursery, self._nursery = self._nursery, None
+        if nursery is not None:
+            await nursery.aclose()
+
+    async def _warm(self) -> _Nursery:
+        async with self._starting:
+            if self._nursery is not None and self._nursery.alive:
+                return self._nursery
+            if self._nursery is not None:
+                await self._nursery.aclose()
+            self._nursery = await _Nursery.start(self._command)
+            return self._nursery
+
+    async def _serve(
+        self, batch: Sequence[ParseItem], answers: list[ParsedDocument | DocumentRejected]
+    ) -> _Death | None:
+        """Give `batch` to a fresh worker, append its answers; how it died if it did not finish."""
+        nursery = await self._warm()
+        with contextlib.ExitStack() as stack:
+            talk, theirs = stack.enter_context(_pair(socket.SOCK_STREAM))
+            asked, their_asked = stack.enter_context(_pair(socket.SOCK_SEQPACKET))
+            nursery.ask(self._limits, theirs, their_asked)
+            theirs.close()
+            their_asked.close()
+            descriptors = stack.enter_context(_opened([item.path for item in batch]))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died at once: seen below
+                socket.send_fds(talk, [json.dumps([item.format for item in batch]).encode()], descriptors)
+            stream, writer = await asyncio.open_unix_connection(sock=talk)
+            try:
+                for _ in batch:
+                    async with asyncio.timeout(self._limits.wall_s):
+                        answers.append(await read_answer(stream, self._limits.max_text_chars))
+            except TimeoutError:
+                return _Death(_too_slow(), again=True)
+            except ParserFailed as failure:
+                _LOGGER.warning("a parser failed: %s", failure)
+                return _Death(_too_large() if failure.kind == "MemoryError" else _unreadable(), again=True)
+            except BrokenFrame as broken:
+                _LOGGER.warning("a parser sent what it may not: %s", broken)
+                return _Death(_unreadable(), again=True)
+            except ParserGone:
+                return await self._inquest(asked)
+            finally:
+                writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
+        return None
+
+    async def _inquest(self, asked: socket.socket) -> _Death:
+        """Ask the nursery how a worker ended. Hanging up, which the caller does next, kills it if it still lives."""
+        try:
+            async with asyncio.timeout(_END_S):
+                message = await asyncio.get_running_loop().sock_recv(asked, 4096)
+        except (TimeoutError, ConnectionError):
+            message = b"{}"  # it closed its socket and lives on
+        if not message:
+            raise _NurseryGone
+        end = json.loads(message)
+        code, peak = end.get("exit"), end.get("peak_bytes", 0)
+        if code == -signal.SIGXCPU:
+            return _Death(_too_slow(), again=False)  # its own CPU time: what came before it does not count
+        _LOGGER.warning("a parser process died: exit %s, at most %s bytes", code, peak)
+        # Native code that is refused memory aborts or faults; the kernel's OOM killer sends SIGKILL.
+        starved = code == -signal.SIGKILL or peak > self._limits.memory_bytes // 2
+        return _Death(_too_large() if starved else _unreadable(), again=True)
+
+
+async def parse_documents(items: Sequence[ParseItem], limits: ParseLimits) -> list[ParsedDocument | DocumentRejected]:
+    """`ParserPool.parse` with a pool for this call alone."""
+    pool = ParserPool(limits)
+    try:
+        return await pool.parse(items)
+    finally:
+        await pool.aclose()
+
+
+class _Nursery:
+    """The process that forks workers, and the socket to it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+        self._process = process
+        self._control = control
+
+    @classmethod
+    async def start(cls, command: Sequence[str]) -> _Nursery:
+        """Raises Unavailable."""
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.setblocking(False)
+        with theirs:
+            nursery = cls(await asyncio.to_thread(_spawn, command, theirs), control)
+        try:
+            async with asyncio.timeout(_START_S):
+                ready = await asyncio.get_running_loop().sock_recv(control, 4096)
+        except (TimeoutError, ConnectionError):
+            ready = b""
+        if not ready:
+            await nursery.aclose()
+            raise Unavailable("The parsers cannot be started.", code="parser_unavailable")
+        for layer in json.loads(ready)["missing"]:
+            _LOGGER.warning("parsers run without a %s: this system does not allow it", layer)
+        return nursery
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def ask(self, limits: ParseLimits, talk: socket.socket, asked: socket.socket) -> None:
+        """Have a worker forked that serves `talk`. Raises _NurseryGone."""
+        message = json.dumps(
+            {
+                "memory_bytes": limits.memory_bytes,
+                "cpu_s": limits.cpu_s,
+                "max_text_chars": limits.max_text_chars,
+                "max_pages": limits.max_pages,
+            }
+        ).encode()
+        try:
+            socket.send_fds(self._control, [message], [talk.fileno(), asked.fileno()])
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise _NurseryGone from error
+
+    async def aclose(self) -> None:
+        """Hang up, which ends it, and wait."""
+        self._control.close()
+        try:
+            await asyncio.to_thread(self._process.wait, _END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+
+
+def _spawn(command: Sequence[str], control: socket.socket) -> subprocess.Popen[bytes]:
+    """Start the nursery in a session of its own, with nothing of our environment in its."""
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        [sys.executable, "-s", "-P", *command, str(control.fileno())],
+        pass_fds=(control.fileno(),),
+        env={"PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "MALLOC_ARENA_MAX": "1"},
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+@contextlib.contextmanager
+def _pair(kind: socket.SocketKind) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Our end, which does not block, and theirs."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    ours.setblocking(False)
+    with ours, theirs:
+        yield ours, theirs
+
+
+@contextlib.contextmanager
+def _opened(paths: Sequence[Path]) -> Iterator[list[int]]:
+    """Descriptors of regular files: the workers can open nothing themselves."""
+    with contextlib.ExitStack() as stack:
+        descriptors: list[int] = []
+        for path in paths:
+            descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+            stack.callback(os.close, descriptors[-1])
+        yield descriptors
+
+
+def _unreadable() -> DocumentRejected:
+    return DocumentRejected("The document could not be read: its parser failed.")
+
+
+def _too_large() -> DocumentRejected:
+    return DocumentRejected("The document needs more memory than a parser may use.", code="parser_memory")
+
+
+def _too_slow() -> DocumentRejected:
+    return DocumentRejected("The document takes too long to read.", code="parser_timeout")

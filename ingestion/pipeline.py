@@ -1,0 +1,239 @@
+"""The write line's steps between a claimed batch and its commit: parse, chunk, embed, write, flip.
+
+Nothing here commits. Documents are embedded together, across documents, and become searchable group by group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestion import jobs, repository
+from ingestion.batch import Batch
+from ingestion.chunk import Chunk, chunk_document, embedding_text
+from ingestion.models import Job
+from ingestion.parse.document import ParsedDocument
+from ingestion.parse.sandbox import ParseItem
+from ingestion.repository import Flip
+from ingestion.runtime import Runtime
+from shards.embed import PassageEmbeddings
+from shards.index import IndexRow
+from shards.models import Document, DocumentVersion
+from tenants.errors import DocumentRejected, NotFound
+
+GROUP_CHUNKS = 96
+"""Chunks embedded and committed together: enough to fill the embedder's batches, few enough to overlap with writing."""
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """One document of a batch after parsing and chunking."""
+
+    job_id: UUID
+    version: DocumentVersion
+    title: str
+    pages: int | None
+    chunks: list[Chunk]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A group of parsed documents and the embeddings of all their chunks, in order."""
+
+    documents: list[Parsed]
+    embeddings: PassageEmbeddings
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A document that cannot be ingested."""
+
+    job_id: UUID
+    version: DocumentVersion
+    error: DocumentRejected | NotFound
+
+
+def chunk_id(version: DocumentVersion, chunk: Chunk) -> UUID:
+    """Derive a chunk's id from its content and place, so that a repeated task overwrites and never doubles."""
+    content = f"{version.tenant_id}:{version.document_id}:{version.version}:{chunk.position}:{chunk.text}"
+    return UUID(bytes=hashlib.sha256(content.encode()).digest()[:16])
+
+
+async def parse_batch(
+    runtime: Runtime, batch: Batch, versions: dict[UUID, DocumentVersion]
+) -> tuple[list[Parsed], list[Rejected]]:
+    """Parse and chunk the documents of a batch; `versions` by job id."""
+    batch.advance("parsing", 0.05)
+    parsed: list[Parsed] = []
+    rejected: list[Rejected] = []
+    with tempfile.TemporaryDirectory(prefix="tessera-") as folder:
+        items: list[tuple[UUID, DocumentVersion, ParseItem]] = []
+        for number, (job_id, version) in enumerate(versions.items()):
+            path = Path(folder) / str(number)
+            try:
+                path.write_bytes(await runtime.objects.get(version.object_key))
+            except NotFound as error:
+                rejected.append(Rejected(job_id, version, error))
+                continue
+            items.append((job_id, version, ParseItem(path, version.format, version.filename)))
+        results = await runtime.parsers.parse([item for *_, item in items])
+    batch.advance("chunking", 0.15)
+    for (job_id, version, _), result in zip(items, results, strict=True):
+        outcome = result if isinstance(result, DocumentRejected) else await _chunk(runtime, version, result)
+        if isinstance(outcome, DocumentRejected):
+            rejected.append(Rejected(job_id, version, outcome))
+        else:
+            title, pages, chunks = outcome
+            parsed.append(Parsed(job_id, version, title, pages, chunks))
+    return parsed, rejected
+
+
+async def _chunk(
+    runtime: Runtime, version: DocumentVersion, document: ParsedDocument
+) -> tuple[str, int | None, list[Chunk]] | DocumentRejected:
+    title = version.title if version.title_given else (document.title or version.title)
+    chunks = await asyncio.to_thread(
+        chunk_document,
+        document,
+        title=title,
+        token_spans=runtime.embedder.token_spans,
+        max_tokens=runtime.settings.chunk_tokens,
+        model_tokens=runtime.embedder.max_tokens,
+    )
+    if not chunks:
+        return DocumentRejected("The document holds no text.", code="document_empty")
+    return title, document.pages, chunks
+
+
+def groups(documents: Iterable[Parsed]) -> list[list[Parsed]]:
+    """Divide documents into groups of about `GROUP_CHUNKS` chunks; a longer document is a group of its own."""
+    found: list[list[Parsed]] = [[]]
+    size = 0
+    for document in documents:
+        if found[-1] and size + len(document.chunks) > GROUP_CHUNKS:
+            found.append([])
+            size = 0
+        found[-1].append(document)
+        size += len(document.chunks)
+    return [group for group in found if group]
+
+
+async def embed_groups(runtime: Runtime, batch: Batch, documents: Sequence[Parsed]) -> AsyncIterator[Embedded]:
+    """Yield the groups embedded, always one ahead: the next one is embedded while the caller writes this one."""
+    total = sum(len(document.chunks) for document in documents)
+    embedded = 0
+
+    async def embed(group: list[Parsed]) -> Embedded:
+        nonlocal embedded
+        texts = [embedding_text(document.title, chunk) for document in group for chunk in document.chunks]
+        parts = []
+        for start in range(0, len(texts), GROUP_CHUNKS):
+            batch.advance("embedding", 0.2 + 0.75 * embedded / total)
+            part = texts[start : start + GROUP_CHUNKS]
+            parts.append(await runtime.embedder.embed_passages(part))
+            embedded += len(part)
+        return Embedded(group, _joined(parts))
+
+    ahead: asyncio.Task[Embedded] | None = None
+    try:
+        for group in groups(documents):
+            ready = await ahead if ahead is not None else None
+            ahead = asyncio.create_task(embed(group))
+            if ready is not None:
+                yield ready
+        if ahead is not None:
+            yield await ahead
+    finally:
+        if ahead is not None:
+            ahead.cancel()
+
+
+def _joined(parts: Sequence[PassageEmbeddings]) -> PassageEmbeddings:
+    return PassageEmbeddings(
+        np.concatenate([part.vectors for part in parts]), [bits for part in parts for bits in part.token_bits]
+    )
+
+
+async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, group: Embedded) -> None:
+    """Write a group into engines and Postgres and flip its documents, in the caller's transaction and writer lock."""
+    held = await jobs.hold(session, batch.tenant_id, batch.batch_id, [document.job_id for document in group.documents])
+    current = await repository.lock_current(session, [document.version for document in group.documents])
+    index_rows: list[IndexRow] = []
+    chunk_rows: list[dict[str, Any]] = []
+    flips: list[Flip] = []
+    offset = 0
+    for document in group.documents:
+        first, offset = offset, offset + len(document.chunks)
+        if document.job_id not in held:
+            continue
+        if document.version.document_id not in current:
+            await _supersede(session, batch, held[document.job_id], document.version)
+            continue
+        index, stored = _rows(document, group.embeddings, first)
+        index_rows += index
+        chunk_rows += stored
+        flips.append(Flip(document.version, document.title, document.pages, len(document.chunks)))
+    if not flips:
+        return
+    generation = await runtime.indexes.open(session, batch.tenant_id)
+    await runtime.indexes.insert(generation, index_rows)
+    await repository.store_chunks(session, batch.tenant_id, chunk_rows)
+    flipped: dict[UUID, Document] = {flip.version.document_id: current[flip.version.document_id] for flip in flips}
+    for document_id in set(await repository.flip_active(session, flipped, flips)):
+        session.add(jobs.new_job(batch.tenant_id, "purge", document_id=document_id))
+    for document in group.documents:
+        if document.job_id in held and document.version.document_id in current:
+            result = {"version": document.version.version, "chunks": len(document.chunks), "pages": document.pages}
+            jobs.finish(held[document.job_id], result)
+    if runtime.indexes.wants_training(generation, await repository.count_active_chunks(session, batch.tenant_id)):
+        await jobs.queue_partition(session, batch.tenant_id)
+
+
+async def _supersede(session: AsyncSession, batch: Batch, job: Job, version: DocumentVersion) -> None:
+    await repository.drop_superseded(session, version)
+    jobs.finish(job, {"version": version.version, "superseded": True})
+    session.add(jobs.new_job(batch.tenant_id, "purge", document_id=version.document_id))
+
+
+def _rows(document: Parsed, embeddings: PassageEmbeddings, first: int) -> tuple[list[IndexRow], list[dict[str, Any]]]:
+    version = document.version
+    index, stored = [], []
+    for number, chunk in enumerate(document.chunks, start=first):
+        identity = chunk_id(version, chunk)
+        heading = " > ".join((document.title, *chunk.headings))
+        index.append(IndexRow(identity, version.version_no, heading, chunk.text, embeddings.vectors[number]))
+        stored.append(
+            {
+                "tenant_id": version.tenant_id,
+                "id": identity,
+                "document_id": version.document_id,
+                "version": version.version,
+                "position": chunk.position,
+                "headings": list(chunk.headings),
+                "text": chunk.text,
+                "page": chunk.page,
+                "span_start": chunk.start,
+                "span_end": chunk.end,
+                "tokens": chunk.tokens,
+                "token_bits": embeddings.token_bits[number],
+            }
+        )
+    return index, stored
+
+
+async def reject(session: AsyncSession, runtime: Runtime, batch: Batch, rejected: Sequence[Rejected]) -> None:
+    """End the jobs of documents that cannot be ingested; their originals stay."""
+    held = await jobs.hold(session, batch.tenant_id, batch.batch_id, [item.job_id for item in rejected])
+    for item in rejected:
+        if item.job_id in held:
+            jobs.fail(held[item.job_id], item.error, max_attempts=runtime.settings.max_attempts)
+            await repository.fail_version(session, item.version)

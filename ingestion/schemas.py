@@ -1,0 +1,135 @@
+"""Bodies of the write line's answers, and how rows are rendered into them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from ingestion.models import Job
+from shards.models import Chunk, Document, DocumentVersion
+
+DocumentState = Literal["pending", "active", "failed"]
+JobState = Literal["queued", "running", "retrying", "done", "failed", "cancelled"]
+
+
+class DocumentOut(BaseModel):
+    """A document. `version` is the newest one, `active_version` the one that is searched."""
+
+    id: UUID
+    external_id: str | None
+    title: str
+    state: DocumentState
+    version: int
+    active_version: int | None
+    source: str
+    format: str
+    metadata: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+
+class JobError(BaseModel):
+    """Why a job failed or is tried again."""
+
+    code: str
+    detail: str
+
+
+class JobOut(BaseModel):
+    """A unit of long work."""
+
+    id: UUID
+    kind: str
+    state: JobState
+    stage: str | None
+    progress: float
+    attempts: int
+    document_id: UUID | None
+    error: JobError | None
+    result: dict[str, Any] | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class UploadOut(BaseModel):
+    """The answer to an upload."""
+
+    document: DocumentOut
+    job: JobOut | None
+
+
+class DocumentList(BaseModel):
+    """A page of documents, newest first."""
+
+    items: list[DocumentOut]
+    next: str | None
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first."""
+
+    items: list[JobOut]
+    next: str | None
+
+
+class DeleteOut(BaseModel):
+    """The job that removes the last traces of something that is invisible already."""
+
+    job: JobOut
+
+
+class ChunkOut(BaseModel):
+    """One passage. `span` is its place in the document's extracted text, in characters."""
+
+    chunk_id: UUID
+    position: int
+    headings: list[str]
+    text: str
+    page: int | None
+    span: tuple[int, int]
+
+
+class ChunkList(BaseModel):
+    """A page of chunks, in the order of the document."""
+
+    items: list[ChunkOut]
+    next: str | None
+
+
+def document_out(document: Document, *, pending: DocumentVersion | None = None) -> DocumentOut:
+    """Render a document; `pending` fills in what a version that is not active yet brings."""
+    shown = pending if pending is not None and document.active_version is None else None
+    return DocumentOut(
+        id=document.id,
+        external_id=document.external_id,
+        title=shown.title if shown else document.title,
+        state=document.state,  # type: ignore[arg-type]  # the column holds one of the literals
+        version=document.latest_version,
+        active_version=document.active_version,
+        source=document.source,
+        format=document.format,
+        metadata=document.doc_metadata,
+        created_at=document.created_at,
+        updated_at=document.updated_at,
+    )
+
+
+def job_out(job: Job) -> JobOut:
+    """Render a job."""
+    return JobOut.model_validate(job, from_attributes=True)
+
+
+def chunk_out(chunk: Chunk) -> ChunkOut:
+    """Render a chunk."""
+    return ChunkOut(
+        chunk_id=chunk.id,
+        position=chunk.position,
+        headings=chunk.headings,
+        text=chunk.text,
+        page=chunk.page,
+        span=(chunk.span_start, chunk.span_end),
+    )

@@ -1,0 +1,42 @@
+"""Settings of the write line."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class IngestSettings(BaseModel):
+    """Limits and sizes of uploads, parsing, chunking and batching."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    max_upload_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
+    """Largest upload; the body is cut while it streams in."""
+    max_metadata_bytes: int = Field(default=16 * 1024, ge=2)
+    """Largest `metadata` of one document."""
+    max_text_chars: int = Field(default=20_000_000, ge=1)
+    """Longest extracted text of one document."""
+    max_pages: int = Field(default=2000, ge=1)
+    """Most pages of one document."""
+    parse_memory_bytes: int = Field(default=1024**3, ge=64 * 1024**2)
+    """Address space of a parser process."""
+    parse_cpu_s: int = Field(default=60, ge=1)
+    """CPU seconds for parsing one document."""
+    parse_wall_s: float = Field(default=120.0, gt=0)
+    """Seconds for parsing one document."""
+    chunk_tokens: int = Field(default=200, ge=32)
+    """Upper bound of a chunk's own text, in tokens of the embedder; headings come on top, within the model's limit."""
+    batch_documents: int = Field(default=64, ge=1)
+    """Documents of one tenant that one task takes together."""
+    batch_bytes: int = Field(default=2 * 1024 * 1024, ge=1)
+    """Bytes of content that one task takes together (a larger document goes alone), and the quantum of fairness."""
+    in_flight: int = Field(default=3, ge=1)
+    """Batches given to the broker at one time, over all tenants."""
+    in_flight_per_tenant: int = Field(default=2, ge=1)
+    """The same for one tenant."""
+    max_attempts: int = Field(default=3, ge=1)
+    """How often a job is tried before it fails."""
+    lease_s: float = Field(default=15.0, gt=1)
+    """A running job whose lease is not renewed for this long is given to another worker."""
+    poll_s: float = Field(default=0.1, gt=0)
+    """Seconds between two looks of the dispatcher at the queue."""

@@ -1,0 +1,183 @@
+"""The only synchronous shell: a Celery task holds its batch, runs the steps, commits.
+
+Errors that know whether a retry helps end their jobs here; anything else reaches Celery, and `JobTask.on_failure`
+marks the batch, so no job is ever left running without a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from celery import Task, shared_task
+
+from ingestion import jobs, pipeline, removal, repository
+from ingestion.batch import Batch, held
+from ingestion.models import Job
+from ingestion.runtime import Runtime
+from tenants.errors import TesseraError
+
+log = logging.getLogger(__name__)
+READERS_GRACE = timedelta(seconds=60)
+"""How long a retired generation is kept for queries that began before the switch."""
+
+
+class Shell:
+    """The event loop and the opened resources of this worker process; set once by `service/worker.py`."""
+
+    loop: asyncio.AbstractEventLoop
+    runtime: Runtime
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    Shell.loop.run_until_complete(work)
+
+
+class JobTask(Task):  # type: ignore[misc]  # celery is untyped
+    """A task whose unexpected failure ends its jobs as `internal_error`."""
+
+    def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: dict[str, str], einfo: Any) -> None:
+        """Mark what this batch still holds; the traceback is in the worker's log."""
+        error = TesseraError(f"The worker failed unexpectedly ({type(exc).__name__}); see its log.")
+        error.retryable = True
+        _run(_fail_batch(Shell.runtime, UUID(kwargs["tenant_id"]), UUID(kwargs["batch_id"]), error))
+
+
+def _task(name: str) -> Any:
+    return shared_task(name=f"ingestion.{name}", base=JobTask, ignore_result=True)
+
+
+@_task("ingest")
+def ingest(*, tenant_id: str, batch_id: str) -> None:
+    """Ingest the documents of a batch."""
+    _run(_ingest(Shell.runtime, UUID(tenant_id), UUID(batch_id)))
+
+
+@_task("purge")
+def purge(*, tenant_id: str, batch_id: str) -> None:
+    """Remove replaced versions or a deleted document from every store."""
+    _run(_purge(Shell.runtime, UUID(tenant_id), UUID(batch_id)))
+
+
+@_task("partition")
+def partition(*, tenant_id: str, batch_id: str) -> None:
+    """Train the tenant's cells and move its vectors into them."""
+    _run(_partition(Shell.runtime, UUID(tenant_id), UUID(batch_id)))
+
+
+@_task("drop_generation")
+def drop_generation(*, tenant_id: str, batch_id: str) -> None:
+    """Drop generations that no query reads any more."""
+    _run(_drop_generation(Shell.runtime, UUID(tenant_id), UUID(batch_id)))
+
+
+@_task("erase_tenant")
+def erase_tenant(*, tenant_id: str, batch_id: str) -> None:
+    """Erase a tenant."""
+    _run(_erase_tenant(Shell.runtime, UUID(tenant_id), UUID(batch_id)))
+
+
+async def _ingest(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
+    async with held(runtime.database, runtime.settings, tenant_id, batch_id) as batch:
+        if not batch.jobs:
+            return
+        try:
+            await _ingest_held(runtime, batch)
+        except TesseraError as error:
+            log.warning("batch %s of tenant %s: %s", batch_id, tenant_id, error.detail)
+            await _fail_batch(runtime, tenant_id, batch_id, error)
+
+
+async def _ingest_held(runtime: Runtime, batch: Batch) -> None:
+    async with runtime.database.tenant(batch.tenant_id) as session:
+        versions = await repository.pending_versions(session, batch.jobs)
+        await _skip_deleted(session, batch, versions.keys())
+        await session.commit()
+    parsed, rejected = await pipeline.parse_batch(runtime, batch, versions)
+    if rejected:
+        async with runtime.database.tenant(batch.tenant_id) as session:
+            await pipeline.reject(session, runtime, batch, rejected)
+            await session.commit()
+    async for group in pipeline.embed_groups(runtime, batch, parsed):
+        async with (
+            runtime.database.writer_lock(batch.tenant_id),
+            runtime.database.tenant(batch.tenant_id) as session,
+        ):
+            await pipeline.write_group(session, runtime, batch, group)
+            await session.commit()
+
+
+async def _skip_deleted(session: Any, batch: Batch, present: Any) -> None:
+    gone = [job.id for job in batch.jobs if job.id not in present]
+    if gone:
+        for job in (await jobs.hold(session, batch.tenant_id, batch.batch_id, gone)).values():
+            jobs.finish(job, {"superseded": True})
+
+
+async def _purge(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
+    async def work(session: Any, job: Job) -> dict[str, Any]:
+        assert job.document_id is not None
+        return await removal.purge_document(session, runtime, tenant_id, job.document_id)
+
+    await _one_job(runtime, tenant_id, batch_id, "purging", work)
+
+
+async def _partition(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
+    async def work(session: Any, job: Job) -> dict[str, Any]:
+        live = await runtime.indexes.live(session, tenant_id)
+        rows = await repository.count_active_chunks(session, tenant_id)
+        if live is None or not runtime.indexes.wants_training(live, rows):
+            return {"generation": live.number if live else None, "trained": False}
+        following = await runtime.indexes.build_next(session, live)
+        await runtime.indexes.switch(session, live, following)
+        session.add(jobs.new_job(tenant_id, "drop_generation", delay=READERS_GRACE))
+        return {"generation": following.number, "cells": following.cells, "rows": following.trained_rows}
+
+    await _one_job(runtime, tenant_id, batch_id, "training", work)
+
+
+async def _drop_generation(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
+    async def work(session: Any, job: Job) -> dict[str, Any]:
+        return {"dropped": await runtime.indexes.drop_retired(session, tenant_id)}
+
+    await _one_job(runtime, tenant_id, batch_id, "dropping", work)
+
+
+async def _erase_tenant(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
+    async def work(session: Any, job: Job) -> dict[str, Any]:
+        return await removal.erase_tenant(session, runtime, tenant_id, job.id)
+
+    await _one_job(runtime, tenant_id, batch_id, "erasing", work, erasing=True)
+
+
+async def _one_job(
+    runtime: Runtime, tenant_id: UUID, batch_id: UUID, stage: str, work: Any, *, erasing: bool = False
+) -> None:
+    database = runtime.database
+    async with held(database, runtime.settings, tenant_id, batch_id) as batch:
+        if not batch.jobs:
+            return
+        batch.advance(stage, 0.1)
+        scope = database.erasure if erasing else database.tenant
+        try:
+            async with database.writer_lock(tenant_id), scope(tenant_id) as session:
+                for job in (await jobs.hold(session, tenant_id, batch_id, [batch.jobs[0].id])).values():
+                    jobs.finish(job, await work(session, job))
+                await session.commit()
+        except TesseraError as error:
+            log.warning("%s for tenant %s: %s", stage, tenant_id, error.detail)
+            await _fail_batch(runtime, tenant_id, batch_id, error)
+
+
+async def _fail_batch(runtime: Runtime, tenant_id: UUID, batch_id: UUID, error: TesseraError) -> None:
+    async with runtime.database.tenant(tenant_id) as session:
+        for job in await jobs.of_batch(session, tenant_id, batch_id):
+            jobs.fail(job, error, max_attempts=runtime.settings.max_attempts)
+            if job.kind == "ingest" and job.state == "failed":
+                for version in (await repository.pending_versions(session, [job])).values():
+                    await repository.fail_version(session, version)
+        await session.commit()

@@ -1,0 +1,199 @@
+"""The dispatcher on a real Postgres: fair, bounded, and nothing is lost when the broker or a worker is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import delete, select, update
+
+from ingestion import jobs
+from ingestion.dispatch import Dispatcher
+from ingestion.models import Job
+from ingestion.settings import IngestSettings
+from tenants.db import Database
+from tenants.errors import DocumentRejected, Unavailable
+from tenants.models import Tenant
+
+LEASE = timedelta(seconds=30)
+
+
+class Broker:
+    """Remembers what was sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, UUID, UUID]] = []
+
+    def __call__(self, task: str, tenant_id: UUID, batch_id: UUID) -> None:
+        self.sent.append((task, tenant_id, batch_id))
+
+
+@pytest.fixture
+async def tenants(worker_database: Database) -> AsyncIterator[list[UUID]]:
+    """Three tenants, and no job of any other test."""
+    ids = [uuid4() for _ in range(3)]
+    async with worker_database.dispatcher() as session:
+        owners = set(await session.scalars(select(Job.tenant_id)))
+    for tenant_id in owners:
+        await clear(worker_database, tenant_id)
+    async with worker_database.admin() as session:
+        for i in ids:
+            session.add(Tenant(id=i, slug=str(i), name="n", plan="p", state="active", placement="d", settings={}))
+        await session.commit()
+    yield ids
+    for tenant_id in ids:
+        await clear(worker_database, tenant_id)
+
+
+async def clear(database: Database, tenant_id: UUID) -> None:
+    async with database.tenant(tenant_id) as session:
+        await session.execute(delete(Job).where(Job.tenant_id == tenant_id))
+        await session.commit()
+
+
+async def add(database: Database, tenant_id: UUID, count: int, *, kind: str = "ingest", cost: int = 1000) -> None:
+    async with database.tenant(tenant_id) as session:
+        session.add_all([jobs.new_job(tenant_id, kind, cost=cost) for _ in range(count)])
+        await session.commit()
+
+
+async def finish(database: Database, tenant_id: UUID, batch_id: UUID) -> int:
+    """Do what a worker does."""
+    async with database.tenant(tenant_id) as session:
+        started = await jobs.claim(session, tenant_id, batch_id, lease=LEASE, max_attempts=3)
+        for job in started:
+            jobs.finish(job)
+        await session.commit()
+    return len(started)
+
+
+async def states(database: Database, tenant_id: UUID) -> Counter[str]:
+    async with database.tenant(tenant_id) as session:
+        return Counter(await session.scalars(select(Job.state).where(Job.tenant_id == tenant_id)))
+
+
+async def test_a_large_import_does_not_hold_back_a_small_one(worker_database: Database, tenants: list[UUID]) -> None:
+    large, small, _ = tenants
+    await add(worker_database, large, 400)
+    broker = Broker()
+    settings = IngestSettings(batch_documents=10, in_flight=2, in_flight_per_tenant=2)
+    dispatcher = Dispatcher(worker_database, settings, broker)
+    await dispatcher.tick()
+    await add(worker_database, small, 1)
+    seen = 0
+    while (await states(worker_database, small))["done"] == 0:
+        _, tenant_id, batch_id = broker.sent[seen]
+        seen += 1
+        await finish(worker_database, tenant_id, batch_id)
+        await dispatcher.tick()
+    assert seen <= 4, "the small tenant waited for more than the batches in flight and one turn"
+
+
+async def test_two_large_imports_share_by_bytes(worker_database: Database, tenants: list[UUID]) -> None:
+    heavy, light, _ = tenants
+    await add(worker_database, heavy, 60, cost=50_000)
+    await add(worker_database, light, 600, cost=5_000)
+    broker, cost = Broker(), Counter[UUID]()
+    settings = IngestSettings(batch_documents=50, batch_bytes=100_000, in_flight=1, in_flight_per_tenant=1)
+    dispatcher = Dispatcher(worker_database, settings, broker)
+    for _ in range(40):
+        await dispatcher.tick()
+        _, tenant_id, batch_id = broker.sent[-1]
+        done = await finish(worker_database, tenant_id, batch_id)
+        cost[tenant_id] += done * (50_000 if tenant_id == heavy else 5_000)
+    assert 0.7 <= cost[heavy] / cost[light] <= 1.4
+
+
+async def test_the_broker_never_holds_more_than_the_bound(worker_database: Database, tenants: list[UUID]) -> None:
+    for tenant_id in tenants:
+        await add(worker_database, tenant_id, 100)
+    broker = Broker()
+    settings = IngestSettings(batch_documents=5, in_flight=4, in_flight_per_tenant=2)
+    dispatcher = Dispatcher(worker_database, settings, broker)
+    for _ in range(5):
+        await dispatcher.tick()
+    assert len(broker.sent) == 4
+    assert max(Counter(tenant_id for _, tenant_id, _ in broker.sent).values()) <= 2
+
+
+async def test_what_a_lost_worker_held_is_given_out_again_alone(worker_database: Database, tenants: list[UUID]) -> None:
+    tenant_id = tenants[0]
+    await add(worker_database, tenant_id, 3)
+    broker = Broker()
+    dispatcher = Dispatcher(worker_database, IngestSettings(in_flight=8, in_flight_per_tenant=8), broker)
+    await dispatcher.tick()
+    (_, _, first) = broker.sent[0]
+    async with worker_database.tenant(tenant_id) as session:
+        assert len(await jobs.claim(session, tenant_id, first, lease=LEASE, max_attempts=3)) == 3
+        await session.execute(update(Job).values(lease_until=datetime.now(UTC) - LEASE))
+        await session.commit()
+    await dispatcher.tick()
+    assert len(broker.sent) == 4, "each of the three alone, so that a poisonous one takes no other with it"
+    assert await finish(worker_database, tenant_id, first) == 0, "the lost worker's batch is void"
+    for _, _, batch_id in broker.sent[1:]:
+        assert await finish(worker_database, tenant_id, batch_id) == 1
+    assert await states(worker_database, tenant_id) == {"done": 3}
+
+
+async def test_a_job_that_loses_its_worker_every_time_fails_with_the_cause(
+    worker_database: Database, tenants: list[UUID]
+) -> None:
+    tenant_id = tenants[0]
+    await add(worker_database, tenant_id, 1)
+    broker = Broker()
+    dispatcher = Dispatcher(worker_database, IngestSettings(), broker)
+    for _ in range(4):
+        await dispatcher.tick()
+        async with worker_database.tenant(tenant_id) as session:
+            await jobs.claim(session, tenant_id, broker.sent[-1][2], lease=LEASE, max_attempts=3)
+            await session.execute(
+                update(Job).where(Job.state == "running").values(lease_until=datetime.now(UTC) - LEASE)
+            )
+            await session.commit()
+    async with worker_database.tenant(tenant_id) as session:
+        job = await session.scalar(select(Job).where(Job.tenant_id == tenant_id))
+    assert (job.state, job.attempts, job.error["code"]) == ("failed", 3, "worker_lost")
+
+
+async def test_a_suspended_tenants_jobs_wait(worker_database: Database, tenants: list[UUID]) -> None:
+    tenant_id = tenants[0]
+    await add(worker_database, tenant_id, 2)
+    async with worker_database.admin() as session:
+        await session.execute(update(Tenant).where(Tenant.id == tenant_id).values(state="suspended"))
+        await session.commit()
+    broker = Broker()
+    dispatcher = Dispatcher(worker_database, IngestSettings(), broker)
+    assert await dispatcher.tick() == 0
+    async with worker_database.admin() as session:
+        await session.execute(update(Tenant).where(Tenant.id == tenant_id).values(state="active"))
+        await session.commit()
+    assert await dispatcher.tick() == 1
+
+
+async def test_only_retryable_errors_are_tried_again(worker_database: Database, tenants: list[UUID]) -> None:
+    tenant_id = tenants[0]
+    await add(worker_database, tenant_id, 2)
+    async with worker_database.tenant(tenant_id) as session:
+        one, two = await session.scalars(select(Job).where(Job.tenant_id == tenant_id))
+        for job in (one, two):
+            job.attempts = 1
+        jobs.fail(one, Unavailable("away"), max_attempts=3)
+        jobs.fail(two, DocumentRejected("empty", code="document_empty"), max_attempts=3)
+        assert (one.state, one.finished_at, one.error["code"]) == ("retrying", None, "unavailable")
+        assert one.not_before > datetime.now(UTC)
+        assert (two.state, two.error["code"]) == ("failed", "document_empty")
+        await session.rollback()
+
+
+async def test_jobs_of_different_kinds_do_not_share_a_batch(worker_database: Database, tenants: list[UUID]) -> None:
+    tenant_id = tenants[0]
+    await add(worker_database, tenant_id, 2)
+    await add(worker_database, tenant_id, 1, kind="delete")
+    await add(worker_database, tenant_id, 2)
+    broker = Broker()
+    dispatcher = Dispatcher(worker_database, IngestSettings(in_flight=8, in_flight_per_tenant=8), broker)
+    await dispatcher.tick()
+    assert [task for task, _, _ in broker.sent] == ["ingestion.ingest", "ingestion.purge", "ingestion.ingest"]

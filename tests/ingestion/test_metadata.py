@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ingestion.metadata import field_rows, parse_metadata
+from tenants.errors import InvalidMetadata
+
+LIMIT = 16 * 1024
+
+
+def test_metadata_is_optional() -> None:
+    assert parse_metadata(None, max_bytes=LIMIT) == {}
+    assert parse_metadata("  ", max_bytes=LIMIT) == {}
+
+
+def test_values_become_typed_rows() -> None:
+    metadata = parse_metadata('{"tags": ["a", "b"], "n": 3, "draft": false, "due": "2026-01-31"}', max_bytes=LIMIT)
+    rows = {(row["key"], row["ordinal"]): row for row in field_rows(metadata)}
+    assert [rows["tags", i]["text_value"] for i in (0, 1)] == ["a", "b"]
+    assert rows["n", 0]["number_value"] == 3.0
+    assert rows["draft", 0]["bool_value"] is False
+    assert rows["draft", 0]["number_value"] is None
+    assert rows["due", 0]["time_value"].isoformat() == "2026-01-31T00:00:00+00:00"
+    assert rows["due", 0]["text_value"] == "2026-01-31"
+
+
+@pytest.mark.parametrize(
+    ("raw", "pointer"),
+    [
+        ("{", "metadata"),
+        ("[1]", "metadata"),
+        ('{"a": NaN}', "metadata"),
+        ('{"a": 1e999}', "metadata.a"),
+        ('{"a": null}', "metadata.a"),
+        ('{"a": {"b": 1}}', "metadata.a"),
+        ('{"a": [1]}', "metadata.a"),
+        ('{"created_at": "2026-01-01"}', "metadata.created_at"),
+        ('{"a b": 1}', "metadata.a b"),
+        (json.dumps({"a": "x" * 2000}), "metadata.a"),
+        ('{"a": "\\u0000"}', "metadata.a"),
+        ('{"a": "\\ud800"}', "metadata.a"),
+        (json.dumps({f"k{i}": 1 for i in range(65)}), "metadata"),
+        (json.dumps({"a": ["x" * 1000] * 20}), "metadata"),
+        ("[" * 100_000, "metadata"),
+    ],
+)
+def test_what_cannot_be_stored_is_pointed_at(raw: str, pointer: str) -> None:
+    limit = 1_000_000 if raw.startswith("[[") else LIMIT
+    with pytest.raises(InvalidMetadata) as raised:
+        parse_metadata(raw, max_bytes=limit)
+    assert [field.pointer for field in raised.value.fields] == [pointer]
