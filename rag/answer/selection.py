@@ -1,0 +1,51 @@
+"""Which units make the answer: ranked by a linear score, near-duplicates left out, put back in reading order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag.answer.candidates import Candidate
+from rag.answer.evidence import Evidence
+
+MAX_UNITS = 3
+MAX_CHARACTERS = 900
+MARGIN = 2.0
+"""How far below the best a further unit may score: in log-odds of being the one that answers."""
+SAME = 0.8
+"""Share of common stems from which two units say the same."""
+
+
+WEIGHTS = {"cosine": 7.0, "late": 7.0, "own": 2.0, "passage": 3.4, "typed": 0.8, "place": -0.55, "former": 2.5}
+"""Of the measures of `Evidence`: a conditional logit fitted by `bench/answer.py`. Only `former`, which is zero outside
+follow-up questions, was set by hand, on the follow-ups of the examples."""
+
+
+def rank_scores(evidence: Evidence, weights: Mapping[str, float] = WEIGHTS) -> NDArray[np.float64]:
+    """Log-odds, up to a constant, of each candidate, float64 (n,), of being the one that answers."""
+    columns = [weight * getattr(evidence, name).astype(np.float64) for name, weight in weights.items()]
+    return np.sum(columns, axis=0, dtype=np.float64)
+
+
+def choose(evidence: Evidence, scores: NDArray[np.float64]) -> list[int]:
+    """Positions of one to three candidates, in reading order; empty only without candidates."""
+    chosen: list[int] = []
+    characters = 0
+    for at in np.argsort(-scores, kind="stable").tolist():
+        one = evidence.candidates[at]
+        if chosen and (scores[at] < scores[chosen[0]] - MARGIN or len(chosen) == MAX_UNITS):
+            break
+        if chosen and characters + len(one.text) > MAX_CHARACTERS:
+            continue
+        if any(_same(one, evidence.candidates[other]) for other in chosen):
+            continue
+        chosen.append(at)
+        characters += len(one.text)
+    return sorted(chosen)
+
+
+def _same(one: Candidate, other: Candidate) -> bool:
+    joint = len(one.own | other.own)
+    return joint == 0 or len(one.own & other.own) / joint >= SAME

@@ -1,0 +1,210 @@
+"""Search, chat and conversations over HTTP: the read line's door."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+from uuid_utils.compat import uuid7
+
+from rag import conversations
+from rag.answer.generator import Citation, Delta, Finished
+from rag.chat import HISTORY_MESSAGES, Answerer, ChatTurn, degraded_of, turns_of
+from rag.models import Message
+from rag.pipeline import Found, Retriever, debug_of
+from rag.pipeline import Query as SearchQuery
+from rag.schemas import (
+    ChatIn,
+    ChatOut,
+    ConversationDetail,
+    ConversationList,
+    ConversationOut,
+    MessageOut,
+    SearchIn,
+    SearchOut,
+    Usage,
+    citation_of,
+    hit_of,
+)
+from rag.stopwatch import Stopwatch
+from shards.filters import parse_filter
+from tenants.auth import CurrentTenant
+from tenants.context import TenantContext
+from tenants.cursor import CursorSigner
+from tenants.db import Database
+from tenants.errors import TesseraError
+from tenants.idempotency import IdempotentRoute
+
+router = APIRouter(prefix="/v1", route_class=IdempotentRoute)
+Limit = Annotated[int, Query(ge=1, le=100)]
+_SHOWN_MESSAGES = 200
+_STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "One JSON, or events when `stream` is true"}
+}
+
+
+@router.post("/search", tags=["search"])
+async def search(request: Request, tenant: CurrentTenant, body: SearchIn) -> SearchOut:
+    """Search the tenant's documents: vectors and BM25 together, fused and reranked."""
+    retriever: Retriever = request.state.retriever
+    tree = parse_filter(body.filter) if body.filter is not None else None
+    found = await retriever.search(tenant, SearchQuery(body.query, body.k, tree, body.exact))
+    return SearchOut(
+        hits=[hit_of(passage) for passage in found.passages],
+        timings_ms=found.timings_ms,
+        degraded=found.degraded,
+        debug=debug_of(found) if body.debug else None,
+    )
+
+
+@router.post("/chat", tags=["chat"], response_model=ChatOut, responses=_STREAMED)
+async def chat(request: Request, tenant: CurrentTenant, body: ChatIn) -> Response:
+    """Ask a question; the answer cites the tenant's documents or says that they do not answer.
+
+    Streamed as server-sent events: `retrieval`, then `delta` and `citation`, then `done` with the whole answer, or
+    `error` with a problem document.
+    """
+    tree = parse_filter(body.filter) if body.filter is not None else None
+    database: Database = request.state.database
+    async with database.tenant(tenant.tenant_id) as session:
+        if body.conversation_id is None:
+            conversation = await conversations.start(session, tenant.tenant_id, body.message)
+            past: list[Message] = []
+            await session.commit()
+        else:
+            conversation = await conversations.get(session, tenant.tenant_id, body.conversation_id)
+            past = await conversations.messages(session, tenant.tenant_id, conversation.id, last=HISTORY_MESSAGES)
+    turn = ChatTurn(conversation.id, body.message, tree, turns_of(past))
+    exchange = _Exchange(request, tenant, turn)
+    if body.stream:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(exchange.events(), media_type="text/event-stream", headers=headers)
+    found = await exchange.retrieve()
+    async for event in exchange.answerer.answer(turn, found):
+        if isinstance(event, Finished):
+            done = await exchange.finish(found, event)
+            return Response(done.model_dump_json(), media_type="application/json")
+    raise TesseraError("The answerer ended without an answer.")
+
+
+@router.get("/conversations", tags=["chat"])
+async def list_conversations(
+    request: Request, tenant: CurrentTenant, limit: Limit = 50, cursor: str | None = None
+) -> ConversationList:
+    """List conversations, newest first."""
+    signer: CursorSigner = request.state.cursors
+    database: Database = request.state.database
+    scope = f"conversations:{tenant.tenant_id}"
+    after = signer.decode(scope, cursor) if cursor else None
+    async with database.tenant(tenant.tenant_id) as session:
+        found = await conversations.page(session, tenant.tenant_id, after=after, limit=limit)
+    items, following = signer.page(scope, found, limit)
+    shown = [ConversationOut.model_validate(item, from_attributes=True) for item in items]
+    return ConversationList(items=shown, next=following)
+
+
+@router.get("/conversations/{conversation_id}", tags=["chat"])
+async def get_conversation(request: Request, tenant: CurrentTenant, conversation_id: UUID) -> ConversationDetail:
+    """Get a conversation with its last messages."""
+    database: Database = request.state.database
+    async with database.tenant(tenant.tenant_id) as session:
+        conversation = await conversations.get(session, tenant.tenant_id, conversation_id)
+        said = await conversations.messages(session, tenant.tenant_id, conversation_id, last=_SHOWN_MESSAGES)
+    return ConversationDetail(
+        id=conversation.id,
+        title=conversation.title,
+        created_at=conversation.created_at,
+        updated_at=conversation.updated_at,
+        messages=[_message_out(message) for message in said],
+    )
+
+
+@router.delete("/conversations/{conversation_id}", status_code=204, tags=["chat"])
+async def delete_conversation(request: Request, tenant: CurrentTenant, conversation_id: UUID) -> None:
+    """Delete a conversation with its messages."""
+    database: Database = request.state.database
+    async with database.tenant(tenant.tenant_id) as session:
+        await conversations.remove(session, tenant.tenant_id, conversation_id)
+        await session.commit()
+
+
+@dataclass
+class _Exchange:
+    request: Request
+    tenant: TenantContext
+    turn: ChatTurn
+
+    def __post_init__(self) -> None:
+        self.answerer: Answerer = self.request.state.answerer
+        self._watch = Stopwatch()
+        self._question_id = uuid7()
+        self._message_id = uuid7()
+
+    async def retrieve(self) -> Found:
+        with self._watch.step("retrieval"):
+            return await self.answerer.retrieve(self.tenant, self.turn)
+
+    async def events(self) -> AsyncIterator[str]:
+        try:
+            found = await self.retrieve()
+            hits = [hit_of(passage).model_dump(mode="json") for passage in found.passages]
+            yield _event(
+                "retrieval",
+                {"conversation_id": str(self.turn.conversation_id), "hits": hits, "timings_ms": found.timings_ms},
+            )
+            async for event in self.answerer.answer(self.turn, found):
+                if isinstance(event, Delta):
+                    yield _event("delta", {"text": event.text})
+                elif isinstance(event, Citation):
+                    yield _event("citation", citation_of(event))
+                else:
+                    yield _event("done", await self.finish(found, event))
+        except TesseraError as error:
+            # The response has begun, so the one handler cannot render this; it gives the body all the same.
+            yield _event("error", self.request.state.problem(error, self.request.state.request_id))
+
+    async def finish(self, found: Found, finished: Finished) -> ChatOut:
+        """Keep the exchange, then return what the client is told: an answer that was shown is in the conversation."""
+        spent = {**found.timings_ms, **self._watch.total()}
+        spent["generate"] = round(spent["total"] - spent["retrieval"], 3)
+        done = ChatOut(
+            conversation_id=self.turn.conversation_id,
+            message_id=self._message_id,
+            answer=finished.answer,
+            citations=[citation_of(citation) for citation in finished.citations],
+            abstained=finished.abstained,
+            degraded=degraded_of(found, finished),
+            model=finished.model,
+            usage=Usage(prompt_tokens=finished.prompt_tokens, completion_tokens=finished.completion_tokens),
+            timings_ms=spent,
+        )
+        database: Database = self.request.state.database
+        async with database.tenant(self.tenant.tenant_id) as session:
+            await conversations.add_exchange(
+                session,
+                self.tenant.tenant_id,
+                self.turn.conversation_id,
+                question=self.turn.message,
+                question_id=self._question_id,
+                message_id=self._message_id,
+                answer=done.model_dump(mode="json"),
+            )
+            await session.commit()
+        return done
+
+
+def _message_out(message: Message) -> MessageOut:
+    role: Literal["user", "assistant"] = "user" if message.role == "user" else "assistant"
+    answer = ChatOut.model_validate(message.answer) if message.answer is not None else None
+    return MessageOut(id=message.id, role=role, content=message.content, answer=answer, created_at=message.created_at)
+
+
+def _event(name: str, data: BaseModel | dict[str, Any]) -> str:
+    body = data.model_dump_json() if isinstance(data, BaseModel) else json.dumps(data)
+    return f"event: {name}\ndata: {body}\n\n"

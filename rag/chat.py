@@ -1,0 +1,59 @@
+"""One chat turn: search in the light of the conversation, answer, and the events in between."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from rag.answer.generator import AnswerEvent, Finished, Generator, Turn
+from rag.models import Message
+from rag.pipeline import Found, Query, Retriever
+from shards.filters import Filter
+from tenants.context import TenantContext
+
+HISTORY_MESSAGES = 12
+
+
+@dataclass(frozen=True)
+class ChatTurn:
+    """What is asked in which conversation."""
+
+    conversation_id: UUID
+    message: str
+    filter: Filter | None
+    history: Sequence[Turn]
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A retriever and a generator."""
+
+    retriever: Retriever
+    generator: Generator
+    passages: int
+
+    async def retrieve(self, tenant: TenantContext, turn: ChatTurn) -> Found:
+        """Search for the passages that the answer may use."""
+        earlier = [past.content for past in turn.history if past.role == "user"]
+        query = Query(turn.message, k=self.passages, filter=turn.filter, earlier=earlier)
+        return await self.retriever.search(tenant, query)
+
+    async def answer(self, turn: ChatTurn, found: Found) -> AsyncGenerator[AnswerEvent, None]:
+        """Yield the events of the answer; the last is `Finished`."""
+        events = self.generator.answer(turn.message, found.passages, turn.history, idf=found.idf, query=found.query)
+        try:
+            async for event in events:
+                yield event
+        finally:
+            await events.aclose()
+
+
+def turns_of(messages: Sequence[Message]) -> list[Turn]:
+    """Return stored messages as the turns of a history."""
+    return [Turn("user" if message.role == "user" else "assistant", message.content) for message in messages]
+
+
+def degraded_of(found: Found, finished: Finished) -> list[str]:
+    """Return everything that was missing on the way to an answer."""
+    return [*found.degraded, *(name for name in finished.degraded if name not in found.degraded)]

@@ -1,0 +1,95 @@
+"""Conversations and their messages. Every function takes an open session; none commits."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
+
+from rag.models import Conversation, Message
+from tenants.cursor import Position
+from tenants.errors import NotFound
+from tenants.repository import newest_first
+
+_TITLE_CHARS = 80
+
+
+async def start(session: AsyncSession, tenant_id: UUID, first_message: str) -> Conversation:
+    """Add a conversation, titled by its first message."""
+    title = " ".join(first_message.split())
+    title = title if len(title) <= _TITLE_CHARS else title[: _TITLE_CHARS - 1] + "…"
+    conversation = Conversation(tenant_id=tenant_id, id=uuid7(), title=title)
+    session.add(conversation)
+    await session.flush()
+    return conversation
+
+
+async def get(session: AsyncSession, tenant_id: UUID, conversation_id: UUID) -> Conversation:
+    """Return a conversation; raise `NotFound` for an unknown id."""
+    conversation = await session.get(Conversation, (tenant_id, conversation_id))
+    if conversation is None:
+        raise NotFound("There is no conversation with this id.")
+    return conversation
+
+
+async def page(session: AsyncSession, tenant_id: UUID, *, after: Position | None, limit: int) -> list[Conversation]:
+    """Return up to `limit` + 1 conversations, newest first."""
+    query = select(Conversation).where(Conversation.tenant_id == tenant_id)
+    return await newest_first(session, query, Conversation, after=after, limit=limit)
+
+
+async def messages(session: AsyncSession, tenant_id: UUID, conversation_id: UUID, *, last: int) -> list[Message]:
+    """Return the last messages of a conversation, oldest first."""
+    query = (
+        select(Message)
+        .where(Message.tenant_id == tenant_id, Message.conversation_id == conversation_id)
+        .order_by(Message.id.desc())
+        .limit(last)
+    )
+    return list(await session.scalars(query))[::-1]
+
+
+async def add_exchange(
+    session: AsyncSession,
+    tenant_id: UUID,
+    conversation_id: UUID,
+    *,
+    question: str,
+    question_id: UUID,
+    message_id: UUID,
+    answer: dict[str, Any],
+) -> None:
+    """Add the user's turn and the answer to it, in that order of their time-ordered ids."""
+    await get(session, tenant_id, conversation_id)
+    session.add(
+        Message(tenant_id=tenant_id, id=question_id, conversation_id=conversation_id, role="user", content=question)
+    )
+    session.add(
+        Message(
+            tenant_id=tenant_id,
+            id=message_id,
+            conversation_id=conversation_id,
+            role="assistant",
+            content=answer["answer"],
+            answer=answer,
+        )
+    )
+    await session.execute(
+        update(Conversation)
+        .where(Conversation.tenant_id == tenant_id, Conversation.id == conversation_id)
+        .values(updated_at=func.now())
+    )
+
+
+async def remove(session: AsyncSession, tenant_id: UUID, conversation_id: UUID) -> None:
+    """Delete a conversation with its messages; raise `NotFound` for an unknown id."""
+    await get(session, tenant_id, conversation_id)
+    await session.execute(
+        delete(Message).where(Message.tenant_id == tenant_id, Message.conversation_id == conversation_id)
+    )
+    await session.execute(
+        delete(Conversation).where(Conversation.tenant_id == tenant_id, Conversation.id == conversation_id)
+    )

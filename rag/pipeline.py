@@ -1,0 +1,203 @@
+"""The read line's steps in order: embed, pre-filter, two engines at the same time, fuse, read back, rerank."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from rag.passages import Passage, Ranks
+from rag.search.fuse import Fused, fuse
+from rag.search.passages import Candidate, read_candidates
+from rag.search.prefilter import allowed_versions
+from rag.search.rerank import Reranker, blend
+from rag.search.rewrite import embed_question
+from rag.settings import SearchSettings
+from rag.stopwatch import Stopwatch
+from shards.embed import Embedder, QueryEmbedding
+from shards.filters import Filter
+from shards.index import AnnHits, Generation, TenantIndexes
+from shards.vectors import Scored, VersionScope
+from tenants.context import TenantContext
+from tenants.db import Database
+from tenants.errors import Unavailable
+
+T = TypeVar("T")
+_NO_ANN = AnnHits([], 0, 0, None)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked: `earlier` are the user's former turns when the question is part of a conversation."""
+
+    text: str
+    k: int = 10
+    filter: Filter | None = None
+    exact: bool = False
+    earlier: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best passages, what was missing on the way, and what an answerer needs further."""
+
+    passages: list[Passage]
+    degraded: list[str]
+    timings_ms: dict[str, float]
+    query: QueryEmbedding
+    idf: dict[str, float]
+    cells: dict[str, int] = field(default_factory=dict)
+    rows_scanned: int | None = None
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """Everything a search needs, opened once."""
+
+    database: Database
+    indexes: TenantIndexes
+    embedder: Embedder
+    reranker: Reranker | None
+    settings: SearchSettings
+
+    async def search(self, tenant: TenantContext, query: Query) -> Found:
+        """Answer a search.
+
+        Raises:
+            Unavailable: the database, or both engines, are away.
+        """
+        watch = Stopwatch()
+        embedding, (generation, scope) = await asyncio.gather(
+            self._embed(query, watch), self._prepare(tenant, query, watch)
+        )
+        degraded: list[str] = []
+        if generation is None or (scope is not None and not len(scope.versions)):
+            return Found([], degraded, watch.total(), embedding, {})
+        ann, bm25, idf = await self._engines(tenant, query, embedding, generation, scope, watch, degraded)
+        with watch.step("fuse"):
+            weight = tenant.settings.bm25_weight
+            fused = fuse(ann.hits, bm25, bm25_weight=self.settings.bm25_weight if weight is None else weight)
+        passages = await self._rank(tenant, query, embedding, idf, fused, watch, degraded)
+        cells = {"visited": ann.cells_visited, "total": ann.cells_total}
+        return Found(passages, degraded, watch.total(), embedding, idf, cells, ann.rows_scanned)
+
+    async def _embed(self, query: Query, watch: Stopwatch) -> QueryEmbedding:
+        with watch.step("embed"):
+            return await embed_question(self.embedder, query.text, query.earlier)
+
+    async def _prepare(
+        self, tenant: TenantContext, query: Query, watch: Stopwatch
+    ) -> tuple[Generation | None, VersionScope | None]:
+        with watch.step("prefilter"):
+            async with self.database.tenant(tenant.tenant_id) as session:
+                generation = await self.indexes.live(session, tenant.tenant_id)
+                if query.filter is None or generation is None:
+                    return generation, None
+                return generation, await allowed_versions(session, tenant.tenant_id, query.filter)
+
+    async def _engines(
+        self,
+        tenant: TenantContext,
+        query: Query,
+        embedding: QueryEmbedding,
+        generation: Generation,
+        scope: VersionScope | None,
+        watch: Stopwatch,
+        degraded: list[str],
+    ) -> tuple[AnnHits, list[Scored], dict[str, float]]:
+        depth = max(self.settings.candidates, 2 * query.k)
+
+        async def ann() -> AnnHits:
+            with watch.step("ann"):
+                return await self.indexes.search_ann(
+                    generation, embedding.vector, k=depth, scope=scope, exact=query.exact
+                )
+
+        async def bm25() -> tuple[list[Scored], dict[str, float]]:
+            with watch.step("bm25"):
+                hits = await self.indexes.search_bm25(tenant.tenant_id, query.text, k=depth, scope=scope)
+                return hits, await self.indexes.word_idf(tenant.tenant_id, embedding.words)
+
+        by_vector, by_words = await asyncio.gather(_unless_away(ann()), _unless_away(bm25()))
+        if by_vector is None and by_words is None:
+            raise Unavailable("Neither search engine answers.", code="search_unavailable")
+        degraded += [name for name, hits in (("ann", by_vector), ("bm25", by_words)) if hits is None]
+        hits, idf = by_words or ([], {})
+        return by_vector or _NO_ANN, hits, idf
+
+    async def _rank(
+        self,
+        tenant: TenantContext,
+        query: Query,
+        embedding: QueryEmbedding,
+        idf: dict[str, float],
+        fused: list[Fused],
+        watch: Stopwatch,
+        degraded: list[str],
+    ) -> list[Passage]:
+        depth = self.settings.rerank_depth if self.reranker is not None else 0
+        # A few more than needed: rows of replaced versions linger in the engines until they are purged.
+        wanted = fused[: max(depth, query.k) + 20]
+        with watch.step("passages"):
+            async with self.database.tenant(tenant.tenant_id) as session:
+                readable = await read_candidates(
+                    session,
+                    tenant.tenant_id,
+                    [hit.chunk_id for hit in wanted],
+                    with_bits=[hit.chunk_id for hit in wanted[: depth + 5]] if depth else [],
+                )
+        hits = [hit for hit in wanted if hit.chunk_id in readable]
+        scores, reranked = [hit.score for hit in hits], 0
+        if self.reranker is not None and hits:
+            with watch.step("rerank"):
+                reranked = min(depth, len(hits))
+                candidates = [readable[hit.chunk_id] for hit in hits[:reranked]]
+                extra = await _unless_away(self.reranker.scores(query.text, embedding, idf, candidates))
+            if extra is None:
+                degraded.append("rerank")
+                reranked = 0
+            else:
+                scores[:reranked] = blend(scores[:reranked], extra, weight=self.settings.rerank_weight)
+        order = sorted(range(reranked), key=lambda i: -scores[i]) + list(range(reranked, len(hits)))
+        return [
+            _passage(readable[hits[i].chunk_id], hits[i], scores[i], rank if i < reranked else None)
+            for rank, i in enumerate(order[: query.k], start=1)
+        ]
+
+
+def _passage(candidate: Candidate, hit: Fused, score: float, rank: int | None) -> Passage:
+    return Passage(
+        chunk_id=candidate.chunk_id,
+        document_id=candidate.document_id,
+        external_id=candidate.external_id,
+        title=candidate.title,
+        headings=candidate.headings,
+        text=candidate.text,
+        page=candidate.page,
+        start=candidate.start,
+        end=candidate.end,
+        version=candidate.version,
+        as_of=candidate.as_of,
+        metadata=candidate.metadata,
+        score=score,
+        ranks=Ranks(ann=hit.ann_rank, bm25=hit.bm25_rank, rerank=rank),
+    )
+
+
+async def _unless_away(work: Awaitable[T]) -> T | None:
+    try:
+        return await work
+    except Unavailable as error:
+        if error.code == "database_unavailable":
+            raise
+        return None
+
+
+def debug_of(found: Found) -> dict[str, Any]:
+    """Return how the search was done, for `debug`."""
+    return {
+        "cells": found.cells,
+        "rows_scanned": found.rows_scanned,
+        "plan": "cells" if found.cells.get("total", 0) > 1 else "exact",
+    }

@@ -1,0 +1,90 @@
+"""The barrier: an engine's keys become text only here, read from Postgres under row-level security.
+
+A chunk whose version is not the active one, or whose document is deleted, or which is another tenant's, is not in the
+answer, whatever an engine said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import and_, case, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shards.models import Chunk, Document
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A chunk that may be shown, with its stored token vectors when they were asked for (else empty)."""
+
+    chunk_id: UUID
+    document_id: UUID
+    external_id: str | None
+    title: str
+    headings: tuple[str, ...]
+    text: str
+    page: int | None
+    start: int
+    end: int
+    version: int
+    as_of: datetime
+    metadata: dict[str, Any]
+    token_bits: bytes
+
+
+async def read_candidates(
+    session: AsyncSession, tenant_id: UUID, chunk_ids: Sequence[UUID], *, with_bits: Sequence[UUID]
+) -> dict[UUID, Candidate]:
+    """Return the chunks that this tenant may see now, by id; `with_bits` names those whose token vectors are needed."""
+    bits = case((Chunk.id.in_(with_bits), Chunk.token_bits), else_=b"") if with_bits else Chunk.tokens
+    query = (
+        select(
+            Chunk.id,
+            Chunk.document_id,
+            Document.external_id,
+            Document.title,
+            Chunk.headings,
+            Chunk.text,
+            Chunk.page,
+            Chunk.span_start,
+            Chunk.span_end,
+            Chunk.version,
+            Document.updated_at,
+            Document.doc_metadata,
+            bits,
+        )
+        .join(
+            Document,
+            and_(
+                Document.tenant_id == Chunk.tenant_id,
+                Document.id == Chunk.document_id,
+                Document.active_version == Chunk.version,
+                Document.deleted_at.is_(None),
+            ),
+        )
+        .where(Chunk.tenant_id == tenant_id, Chunk.id.in_(chunk_ids))
+    )
+    return {row[0]: _candidate(row, bool(with_bits)) for row in await session.execute(query)}
+
+
+def _candidate(row: Any, with_bits: bool) -> Candidate:
+    return Candidate(
+        chunk_id=row[0],
+        document_id=row[1],
+        external_id=row[2],
+        title=row[3],
+        headings=tuple(row[4]),
+        text=row[5],
+        page=row[6],
+        start=row[7],
+        end=row[8],
+        version=row[9],
+        as_of=row[10],
+        metadata=row[11],
+        token_bits=bytes(row[12]) if with_bits else b"",
+    )
