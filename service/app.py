@@ -1,0 +1,85 @@
+"""The HTTP application, built once; its lifespan opens what it needs. `uvicorn --factory service.app:create_app`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from rag.answer.build import build_generator
+from redis.asyncio import Redis
+
+from ingestion import api as ingestion_api
+from ingestion import erasure_api, jobs_api
+from rag import api as rag_api
+from rag.chat import Answerer
+from rag.pipeline import Retriever
+from rag.search.build import build_reranker
+from service import health, openapi, problems
+from service.edge import RequestEdge
+from service.resources import open_resources
+from service.settings import Settings
+from tenants import api as tenants_api
+from tenants.auth import Authenticator
+from tenants.cursor import CursorSigner
+
+DESCRIPTION = "A private, always fresh knowledge base with cited answers for each tenant."
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the application from settings (by default from the environment)."""
+    chosen = settings or Settings()
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        async with open_state(chosen) as state:
+            yield state
+
+    app = FastAPI(title="Tessera", version="1", description=DESCRIPTION, lifespan=lifespan)
+    for router in (
+        tenants_api.router,
+        erasure_api.router,
+        ingestion_api.router,
+        jobs_api.router,
+        rag_api.router,
+        health.router,
+    ):
+        app.include_router(router)
+    problems.install(app)
+    openapi.install(app)
+    app.add_middleware(RequestEdge, upload_limit=chosen.ingest.max_upload_bytes)
+    return app
+
+
+@asynccontextmanager
+async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
+    """Open what the routes find in `request.state`."""
+    async with open_resources(settings, settings.database.url) as resources:
+        redis = Redis.from_url(settings.redis.url)
+        pepper = settings.secret.pepper.get_secret_value()
+        admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
+        retriever = Retriever(
+            database=resources.database,
+            indexes=resources.indexes,
+            embedder=resources.embedder,
+            reranker=build_reranker(settings.search),
+            settings=settings.search,
+        )
+        generator = build_generator(settings.generation, resources.embedder)
+        try:
+            yield {
+                "resources": resources,
+                "database": resources.database,
+                "objects": resources.objects,
+                "redis": redis,
+                "pepper": pepper,
+                "cursors": CursorSigner(pepper),
+                "authenticator": Authenticator(resources.database, pepper=pepper, admin_key=admin_key),
+                "ingest_settings": settings.ingest,
+                "retriever": retriever,
+                "answerer": Answerer(retriever, generator, settings.generation.passages),
+                "problem": problems.problem,
+            }
+        finally:
+            await redis.aclose()

@@ -1,0 +1,16 @@
+"""What the commands that talk to a service read from the environment."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+
+from service.settings import Settings
+
+
+class ClientSettings(Settings):
+    """`TESSERA_URL`, `TESSERA_KEY` and `TESSERA_ADMIN_KEY`, beside what the service itself knows."""
+
+    url: str | None = None
+    """Address of the service; without it, the local stack of the data folder."""
+    key: SecretStr | None = None
+    """A tenant's key."""

@@ -1,0 +1,93 @@
+"""What wraps every request before routing: its id, and the limit on its body while it streams in."""
+
+from __future__ import annotations
+
+import json
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils.compat import uuid7
+
+from service.problems import problem
+from tenants.errors import TooLarge
+
+_JSON_LIMIT = 1024 * 1024
+_FORM_OVERHEAD = 1024 * 1024
+
+
+class RequestEdge:
+    """ASGI middleware: gives each request an id and cuts a body that is over its limit, whatever its headers say."""
+
+    def __init__(self, app: ASGIApp, *, upload_limit: int) -> None:
+        self._app = app
+        self._upload_limit = upload_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = str(uuid7())
+        scope.setdefault("state", {})["request_id"] = request_id
+        exchange = _Exchange(receive, send, request_id, self._limit(scope))
+        if exchange.declared_too_large(scope):
+            await exchange.refuse()
+            return
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except TooLarge:
+            await exchange.refuse()
+
+    def _limit(self, scope: Scope) -> int:
+        if scope["path"] == "/v1/documents":
+            return self._upload_limit + _FORM_OVERHEAD
+        return _JSON_LIMIT
+
+
+class _Exchange:
+    def __init__(self, receive: Receive, send: Send, request_id: str, limit: int) -> None:
+        self._receive, self._send = receive, send
+        self._request_id = request_id.encode()
+        self._limit = limit
+        self._received = 0
+        self._exceeded = False
+        self._answered = False
+
+    def declared_too_large(self, scope: Scope) -> bool:
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        return declared.isdigit() and int(declared) > self._limit
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            if self._received > self._limit:
+                self._exceeded = True
+                raise TooLarge(self._detail())
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self._exceeded:
+            # A framework between us and the route may have turned the refusal into something vaguer.
+            await self.refuse()
+            return
+        if message["type"] == "http.response.start":
+            self._answered = True
+            message["headers"] = [*message.get("headers", []), (b"x-request-id", self._request_id)]
+        await self._send(message)
+
+    async def refuse(self) -> None:
+        if self._answered:
+            return
+        self._answered = True
+        body = json.dumps(problem(TooLarge(self._detail()), self._request_id.decode())).encode()
+        headers = [
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+            (b"x-request-id", self._request_id),
+        ]
+        await self._send({"type": "http.response.start", "status": 413, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    def _detail(self) -> str:
+        return f"The request body is larger than {self._limit} bytes."

@@ -1,0 +1,52 @@
+"""Milvus Lite as a server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from signal import Signals
+
+from service.local.account import private_folder
+from service.local.health import GrpcProbe
+from service.local.ports import LOOPBACK
+from service.local.spec import ChildSpec
+
+START = "from milvus_lite.cmdline import main; raise SystemExit(main())"
+
+
+def milvus_child(data_dir: Path, port: int, env: Mapping[str, str]) -> ChildSpec:
+    """Describe the server. It closes its files on SIGINT only; SIGTERM would end it like a crash."""
+    folder = data_dir / "milvus"
+
+    async def before() -> None:
+        private_folder(folder)
+
+    return ChildSpec(
+        name="milvus",
+        argv=(
+            sys.executable,
+            "-c",
+            START,
+            "server",
+            "--data-dir",
+            str(folder),
+            "--host",
+            LOOPBACK,
+            "--port",
+            str(port),
+        ),
+        log=data_dir / "logs" / "milvus.log",
+        probe=GrpcProbe(LOOPBACK, port),
+        env=env,
+        port=port,
+        before=before,
+        stop_signal=Signals.SIGINT,
+        death_signal=Signals.SIGINT,
+        grace_s=15.0,
+    )
+
+
+def milvus_uri(port: int) -> str:
+    """Return the address for clients."""
+    return f"http://{LOOPBACK}:{port}"

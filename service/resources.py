@@ -1,0 +1,64 @@
+"""Composition: settings -> opened stores. The API and the workers build the same things here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from shards.bm25 import TantivyLexical
+from shards.milvus import MilvusVectors
+
+from ingestion.objects import Objects
+from service.settings import Settings
+from shards.embed import Embedder, load_embedder
+from shards.index import TenantIndexes
+from tenants.db import Database
+from tenants.errors import Misconfigured
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one process holds open."""
+
+    settings: Settings
+    database: Database
+    objects: Objects
+    embedder: Embedder
+    indexes: TenantIndexes
+
+
+@asynccontextmanager
+async def open_resources(settings: Settings, database_url: str) -> AsyncIterator[Resources]:
+    """Open everything, refuse a database role that row-level security does not bind, close everything.
+
+    Raises:
+        Misconfigured: names the setting that is missing or the role that is wrong.
+    """
+    _require(settings, database_url)
+    async with AsyncExitStack() as stack:
+        database = Database(database_url, settings.database)
+        stack.push_async_callback(database.aclose)
+        await database.check_role()
+        embedder = load_embedder(settings.embed)
+        stack.push_async_callback(embedder.aclose)
+        vectors = MilvusVectors(settings.milvus)
+        stack.push_async_callback(vectors.aclose)
+        lexical = TantivyLexical(settings.lexical)
+        stack.push_async_callback(lexical.aclose)
+        indexes = TenantIndexes(vectors, lexical, settings.shards, embedder=embedder.name, dim=embedder.dim)
+        yield Resources(settings, database, Objects(settings.objects.url), embedder, indexes)
+
+
+def _require(settings: Settings, database_url: str) -> None:
+    needed = {
+        "TESSERA_DATABASE_URL (API) or TESSERA_DATABASE_WORKER_URL (workers)": database_url,
+        "TESSERA_REDIS_URL": settings.redis.url,
+        "TESSERA_MILVUS_URI": settings.milvus.uri,
+        "TESSERA_OBJECTS_URL": settings.objects.url,
+    }
+    for name, value in needed.items():
+        if not value:
+            raise Misconfigured(f"The setting {name} is missing; `tessera up` sets it for the local stack.")
+    if len(settings.secret.pepper.get_secret_value()) < 32:
+        raise Misconfigured("The setting TESSERA_SECRET_PEPPER is missing or shorter than 32 characters.")

@@ -1,0 +1,70 @@
+"""The scheduler: gives waiting jobs to the workers and tidies up. `python -m service.scheduler`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from contextlib import suppress
+from uuid import UUID
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import Redis
+from sqlalchemy import text
+
+from ingestion.dispatch import Dispatcher
+from service.alive import keep_alive
+from service.broker import make_celery
+from service.settings import Settings
+from tenants.db import Database
+from tenants.errors import Unavailable
+
+log = logging.getLogger(__name__)
+_TIDY_EVERY_S = 600.0
+_AWAY_PAUSE_S = 1.0
+
+
+async def run(settings: Settings) -> None:
+    """Dispatch until SIGTERM or SIGINT."""
+    database = Database(settings.database.worker_url, settings.database)
+    await database.check_role()
+    celery = make_celery(settings.redis.url)
+    dispatcher = Dispatcher(database, settings.ingest, _sender(celery))
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    sign = keep_alive(Redis.from_url(settings.redis.url), "scheduler")
+    tidied = -_TIDY_EVERY_S
+    while not stop.is_set():
+        pause = settings.ingest.poll_s
+        try:
+            await dispatcher.tick()
+            if loop.time() - tidied > _TIDY_EVERY_S:
+                await _tidy(database)
+                tidied = loop.time()
+        except (Unavailable, OperationalError) as error:
+            log.warning("waiting for a server: %s", error)
+            pause = _AWAY_PAUSE_S
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), pause)
+    sign.set()
+    await database.aclose()
+
+
+def _sender(celery: Celery):  # type: ignore[no-untyped-def]
+    def send(task: str, tenant_id: UUID, batch_id: UUID) -> None:
+        celery.send_task(task, kwargs={"tenant_id": str(tenant_id), "batch_id": str(batch_id)}, retry=False)
+
+    return send
+
+
+async def _tidy(database: Database) -> None:
+    async with database.dispatcher() as session, session.begin():
+        await session.execute(text("DELETE FROM idempotent_answers WHERE created_at < now() - interval '24 hours'"))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    asyncio.run(run(Settings()))

@@ -1,0 +1,45 @@
+"""A worker killed in the middle of a document: the document is finished after the restart, once."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from service.local.state import StackState
+    from tests.conftest import TenantAccess
+
+PARAGRAPH = "Entry {n} of the ledger: on day {n} the warehouse received {n} crates of the {n}th kind of lamp oil."
+
+
+async def test_a_document_whose_worker_is_killed_is_finished_once(stack: StackState, tenant: TenantAccess) -> None:
+    text = "# Ledger\n\n" + "\n\n".join(PARAGRAPH.format(n=n) for n in range(2500))
+    answer = await tenant.client.post("/v1/documents", files={"file": ("ledger.md", text.encode())})
+    job_id = answer.json()["job"]["id"]
+    while (await tenant.client.get(f"/v1/jobs/{job_id}")).json()["stage"] != "embedding":
+        await asyncio.sleep(0.05)
+    worker = next(child for child in stack.children if child.name == "worker")
+    victims = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]
+    for victim in victims:
+        victim.send_signal(signal.SIGKILL)
+    job = await tenant.job(job_id)
+    assert (job["state"], job["attempts"]) == ("done", 2), job
+    document_id = answer.json()["document"]["id"]
+    positions: list[int] = []
+    cursor: str | None = None
+    while True:
+        params = {"limit": 100, **({"cursor": cursor} if cursor else {})}
+        page = (await tenant.client.get(f"/v1/documents/{document_id}/chunks", params=params)).json()
+        positions += [chunk["position"] for chunk in page["items"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    assert positions == list(range(job["result"]["chunks"]))
+    hits = await tenant.search("crates received on day 1777", k=100)
+    assert len({hit["chunk_id"] for hit in hits}) == len(hits)
+    receipt = (await tenant.client.delete(f"/v1/documents/{document_id}")).json()
+    removed = (await tenant.job(receipt["job"]["id"]))["result"]
+    assert removed["vectors"] == removed["lexical"] == removed["chunks"] == len(positions), "each chunk is stored once"
