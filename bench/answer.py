@@ -1,4 +1,4 @@
-"""The built-in answerer: how often it answers, hits and abstains, by kind of question; and how its constants came about.
+"""The built-in answerer: how often it answers, hits and abstains by kind of question; where its constants come from.
 
     python -m bench.answer --data DATASETS [--examples examples] [--cache FOLDER] [--fit]
 

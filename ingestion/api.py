@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated, BinaryIO
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import ColumnElement, func
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 
 from ingestion import intake, jobs, repository
 from ingestion.metadata import parse_metadata
@@ -67,10 +68,11 @@ _UPLOAD_FORM = {
 )
 async def upload_document(request: Request, response: Response, tenant: CurrentTenant) -> UploadOut:
     """Upload a document. It is searchable when its job is `done`."""
-    upload, content = await _read_form(request)
-    async with _database(request).tenant(tenant.tenant_id) as session:
-        taken = await intake.take(session, _objects(request), tenant.tenant_id, upload, content)
-        await session.commit()
+    async with _form(request) as form:
+        upload, content = await _read_form(form, request.state.ingest_settings)
+        async with _database(request).tenant(tenant.tenant_id) as session:
+            taken = await intake.take(session, _objects(request), tenant.tenant_id, upload, content)
+            await session.commit()
     response.status_code = 202 if taken.new else 200
     if taken.job is not None:
         response.headers["Location"] = f"/v1/jobs/{taken.job.id}"
@@ -158,14 +160,17 @@ async def delete_document(request: Request, response: Response, tenant: CurrentT
     return DeleteOut(job=job_out(job))
 
 
-async def _read_form(request: Request) -> tuple[Upload, BinaryIO]:
+def _form(request: Request) -> AbstractAsyncContextManager[FormData]:
     settings: IngestSettings = request.state.ingest_settings
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise InvalidRequest(
             "Send the document as multipart/form-data with a part named `file`.",
             fields=(FieldError("body", "is not multipart/form-data"),),
         )
-    form = await request.form(max_files=1, max_fields=8, max_part_size=settings.max_metadata_bytes * 4)
+    return request.form(max_files=1, max_fields=8, max_part_size=settings.max_metadata_bytes * 4)
+
+
+async def _read_form(form: FormData, settings: IngestSettings) -> tuple[Upload, BinaryIO]:
     file = form.get("file")
     if not isinstance(file, UploadFile):
         raise InvalidRequest("The form has no file.", fields=(FieldError("body.file", "is missing"),))

@@ -13,6 +13,7 @@ from ingestion.parse.inline import plain_words
 
 _MAX_HEADING_CHARS = 300
 """What is longer heads nothing; it is a paragraph that was marked as a heading."""
+_MARKS = " \t\n#=-*_>"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def chunk_document(
 ) -> list[Chunk]:
     """Chunks in order, without overlap, that hold every character of the blocks but headings.
 
-    A chunk never goes over a heading, nor over a rule or hidden comment between blocks. Blocks are packed up to
+    A chunk never goes over a heading, nor over a hidden comment between blocks. Blocks are packed up to
     `max_tokens`, evenly where a section needs several chunks; a block that is longer is cut between rows, items or
     lines, then after sentences, clauses and words, then between tokens. A heading with nothing below it is a
     passage of the section above it. `embedding_text` of a chunk has at most `model_tokens` tokens with the two
@@ -110,10 +111,10 @@ def _folded(words: str) -> str:
 
 
 def _runs(text: str, blocks: Sequence[Block]) -> Iterator[list[Block]]:
-    """Blocks with nothing but blanks between them: a chunk holds no rule and no hidden comment."""
+    """Blocks with nothing but blanks, rules and marks between them: a chunk holds no hidden comment."""
     run: list[Block] = []
     for block in blocks:
-        if run and text[run[-1].end : block.start].strip():
+        if run and text[run[-1].end : block.start].strip(_MARKS):
             yield run
             run = []
         run.append(block)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -12,6 +13,8 @@ from tenants import repository
 from tenants.auth import current_admin
 from tenants.db import Database
 
+_REQUESTS_END = timedelta(seconds=2)
+"""Requests that were let in before the keys stopped (half a second) have ended when the erasure begins."""
 router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(current_admin)])
 
 
@@ -21,7 +24,7 @@ async def delete_tenant(request: Request, response: Response, tenant_id: UUID) -
     database: Database = request.state.database
     async with database.admin() as session:
         await repository.set_state(session, tenant_id, "deleting")
-        job = jobs.new_job(tenant_id, "erase_tenant")
+        job = jobs.new_job(tenant_id, "erase_tenant", delay=_REQUESTS_END)
         session.add(job)
         await session.commit()
     response.headers["Location"] = f"/v1/jobs/{job.id}"

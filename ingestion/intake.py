@@ -55,13 +55,13 @@ def _measure(content: BinaryIO, limit: int) -> tuple[int, bytes, bytes]:
 async def take(session: AsyncSession, objects: Objects, tenant_id: UUID, upload: Upload, content: BinaryIO) -> Taken:
     """Record an upload in the caller's transaction; the original is stored before the caller commits.
 
-    The same content (and title) again is the same document: nothing is queued, changed metadata is taken over.
+    The same content (and title) again is the same document: nothing is queued, metadata that was given is taken over.
     """
     document = await repository.find_same(session, tenant_id, upload)
     if document is not None:
         version = await repository.latest_version(session, document)
         if _is_there(version, upload):
-            if version.doc_metadata != upload.metadata:
+            if upload.metadata is not None and version.doc_metadata != upload.metadata:
                 await repository.replace_metadata(session, version, upload.metadata)
                 if document.active_version == version.version:
                     document.doc_metadata = upload.metadata

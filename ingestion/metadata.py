@@ -14,14 +14,16 @@ _MAX_KEYS = 64
 _MAX_LIST = 100
 
 
-def parse_metadata(raw: str | None, *, max_bytes: int) -> dict[str, Any]:
+def parse_metadata(raw: str | None, *, max_bytes: int) -> dict[str, Any] | None:
     """Read the `metadata` form field: a JSON object of strings, numbers, booleans, and lists of strings.
+
+    None when the field is missing or blank.
 
     Raises:
         InvalidMetadata: points at the key that cannot be stored.
     """
     if raw is None or not raw.strip():
-        return {}
+        return None
     if len(raw.encode()) > max_bytes:
         raise _invalid("metadata", f"is larger than {max_bytes} bytes")
     try:

@@ -30,7 +30,7 @@ from shards.index import IndexRow
 from shards.models import Document, DocumentVersion
 from tenants.errors import DocumentRejected, NotFound
 
-GROUP_CHUNKS = 96
+GROUP_CHUNKS = 192
 """Chunks embedded and committed together: enough to fill the embedder's batches, few enough to overlap with writing."""
 
 

@@ -34,7 +34,8 @@ class Upload:
     sha256: bytes
     external_id: str | None
     title: str | None
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] | None
+    """None when the uploader said nothing about it."""
 
 
 async def find_same(session: AsyncSession, tenant_id: UUID, upload: Upload) -> Document | None:
@@ -67,7 +68,7 @@ async def add_version(
             state="pending",
             source="upload",
             format=upload.format,
-            doc_metadata=upload.metadata,
+            doc_metadata=upload.metadata or {},
             content_sha256=upload.sha256,
             latest_version=0,
         )
@@ -88,7 +89,7 @@ async def add_version(
         size_bytes=upload.size_bytes,
         content_sha256=upload.sha256,
         object_key=object_key(tenant_id, document.id, document.latest_version),
-        doc_metadata=upload.metadata,
+        doc_metadata=upload.metadata or {},
         state="pending",
     )
     await session.flush()

@@ -26,7 +26,7 @@ class IngestSettings(BaseModel):
     """Seconds for parsing one document."""
     chunk_tokens: int = Field(default=200, ge=32)
     """Upper bound of a chunk's own text, in tokens of the embedder; headings come on top, within the model's limit."""
-    batch_documents: int = Field(default=64, ge=1)
+    batch_documents: int = Field(default=128, ge=1)
     """Documents of one tenant that one task takes together."""
     batch_bytes: int = Field(default=2 * 1024 * 1024, ge=1)
     """Bytes of content that one task takes together (a larger document goes alone), and the quantum of fairness."""

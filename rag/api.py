@@ -72,15 +72,13 @@ async def chat(request: Request, tenant: CurrentTenant, body: ChatIn) -> Respons
     """
     tree = parse_filter(body.filter) if body.filter is not None else None
     database: Database = request.state.database
-    async with database.tenant(tenant.tenant_id) as session:
-        if body.conversation_id is None:
-            conversation = await conversations.start(session, tenant.tenant_id, body.message)
-            past: list[Message] = []
-            await session.commit()
-        else:
-            conversation = await conversations.get(session, tenant.tenant_id, body.conversation_id)
-            past = await conversations.messages(session, tenant.tenant_id, conversation.id, last=HISTORY_MESSAGES)
-    turn = ChatTurn(conversation.id, body.message, tree, turns_of(past))
+    past: list[Message] = []
+    if body.conversation_id is not None:
+        async with database.tenant(tenant.tenant_id) as session:
+            await conversations.get(session, tenant.tenant_id, body.conversation_id)
+            past = await conversations.messages(session, tenant.tenant_id, body.conversation_id, last=HISTORY_MESSAGES)
+    begins = body.conversation_id is None
+    turn = ChatTurn(body.conversation_id or uuid7(), begins, body.message, tree, turns_of(past))
     exchange = _Exchange(request, tenant, turn)
     if body.stream:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -190,6 +188,7 @@ class _Exchange:
                 session,
                 self.tenant.tenant_id,
                 self.turn.conversation_id,
+                begins=self.turn.begins,
                 question=self.turn.message,
                 question_id=self._question_id,
                 message_id=self._message_id,

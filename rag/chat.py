@@ -20,6 +20,8 @@ class ChatTurn:
     """What is asked in which conversation."""
 
     conversation_id: UUID
+    begins: bool
+    """Whether this is the first turn."""
     message: str
     filter: Filter | None
     history: Sequence[Turn]

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from uuid_utils.compat import uuid7
 
 from rag.models import Conversation, Message
 from tenants.cursor import Position
@@ -15,16 +14,6 @@ from tenants.errors import NotFound
 from tenants.repository import newest_first
 
 _TITLE_CHARS = 80
-
-
-async def start(session: AsyncSession, tenant_id: UUID, first_message: str) -> Conversation:
-    """Add a conversation, titled by its first message."""
-    title = " ".join(first_message.split())
-    title = title if len(title) <= _TITLE_CHARS else title[: _TITLE_CHARS - 1] + "…"
-    conversation = Conversation(tenant_id=tenant_id, id=uuid7(), title=title)
-    session.add(conversation)
-    await session.flush()
-    return conversation
 
 
 async def get(session: AsyncSession, tenant_id: UUID, conversation_id: UUID) -> Conversation:
@@ -57,13 +46,21 @@ async def add_exchange(
     tenant_id: UUID,
     conversation_id: UUID,
     *,
+    begins: bool,
     question: str,
     question_id: UUID,
     message_id: UUID,
     answer: dict[str, Any],
 ) -> None:
-    """Add the user's turn and the answer to it, in that order of their time-ordered ids."""
-    await get(session, tenant_id, conversation_id)
+    """Add the user's turn and the answer to it, in that order of their time-ordered ids.
+
+    The conversation begins with its first exchange and is titled by it, so a question that failed leaves nothing.
+    """
+    if begins:
+        session.add(Conversation(tenant_id=tenant_id, id=conversation_id, title=_title(question)))
+        await session.flush()
+    else:
+        await get(session, tenant_id, conversation_id)
     session.add(
         Message(tenant_id=tenant_id, id=question_id, conversation_id=conversation_id, role="user", content=question)
     )
@@ -93,3 +90,8 @@ async def remove(session: AsyncSession, tenant_id: UUID, conversation_id: UUID) 
     await session.execute(
         delete(Conversation).where(Conversation.tenant_id == tenant_id, Conversation.id == conversation_id)
     )
+
+
+def _title(message: str) -> str:
+    title = " ".join(message.split())
+    return title if len(title) <= _TITLE_CHARS else title[: _TITLE_CHARS - 1] + "…"

@@ -43,3 +43,5 @@ class GenerationSettings(BaseModel):
     """Seconds to wait for its first token; then the built-in answerer answers."""
     idle_timeout_s: float = Field(default=15.0, gt=0)
     """Seconds to wait between two tokens."""
+    total_timeout_s: float = Field(default=120.0, gt=0)
+    """Seconds after which an answer that is still being written is given up."""

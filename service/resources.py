@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from shards.bm25 import TantivyLexical
-from shards.milvus import MilvusVectors
-
 from ingestion.objects import Objects
 from service.settings import Settings
+from shards.bm25 import TantivyLexical
 from shards.embed import Embedder, load_embedder
 from shards.index import TenantIndexes
+from shards.milvus import MilvusVectors
 from tenants.db import Database
 from tenants.errors import Misconfigured
 
@@ -42,12 +41,19 @@ async def open_resources(settings: Settings, database_url: str) -> AsyncIterator
         await database.check_role()
         embedder = load_embedder(settings.embed)
         stack.push_async_callback(embedder.aclose)
+        await _warm_up(embedder)
         vectors = MilvusVectors(settings.milvus)
         stack.push_async_callback(vectors.aclose)
         lexical = TantivyLexical(settings.lexical)
         stack.push_async_callback(lexical.aclose)
         indexes = TenantIndexes(vectors, lexical, settings.shards, embedder=embedder.name, dim=embedder.dim)
         yield Resources(settings, database, Objects(settings.objects.url), embedder, indexes)
+
+
+async def _warm_up(embedder: Embedder) -> None:
+    """Read both forms of the model now, so that the first question and the first document do not wait for it."""
+    await embedder.embed_query("warm up")
+    await embedder.embed_passages(["warm up"])
 
 
 def _require(settings: Settings, database_url: str) -> None:

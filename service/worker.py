@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_ready, worker_shutdown
-from ingestion.parse.sandbox import ParseLimits, ParserPool
 from redis import Redis
 
+from ingestion.parse.sandbox import ParseLimits, ParserPool
 from ingestion.runtime import Runtime
 from ingestion.tasks import Shell
 from migrations.tables import METADATA
@@ -59,6 +59,7 @@ async def _open_runtime() -> Runtime:
     resources = await _stack.enter_async_context(open_resources(settings, settings.database.worker_url))
     parsers = ParserPool(ParseLimits.from_settings(settings.ingest))
     _stack.push_async_callback(parsers.aclose)
+    await parsers.start()
     return Runtime(
         database=resources.database,
         objects=resources.objects,

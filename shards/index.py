@@ -142,7 +142,13 @@ class TenantIndexes:
         """Search the cells nearest to `vector` (all of them when `exact`)."""
         visited = None
         if generation.centroids is not None and generation.cell_rows is not None and not exact:
-            visited = probe(vector, generation.centroids, generation.cell_rows, share=self._settings.probe_share)
+            visited = probe(
+                vector,
+                generation.centroids,
+                generation.cell_rows,
+                share=self._settings.probe_share,
+                rows=self._settings.probe_rows,
+            )
         hits = await self.vectors.search(generation.collection, vector, k=k, cells=visited, scope=scope)
         scanned = None
         if generation.cell_rows is not None:

@@ -71,5 +71,5 @@ class ShardSettings(BaseModel):
     """Share of a tenant's rows that a query visits, in the cells nearest to it."""
     probe_rows: int = Field(default=5000, ge=1)
     """Rows that a query visits at least: the smaller a tenant, the larger the share that it takes."""
-    retrain_growth: float = Field(default=4.0, gt=1)
+    retrain_growth: float = Field(default=2.0, gt=1)
     """A new generation is trained when the tenant has grown this many times since the last."""

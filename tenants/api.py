@@ -116,12 +116,14 @@ async def create_tenant(request: Request, response: Response, body: TenantIn) ->
 
 
 @router.get("/tenants")
-async def list_tenants(request: Request, limit: Limit = 50, cursor: str | None = None) -> TenantList:
-    """List tenants, newest first."""
+async def list_tenants(
+    request: Request, limit: Limit = 50, cursor: str | None = None, slug: str | None = None
+) -> TenantList:
+    """List tenants, newest first; with `slug` the one that has it."""
     signer: CursorSigner = request.state.cursors
     after = signer.decode("tenants", cursor) if cursor else None
     async with _database(request).admin() as session:
-        found = await repository.list_tenants(session, after=after, limit=limit)
+        found = await repository.list_tenants(session, slug=slug, after=after, limit=limit)
     items, following = signer.page("tenants", found, limit)
     return TenantList(items=[tenant_out(tenant) for tenant in items], next=following)
 
@@ -172,6 +174,7 @@ async def create_key(request: Request, tenant_id: UUID, body: KeyIn) -> NewKey:
             session, tenant_id, name=body.name, expires_at=body.expires_at, pepper=request.state.pepper
         )
         await session.commit()
+    request.state.shown_once = True
     return NewKey(**_key_out(row).model_dump(), key=key)
 
 

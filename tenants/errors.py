@@ -134,7 +134,7 @@ class DocumentRejected(TesseraError):
     """The content of a document cannot be ingested.
 
     Codes: document_empty, document_unreadable, document_encrypted, document_encoding, needs_ocr,
-    document_too_long, parser_timeout, parser_memory.
+    document_too_long, document_unsafe, parser_timeout, parser_memory.
     """
 
     code = "document_unreadable"

@@ -2,7 +2,8 @@
 
 The row is claimed in Postgres before the work and filled after it, so a concurrent repeat is told to wait (409) and a
 repeat with another body is refused (422). Refusals of the request itself (401, 403, 413, 415, 422) and failures of the
-service (5xx) are not remembered: the same key may then be used again.
+service (5xx) are not remembered: the same key may then be used again. An answer with a secret is not kept either: a
+repeat is told that it was given (409).
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ _FILL = text(
 )
 _FORGET = text("DELETE FROM idempotent_answers WHERE tenant_id = :tenant AND route = :route AND key = :key")
 
+_SHOWN_ONCE = 409
+"""Stands in the row instead of an answer that held a secret."""
+
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -71,6 +75,8 @@ class IdempotentRoute(APIRoute):
 
 async def _once(request: Request, handler: Handler, route: str, key: str) -> Response:
     tenant_id = await _caller(request)
+    if tenant_id is None:
+        return await handler(request)
     database: Database = request.state.database
     row = {"tenant": tenant_id, "route": route, "key": key}
     fingerprint = await _fingerprint(request)
@@ -86,6 +92,8 @@ async def _once(request: Request, handler: Handler, route: str, key: str) -> Res
         raise
     if isinstance(response, StreamingResponse):
         response.body_iterator = _recorded(response, database, tenant_id, row)
+    elif getattr(request.state, "shown_once", False):
+        await _fill(database, tenant_id, row, _SHOWN_ONCE, b"", None)
     elif response.status_code < 400:
         await _fill(database, tenant_id, row, response.status_code, bytes(response.body), response.media_type)
     else:
@@ -93,10 +101,13 @@ async def _once(request: Request, handler: Handler, route: str, key: str) -> Res
     return response
 
 
-async def _caller(request: Request) -> UUID:
+async def _caller(request: Request) -> UUID | None:
+    """Whose remembered answers these are; None without a key, which the handler refuses."""
     authenticator: Authenticator = request.state.authenticator
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or authenticator.admin(key) is not None:
+    if scheme.lower() != "bearer":
+        return None
+    if authenticator.admin(key) is not None:
         return PLATFORM
     return (await authenticator.tenant(key)).tenant_id
 
@@ -123,6 +134,8 @@ def _replay(first: bytes, now: bytes, status: int | None, body: dict[str, Any] |
         raise InvalidRequest("This Idempotency-Key was used with another request body.", code="idempotency_key_reused")
     if status is None or body is None:
         raise Conflict("A request with this Idempotency-Key is under way.", code="idempotency_in_flight")
+    if status == _SHOWN_ONCE:
+        raise Conflict("This was done, and its answer was shown once; it is not kept.", code="shown_once")
     return Response(body["text"], status, media_type=body["media_type"], headers={"Idempotency-Replayed": "true"})
 
 

@@ -62,9 +62,10 @@ async def set_state(session: AsyncSession, tenant_id: UUID, state: str) -> Tenan
     return tenant
 
 
-async def list_tenants(session: AsyncSession, *, after: Position | None, limit: int) -> list[Tenant]:
+async def list_tenants(session: AsyncSession, *, slug: str | None, after: Position | None, limit: int) -> list[Tenant]:
     """Return up to `limit` + 1 tenants, newest first; the extra one says that there are more."""
-    return await newest_first(session, select(Tenant), Tenant, after=after, limit=limit)
+    query = select(Tenant) if slug is None else select(Tenant).where(Tenant.slug == slug)
+    return await newest_first(session, query, Tenant, after=after, limit=limit)
 
 
 async def newest_first(

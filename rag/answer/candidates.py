@@ -35,7 +35,7 @@ class Candidate:
 
 def list_candidates(terms: Sequence[Term], passages: Sequence[Passage]) -> list[Candidate]:
     """At most `MAX_CANDIDATES`, in reading order by passage: those that share most with the question by words."""
-    every = [one for place, passage in enumerate(passages) for one in _candidates(place, passage)]
+    every = [one for place, passage in enumerate(passages) for one in units_of(place, passage)]
     if len(every) <= MAX_CANDIDATES:
         return every
     promise = [coverage(terms, one.own) + coverage(terms, one.own | one.around) - 0.05 * one.place for one in every]
@@ -60,7 +60,8 @@ def embedding_text(embedder: Embedder, one: Candidate) -> str:
     return f"{context}: {unit}" if context else unit
 
 
-def _candidates(place: int, passage: Passage) -> list[Candidate]:
+def units_of(place: int, passage: Passage) -> list[Candidate]:
+    """Everything in a passage that can be quoted: no headings, nothing of excessive length."""
     above = [passage.title, *passage.headings]
     titles = {_plain(name) for name in above}
     result: list[Candidate] = []

@@ -15,7 +15,14 @@ from rag.answer.evidence import Evidence
 from rag.answer.names import code_forms, codes, is_stated
 from rag.passages import Passage
 
-WEIGHTS = {"words": 6.26, "late": 2.89, "cosine": 3.88, "code_missing": -3.49, "name_missing": -3.73, "always": -6.31}
+WEIGHTS = {
+    "words": 6.54,
+    "late": 2.6,
+    "cosine": 3.89,
+    "code_missing": -3.45,
+    "name_missing": -3.74,
+    "always": -6.36,
+}
 """`always` is the fitted intercept less the log-odds at which the answerer begins to speak."""
 
 

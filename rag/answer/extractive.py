@@ -56,6 +56,9 @@ class ExtractiveGenerator:
             yield Delta(ABSTENTION)
         yield Finished(answer or ABSTENTION, tuple(citations), not answer, self.name, (), 0, 0)
 
+    async def aclose(self) -> None:
+        """Nothing is held open."""
+
 
 def answering_units(question: str, passages: Sequence[Passage], evidence: Evidence) -> list[int]:
     """Positions of the candidates to quote, empty where the evidence is too weak to answer."""

@@ -83,6 +83,7 @@ class Generator(Protocol):
     @property
     def name(self) -> str:
         """What `Finished.model` says: `extractive`, or the model's name."""
+        ...
 
     def answer(
         self,
@@ -107,3 +108,8 @@ class Generator(Protocol):
             GenerationInterrupted: something was.
 
         """
+        ...
+
+    async def aclose(self) -> None:
+        """Close whatever the generator holds open; the embedder is not its own."""
+        ...

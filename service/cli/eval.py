@@ -143,7 +143,7 @@ def show_report(report: Report) -> None:
     for name, figure in report.figures.items():
         shown.add_row(name, *_row(figure, ".4f"))
     for name, figure in report.latency_ms.items():
-        shown.add_row(f"latency {name}, ms", *_row(figure, ".1f"))
+        shown.add_row(f"latency {name}, ms (k={report.choices.k})", *_row(figure, ".1f"))
     out.print(shown)
     for sentence in remarks(report):
         note(sentence)

@@ -59,8 +59,8 @@ def up(
         complain(f"Process {state.supervisor_pid} is starting or draining a stack from {data_dir}; try again shortly.")
     else:
         console.print(f"Already running at [bold]{state.url}[/] (process {state.supervisor_pid}).")
-    if demo:
-        run_demo(state)
+    if demo and (failed := run_demo(state, data_dir)):
+        raise typer.Exit(failed)
 
 
 def start_background(data_dir: Path) -> StackState:
@@ -99,7 +99,7 @@ def start_attached(data_dir: Path, demo: bool) -> None:
         welcome(state, data_dir, time.monotonic() - began)
         console.print("Ctrl-C drains and stops.")
         if demo:
-            threading.Thread(target=run_demo, args=(state,), daemon=True).start()
+            threading.Thread(target=run_demo, args=(state, data_dir), daemon=True).start()
 
     try:
         run_here(Settings(), data_dir, show_event, ready)
@@ -108,10 +108,10 @@ def start_attached(data_dir: Path, demo: bool) -> None:
     console.print("Drained; nothing of the stack runs.")
 
 
-def run_demo(state: StackState) -> None:
-    """Run the demo against the running stack."""
-    entry: Callable[..., None] = getattr(importlib.import_module(DEMO[0]), DEMO[1])
-    entry(url=state.url, admin_key=state.admin_key)
+def run_demo(state: StackState, data_dir: Path) -> int:
+    """Run the demo against the running stack; return its exit status."""
+    entry: Callable[..., int] = getattr(importlib.import_module(DEMO[0]), DEMO[1])
+    return entry(url=state.url, admin_key=state.admin_key, data_dir=data_dir)
 
 
 def down() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tenants.errors import Conflict
 
 LOCK_FILE = "lock"
 GRACE_S = 10.0
+PATIENCE_S = 1.0
 
 
 @contextlib.contextmanager
@@ -32,14 +34,26 @@ def owned(data_dir: Path) -> Iterator[Path]:
     private_folder(data_dir / "logs")
     descriptor = os.open(data_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(f"Another process runs a stack from {data_dir}.", code="stack_running") from None
+        if not locked(descriptor):
+            raise Conflict(f"Another process runs a stack from {data_dir}.", code="stack_running")
         end_leftovers(data_dir)
         yield data_dir
     finally:
         os.close(descriptor)
+
+
+def locked(descriptor: int) -> bool:
+    """Take the lock, with a moment's patience: a holder that was just killed may still be on its way out."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
 
 
 def end_leftovers(data_dir: Path) -> list[str]:

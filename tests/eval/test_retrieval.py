@@ -310,7 +310,7 @@ async def test_the_command_prints_and_stores_what_compare_reads(service: tuple[S
         file.write('{"_id": "xml", "title": "X", "text": "<?xml version=\'1.0\'?>"}\n')
     printed = await command(environment, "eval", "retrieval", str(corpus), "--limit", "4")
     assert "ndcg@10" in printed
-    assert "latency p95, ms" in printed
+    assert "latency p95, ms (k=100)" in printed
     assert "1 documents refused: unsupported_type." in printed
     assert "1 questions have no judged answer" in printed
     (stored,) = (tmp_path / "eval").glob("set-*.json")

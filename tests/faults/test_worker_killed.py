@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+
+from service.local.state import running_stack
 
 if TYPE_CHECKING:
     from service.local.state import StackState
@@ -21,7 +24,9 @@ async def test_a_document_whose_worker_is_killed_is_finished_once(stack: StackSt
     job_id = answer.json()["job"]["id"]
     while (await tenant.client.get(f"/v1/jobs/{job_id}")).json()["stage"] != "embedding":
         await asyncio.sleep(0.05)
-    worker = next(child for child in stack.children if child.name == "worker")
+    now = running_stack(Path(stack.env["TESSERA_DATA_DIR"]))
+    assert now is not None
+    worker = next(child for child in now.children if child.name == "worker")
     victims = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]
     for victim in victims:
         victim.send_signal(signal.SIGKILL)

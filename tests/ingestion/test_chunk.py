@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from itertools import pairwise
 
 import pytest
 from tokenizers import Tokenizer
@@ -102,6 +103,18 @@ def test_text_without_any_boundary_is_cut_between_tokens():
     assert all(chunk.tokens <= 200 for chunk in chunks)
 
 
+def test_a_word_cut_in_two_is_counted_as_the_tokens_it_becomes():
+    def costly_beginnings(text: str) -> list[tuple[int, int]]:
+        """The first four characters are a token each, then four characters are one."""
+        cuts = [*range(min(len(text), 4)), *range(4, len(text), 4), len(text)]
+        return list(pairwise(cuts))
+
+    parsed = parse_txt(b"x" * 1000, TextLimits())
+    chunks = chunk_document(parsed, title="", token_spans=costly_beginnings, max_tokens=32, model_tokens=256)
+    assert "".join(chunk.text for chunk in chunks) == parsed.text
+    assert all(len(costly_beginnings(chunk.text)) <= 32 for chunk in chunks)
+
+
 def test_rows_of_a_long_table_stay_whole_and_later_ones_come_with_the_column_names():
     rows = "".join(f"| Harbour {i} | {i * 7} metres | open from March to the end of November |\n" for i in range(40))
     parsed = markdown(f"## Depths\n\n| Harbour | Depth | Season |\n|---|---|---|\n{rows}")
@@ -158,6 +171,11 @@ def test_a_hidden_comment_is_in_no_chunk():
     assert [chunk.text for chunk in chunks] == ["Before.", "After."]
 
 
+def test_a_rule_and_a_run_of_headings_do_not_scatter_a_section():
+    assert [chunk.text for chunk in chunks_of(markdown("One.\n\n---\n\nTwo."))] == ["One.\n\n---\n\nTwo."]
+    assert [chunk.text for chunk in chunks_of(markdown("# a\n\n# b\n\n# c"))] == ["a\n\n# b\n\n# c"]
+
+
 def test_a_chunk_knows_the_page_it_begins_on():
     text = "One.\n\nTwo.\n\nThree."
     blocks = (Block("paragraph", 0, 4, 0, 1), Block("paragraph", 6, 10, 0, 1), Block("paragraph", 12, 18, 0, 2))
@@ -181,16 +199,16 @@ def test_title_and_headings_of_any_length_leave_the_text_whole(title: str):
 
 
 def test_a_long_path_gives_way_in_the_middle_then_in_the_title():
-    path = ["Handbook of the northern harbour", "Part one", "Chapter two", "Sick leave"]
+    path = ["Handbook of the northern harbour", "Part one", "Chapter two", "Sick leave in winter"]
 
     def cut(budget: int) -> str:
         return shortened(path, token_spans=token_spans, budget=budget)
 
-    assert cut(50) == "Handbook of the northern harbour > Part one > Chapter two > Sick leave"
-    assert cut(13) == "Handbook of the northern harbour > … > Chapter two > Sick leave"
-    assert cut(10) == "Handbook of the northern harbour > … > Sick leave"
-    assert cut(3) == "Sick leave"
-    assert cut(2) == "Sick…"
+    assert cut(50) == "Handbook of the northern harbour > Part one > Chapter two > Sick leave in winter"
+    assert cut(15) == "Handbook of the northern harbour > … > Chapter two > Sick leave in winter"
+    assert cut(12) == "Handbook of the northern harbour > … > Sick leave in winter"
+    assert cut(4) == "Sick leave in winter"
+    assert cut(3) == "Sick leave…"
     assert cut(0) == ""
 
 

@@ -64,6 +64,8 @@ async def test_the_same_content_again_is_the_same_document(tenant: TenantAccess)
     assert again.status_code == 200
     assert again.json()["document"]["id"] == first["document"]["id"]
     assert again.json()["document"]["version"] == 1
+    silent = await tenant.client.post("/v1/documents", files={"file": ("c.txt", text.encode())})
+    assert (silent.status_code, silent.json()["document"]["metadata"]) == (200, {"v": 2})
     hits = await tenant.search("amber lantern", filter={"v": {"eq": 2}})
     assert [hit["metadata"] for hit in hits] == [{"v": 2}]
     assert await tenant.search("amber lantern", filter={"v": {"eq": 1}}) == []

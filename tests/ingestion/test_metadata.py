@@ -11,12 +11,14 @@ LIMIT = 16 * 1024
 
 
 def test_metadata_is_optional() -> None:
-    assert parse_metadata(None, max_bytes=LIMIT) == {}
-    assert parse_metadata("  ", max_bytes=LIMIT) == {}
+    assert parse_metadata(None, max_bytes=LIMIT) is None
+    assert parse_metadata("  ", max_bytes=LIMIT) is None
+    assert parse_metadata("{}", max_bytes=LIMIT) == {}
 
 
 def test_values_become_typed_rows() -> None:
     metadata = parse_metadata('{"tags": ["a", "b"], "n": 3, "draft": false, "due": "2026-01-31"}', max_bytes=LIMIT)
+    assert metadata is not None
     rows = {(row["key"], row["ordinal"]): row for row in field_rows(metadata)}
     assert [rows["tags", i]["text_value"] for i in (0, 1)] == ["a", "b"]
     assert rows["n", 0]["number_value"] == 3.0

@@ -66,6 +66,9 @@ async def test_tenants_are_listed_in_pages(admin: httpx.AsyncClient) -> None:
     second = (await admin.get("/v1/admin/tenants", params={"limit": 2, "cursor": first["next"]})).json()
     seen = [item["id"] for item in first["items"] + second["items"]]
     assert seen[:3] == made[::-1]
+    wanted = first["items"][0]["slug"]
+    found = (await admin.get("/v1/admin/tenants", params={"slug": wanted})).json()["items"]
+    assert [item["slug"] for item in found] == [wanted]
 
 
 async def test_a_tenant_can_be_changed(admin: httpx.AsyncClient, tenant: TenantAccess) -> None:
@@ -93,6 +96,21 @@ async def test_a_key_is_shown_once_and_only_its_hmac_is_kept(admin: httpx.AsyncC
     assert [item["id"] for item in listed] == [keys.parse_key(tenant.key).id]
     assert keys.parse_key(tenant.key).secret not in str(listed)
     assert set(listed[0]) == {"id", "name", "created_at", "expires_at", "revoked_at", "last_used_at"}
+
+
+async def test_a_repeated_key_creation_is_not_done_twice_and_shows_nothing(
+    admin: httpx.AsyncClient, tenant: TenantAccess
+) -> None:
+    path = f"/v1/admin/tenants/{tenant.id}/keys"
+    headers = {"Idempotency-Key": f"key-{tenant.id}"}
+    first = await admin.post(path, json={"name": "second"}, headers=headers)
+    assert first.status_code == 201
+    again = await admin.post(path, json={"name": "second"}, headers=headers)
+    assert (again.status_code, again.json()["code"]) == (409, "shown_once")
+    assert len((await admin.get(path)).json()["items"]) == 2
+    async with httpx.AsyncClient(base_url=str(admin.base_url)) as nobody:
+        stolen = await nobody.post(path, json={"name": "second"}, headers=headers)
+    assert (stolen.status_code, stolen.json()["code"]) == (401, "missing_key")
 
 
 async def test_two_keys_may_be_active(admin: httpx.AsyncClient, tenant: TenantAccess) -> None:

@@ -150,12 +150,13 @@ def test_notes_follow_what_they_explain_and_boxes_come_once():
         f"<mc:AlternateContent><mc:Choice><w:drawing>{box}</w:drawing></mc:Choice>"
         f"<mc:Fallback><w:pict>{box}</w:pict></mc:Fallback></mc:AlternateContent>"
     )
+    grouped = f"<w:drawing><w:group>{alternate.replace('boxed', 'grouped')}</w:group></w:drawing>"
     parsed = docx(
         paragraph("Body", inner='<w:r><w:footnoteReference w:id="2"/></w:r>')
-        + paragraph("Next", inner=f"<w:r>{alternate}</w:r>"),
+        + paragraph("Next", inner=f"<w:r>{alternate}</w:r><w:r>{grouped}</w:r>"),
         word__footnotes=f'<w:footnotes {_W}><w:footnote w:id="2">{paragraph("the note")}</w:footnote></w:footnotes>',
     )
-    assert parsed.text == "Body\n\n* the note\n\nNext\n\nboxed"
+    assert parsed.text == "Body\n\n* the note\n\nNext\n\nboxed\n\ngrouped"
 
 
 def test_headers_and_footers_come_last_once_and_belong_to_no_section():
@@ -232,6 +233,10 @@ def test_too_many_parts_are_refused():
 
 def test_an_expanding_part_is_refused_by_its_declared_size():
     assert rejection(archive(paragraph("a" * 20_000_000))) == "document_unsafe"
+
+
+def test_an_expanding_part_that_is_never_read_is_refused_too():
+    assert rejection(archive(paragraph("x"), media__picture=b"\0" * 20_000_000)) == "document_unsafe"
 
 
 def test_an_expanding_part_is_refused_although_its_header_lies():

@@ -114,7 +114,8 @@ def test_words_broken_at_line_ends_are_joined():
         (f"dual{BREAK}encoder. A dual-encoder", "dual-encoder. A dual-encoder"),
         (f"Lucene{BREAK}BM25", "Lucene-BM25"),
         (f"d{BREAK}dimensional", "d-dimensional"),
-        (f"re{BREAK}\nread. reread", "reread. reread"),
+        (f"re{BREAK}\nread", "reread"),
+        (f"Mc{BREAK}Donald. McDonald", "McDonald. McDonald"),
         (f"left {BREAK} alone", "left - alone"),
     ],
 )

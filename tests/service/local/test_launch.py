@@ -109,10 +109,11 @@ def test_where_it_is_not_allowed_the_message_says_what_to_do(closed):
 def test_the_death_signal_survives_the_change_of_account(closed, tmp_path):
     _, options, _ = closed
     words = [sys.executable, "-I", "-S", str(LAUNCHER), "--death-signal=9", *options]
+    sleep = ["--", "/bin/sleep", "600"]
     parent = f"""
 import os, subprocess, time
 quiet = subprocess.DEVNULL
-child = subprocess.Popen([*{words!r}, f"--parent={{os.getpid()}}", "--", "/bin/sleep", "600"], stdout=quiet, stderr=quiet)
+child = subprocess.Popen([*{words!r}, f"--parent={{os.getpid()}}", *{sleep!r}], stdout=quiet, stderr=quiet)
 while "sleep" not in open(f"/proc/{{child.pid}}/comm").read():
     time.sleep(0.01)
 print(child.pid, flush=True)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,23 +18,41 @@ from service.local.settings import ROOT
 from service.local.state import recorded_stack
 from tenants.errors import Conflict
 
+SCRIPT = Path(__file__).parent / "standins" / "supervise.py"
+DEAF = """
+import runpy, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@contextlib.contextmanager
+def supervisor(data_dir, *before):
+    """A supervisor of two families, and the trees of both."""
+    words = [sys.executable, *before, str(SCRIPT), str(data_dir)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env={"PYTHONPATH": str(ROOT)}) as process:
+        trees = {}
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            for child in recorded_stack(data_dir).children:
+                trees[child.name] = processes.session_tree(child.pid, child.identity)
+            yield trees
+        finally:
+            process.kill()
+    for tree in trees.values():
+        processes.kill(tree)
+
 
 @pytest.fixture
-def killed(data_dir, request):
-    """Kill a supervisor of two families; return the trees of both as they were."""
-    script = request.path.parent / "standins" / "supervise.py"
-    words = [sys.executable, str(script), str(data_dir)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, env={"PYTHONPATH": str(ROOT)}) as supervisor:
-        assert supervisor.stdout.readline() == b"ready\n"
-        children = {child.name: child for child in recorded_stack(data_dir).children}
-        trees = {name: processes.session_tree(child.pid, child.identity) for name, child in children.items()}
+def killed(data_dir):
+    """The trees of a supervisor that was killed."""
+    with supervisor(data_dir) as trees:
         assert {name: len(tree) for name, tree in trees.items()} == {"mortal": 2, "survivor": 2}
         with pytest.raises(Conflict, match="Another process runs"), owned(data_dir):
             pass
-        supervisor.kill()
-    yield trees
-    for tree in trees.values():
-        processes.kill(tree)
+        os.kill(recorded_stack(data_dir).supervisor_pid, signal.SIGKILL)
+        yield trees
 
 
 def test_the_kernel_ends_the_children_and_down_ends_the_rest(killed, data_dir):
@@ -50,23 +72,10 @@ def test_the_next_start_ends_them_before_it_starts_anything(killed, data_dir):
         assert recorded_stack(data_dir) is None
 
 
-DEAF = """
-import runpy, signal, sys
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def test_a_supervisor_that_does_not_answer_is_killed_with_everything(data_dir, request):
-    script = request.path.parent / "standins" / "supervise.py"
-    words = [sys.executable, "-c", DEAF, str(script), str(data_dir)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, env={"PYTHONPATH": str(ROOT)}) as supervisor:
-        assert supervisor.stdout.readline() == b"ready\n"
-        children = recorded_stack(data_dir).children
-        trees = [processes.session_tree(child.pid, child.identity) for child in children]
+def test_a_supervisor_that_does_not_answer_is_killed_with_everything(data_dir):
+    with supervisor(data_dir, "-c", DEAF) as trees:
         assert end_stack(data_dir, lambda event: None, patience_s=0.5) == "killed"
-    assert all(processes.alive(tree) == {} for tree in trees)
+        assert processes.alive(trees["mortal"] | trees["survivor"]) == {}
 
 
 def test_a_test_session_that_holds_the_stores_is_not_ended_from_outside(data_dir):

@@ -215,10 +215,14 @@ def test_a_killed_supervisor_leaves_nothing_after_the_next_up(checkout, up):
     assert running_stack(checkout.data_dir).url == up.url
 
 
-def test_the_demo_runs_when_the_stack_is_ready(checkout, up):
+@pytest.mark.parametrize("failed", [0, 1])
+def test_the_demo_runs_when_the_stack_is_ready_and_its_status_counts(checkout, up, failed):
+    checkout.env["STANDIN_DEMO"] = str(failed)
     done = checkout.run("up", "--demo")
-    assert done.returncode == 0, done.stderr
-    assert f"the demo at {up.url} with a key of {len(up.admin_key)} characters" in done.stdout
+    del checkout.env["STANDIN_DEMO"]
+    assert done.returncode == failed, done.stderr
+    shown = f"the demo at {up.url} with a key of {len(up.admin_key)} characters in {checkout.data_dir}"
+    assert shown in done.stdout
 
 
 def test_in_the_foreground_ctrl_c_drains_in_order(checkout):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import pytest
 import redis
 
 from service.local import processes
+from service.local.account import unprivileged_account
 from service.local.postgres import conninfo
 from service.local.stores import Stores, start_stores
 from tenants.errors import Conflict
@@ -143,9 +145,16 @@ async def test_a_second_start_finds_everything(tmp_path):
             client.set("kept", "yes")
     finally:
         await first.stop()
-    # What a reboot leaves: the number of a dead postmaster that another process has now.
-    (tmp_path / "data" / "postgres" / "postmaster.pid").write_text(f"{os.getpid()}\n{tmp_path}/data/postgres\n")
-    second = await start_stores(tmp_path / "data")
+    # What a reboot leaves: the number of a dead postmaster that another process of the same account has now.
+    account = unprivileged_account()
+    words = {"user": account.uid} if account else {}
+    other = await asyncio.create_subprocess_exec("/bin/sleep", "600", **words)
+    (tmp_path / "data" / "postgres" / "postmaster.pid").write_text(f"{other.pid}\n{tmp_path}/data/postgres\n")
+    try:
+        second = await start_stores(tmp_path / "data")
+    finally:
+        other.kill()
+        await other.wait()
     try:
         assert (second.superuser_url, second.redis_url, second.milvus_uri, second.secrets) == (
             first.superuser_url,

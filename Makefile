@@ -1,0 +1,53 @@
+# `make` lists what there is. Every target sets up .venv first, if need be; see setup/install.py.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help up down setup setup-dev test lint bench lock clean
+
+# Run one step under its name; when it fails say which, and pass its exit status on.
+define step
+@printf '== %s\n' '$(1)'; $(2) || { status=$$?; printf '== %s FAILED (exit status %d)\n' '$(1)' "$$status" >&2; exit "$$status"; }
+endef
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+up: setup ## Start everything here, ingest the example documents, ask questions, show the answers
+	@$(BIN)/tessera up --demo
+
+down: setup ## Drain and stop what `make up` started; the documents stay
+	@$(BIN)/tessera down
+
+setup: ## Install the locked packages into .venv (the other targets do so by themselves)
+	@$(PYTHON) setup/install.py
+
+setup-dev:
+	@$(PYTHON) setup/install.py --dev
+
+test: lint ## Check and test everything: what CI runs; PYTEST_ARGS='-k name' for some tests
+	$(call step,pytest,$(BIN)/pytest $(PYTEST_ARGS))
+
+lint: setup-dev ## Style, types and the order of packages
+	$(call step,ruff check,$(BIN)/ruff check .)
+	$(call step,ruff format --check,$(BIN)/ruff format --check .)
+	$(call step,mypy,$(BIN)/mypy)
+	$(call step,import-linter,$(BIN)/lint-imports)
+
+bench: setup ## Measure, beside the running stack; DATA=folder that holds squad_dev and mtrag
+	@if [ -z '$(DATA)' ]; then echo 'make bench needs DATA=<folder that holds squad_dev and mtrag>' >&2; exit 2; fi
+	@$(BIN)/python -m bench.memory
+	@$(BIN)/python -m bench.stores
+	@$(BIN)/python -m bench.embedder --data '$(DATA)'
+	@$(BIN)/python -m bench.search --data '$(DATA)'
+	@$(BIN)/python -m bench.ingestion --data '$(DATA)'
+
+lock: setup-dev ## Lock the dependencies again; UPGRADE=1 takes the newest versions
+	@$(BIN)/python setup/lock.py $(if $(UPGRADE),--upgrade)
+
+clean: ## Remove .venv and caches; the data in .tessera stays
+	@if [ -x $(BIN)/tessera ]; then $(BIN)/tessera down; fi
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	@find . -name __pycache__ -type d -not -path './.tessera/*' -prune -exec rm -rf {} +
