@@ -28,6 +28,7 @@ from ingestion.runtime import Runtime
 from shards.embed import PassageEmbeddings
 from shards.index import IndexRow
 from shards.models import Document, DocumentVersion
+from shards.neighbours import with_neighbours
 from tenants.errors import DocumentRejected, NotFound
 
 GROUP_CHUNKS = 192
@@ -141,7 +142,7 @@ async def embed_groups(runtime: Runtime, batch: Batch, documents: Sequence[Parse
             part = texts[start : start + GROUP_CHUNKS]
             parts.append(await runtime.embedder.embed_passages(part))
             embedded += len(part)
-        return Embedded(group, _joined(parts))
+        return Embedded(group, _in_context(group, _joined(parts)))
 
     ahead: asyncio.Task[Embedded] | None = None
     try:
@@ -155,6 +156,13 @@ async def embed_groups(runtime: Runtime, batch: Batch, documents: Sequence[Parse
     finally:
         if ahead is not None:
             ahead.cancel()
+
+
+def _in_context(group: list[Parsed], embeddings: PassageEmbeddings) -> PassageEmbeddings:
+    ends = np.cumsum([len(document.chunks) for document in group])
+    by_document = np.split(embeddings.vectors, ends[:-1])
+    leaning = np.concatenate([with_neighbours(vectors) for vectors in by_document])
+    return PassageEmbeddings(leaning, embeddings.token_bits)
 
 
 def _joined(parts: Sequence[PassageEmbeddings]) -> PassageEmbeddings:

@@ -10,7 +10,7 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    bm25_weight: float = Field(default=0.5, ge=0, le=1)
+    bm25_weight: float = Field(default=0.4, ge=0, le=1)
     """Share of BM25 in the fusion for tenants that do not choose their own."""
     candidates: int = Field(default=100, ge=10, le=1000)
     """Hits asked of each engine."""

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from rag.answer.build import build_generator
 from redis.asyncio import Redis
 
 from ingestion import api as ingestion_api
 from ingestion import erasure_api, jobs_api
 from rag import api as rag_api
+from rag.answer.build import build_generator
 from rag.chat import Answerer
 from rag.pipeline import Retriever
 from rag.search.build import build_reranker
@@ -23,6 +23,7 @@ from service.settings import Settings
 from tenants import api as tenants_api
 from tenants.auth import Authenticator
 from tenants.cursor import CursorSigner
+from tenants.errors import Misconfigured
 
 DESCRIPTION = "A private, always fresh knowledge base with cited answers for each tenant."
 
@@ -55,9 +56,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
     """Open what the routes find in `request.state`."""
+    pepper = settings.secret.pepper.get_secret_value()
+    if len(pepper) < 32:
+        raise Misconfigured("The setting TESSERA_SECRET_PEPPER is missing or shorter than 32 characters.")
     async with open_resources(settings, settings.database.url) as resources:
         redis = Redis.from_url(settings.redis.url)
-        pepper = settings.secret.pepper.get_secret_value()
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
         retriever = Retriever(
             database=resources.database,

@@ -66,5 +66,3 @@ def _require(settings: Settings, database_url: str) -> None:
     for name, value in needed.items():
         if not value:
             raise Misconfigured(f"The setting {name} is missing; `tessera up` sets it for the local stack.")
-    if len(settings.secret.pepper.get_secret_value()) < 32:
-        raise Misconfigured("The setting TESSERA_SECRET_PEPPER is missing or shorter than 32 characters.")

@@ -72,7 +72,10 @@ class Document(Base):
 
 
 class DocumentVersion(Base):
-    """One uploaded content of a document. `version_no` is its key in the engines. State: pending, active, failed, replaced."""
+    """One uploaded content of a document; `version_no` is its key in the engines.
+
+    State: pending, active, failed, replaced.
+    """
 
     __tablename__ = "document_versions"
     __table_args__ = (

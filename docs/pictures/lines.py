@@ -37,7 +37,8 @@ INK, MUTED = "#1d2733", "#5b6b7c"
 def box(x: float, y: float, title: str, note: str, fill: str, stroke: str) -> list[str]:
     middle = x + BOX / 2
     return [
-        f'<rect x="{x}" y="{y}" width="{BOX}" height="{TALL}" rx="7" fill="{fill}" stroke="{stroke}" stroke-width="1.4"/>',
+        f'<rect x="{x}" y="{y}" width="{BOX}" height="{TALL}" rx="7" fill="{fill}" stroke="{stroke}"'
+        ' stroke-width="1.4"/>',
         f'<text x="{middle}" y="{y + 25}" font-weight="600" font-size="12.5" fill="{INK}">{escape(title)}</text>',
         f'<text x="{middle}" y="{y + 43}" font-size="10.5" fill="{MUTED}">{escape(note)}</text>',
     ]

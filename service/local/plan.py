@@ -23,7 +23,12 @@ from tenants.errors import Misconfigured
 DATABASE, OWNER, APP, WORKER = "tessera", "tessera_owner", "tessera_app", "tessera_worker"
 
 NOT_FOR_API = ("TESSERA_DATABASE_OWNER_URL", "TESSERA_DATABASE_WORKER_URL")
-NOT_FOR_WORKERS = ("TESSERA_DATABASE_OWNER_URL", "TESSERA_DATABASE_URL", "TESSERA_ADMIN_KEY")
+NOT_FOR_WORKERS = (
+    "TESSERA_DATABASE_OWNER_URL",
+    "TESSERA_DATABASE_URL",
+    "TESSERA_ADMIN_KEY",
+    "TESSERA_SECRET_PEPPER",
+)
 
 
 @dataclass(frozen=True)
