@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from rag.passages import Passage, Ranks
@@ -161,28 +161,14 @@ class Retriever:
                 scores[:reranked] = blend(scores[:reranked], extra, weight=self.settings.rerank_weight)
         order = sorted(range(reranked), key=lambda i: -scores[i]) + list(range(reranked, len(hits)))
         return [
-            _passage(readable[hits[i].chunk_id], hits[i], scores[i], rank if i < reranked else None)
+            _ranked(readable[hits[i].chunk_id], hits[i], scores[i], rank if i < reranked else None)
             for rank, i in enumerate(order[: query.k], start=1)
         ]
 
 
-def _passage(candidate: Candidate, hit: Fused, score: float, rank: int | None) -> Passage:
-    return Passage(
-        chunk_id=candidate.chunk_id,
-        document_id=candidate.document_id,
-        external_id=candidate.external_id,
-        title=candidate.title,
-        headings=candidate.headings,
-        text=candidate.text,
-        page=candidate.page,
-        start=candidate.start,
-        end=candidate.end,
-        version=candidate.version,
-        as_of=candidate.as_of,
-        metadata=candidate.metadata,
-        score=score,
-        ranks=Ranks(ann=hit.ann_rank, bm25=hit.bm25_rank, rerank=rank),
-    )
+def _ranked(candidate: Candidate, hit: Fused, score: float, rank: int | None) -> Passage:
+    ranks = Ranks(ann=hit.ann_rank, bm25=hit.bm25_rank, rerank=rank)
+    return replace(candidate.passage, score=score, ranks=ranks)
 
 
 async def _unless_away(work: Awaitable[T]) -> T | None:

@@ -14,7 +14,10 @@ from starlette.exceptions import HTTPException
 from tenants.errors import FieldError, InvalidRequest, NotFound, TesseraError
 
 log = logging.getLogger(__name__)
-_HTTP_CODES = {404: "no_such_route", 405: "method_not_allowed", 400: "invalid_request"}
+_HTTP = {
+    404: ("no_such_route", "No such route", "There is no route {path}."),
+    405: ("method_not_allowed", "Method not allowed", "The route {path} does not take {method}."),
+}
 
 
 class FieldProblem(BaseModel):
@@ -79,8 +82,13 @@ async def _validation(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    shown = TesseraError(str(error.detail), code=_HTTP_CODES.get(error.status_code, "http_error"))
-    shown.status, shown.title = error.status_code, str(error.detail)
+    detail = str(error.detail).rstrip(".")
+    if error.status_code == 400:
+        # FastAPI and Starlette say so of a body that cannot be read.
+        return render(request, InvalidRequest(f"{detail}.", fields=(FieldError("body", detail),)))
+    code, title, sentence = _HTTP.get(error.status_code, ("http_error", detail, f"{detail}."))
+    shown = TesseraError(sentence.format(method=request.method, path=request.url.path), code=code)
+    shown.status, shown.title = error.status_code, title
     return render(request, shown)
 
 

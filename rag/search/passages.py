@@ -8,32 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import and_, case, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from rag.passages import Passage, Ranks
 from shards.models import Chunk, Document
+
+_UNRANKED = Ranks(ann=None, bm25=None, rerank=None)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A chunk that may be shown, with its stored token vectors when they were asked for (else empty)."""
+    """A passage that may be shown, not ranked yet, with its stored token vectors when they were asked for."""
 
-    chunk_id: UUID
-    document_id: UUID
-    external_id: str | None
-    title: str
-    headings: tuple[str, ...]
-    text: str
-    page: int | None
-    start: int
-    end: int
-    version: int
-    as_of: datetime
-    metadata: dict[str, Any]
+    passage: Passage
     token_bits: bytes
 
 
@@ -73,7 +64,7 @@ async def read_candidates(
 
 
 def _candidate(row: Any, with_bits: bool) -> Candidate:
-    return Candidate(
+    passage = Passage(
         chunk_id=row[0],
         document_id=row[1],
         external_id=row[2],
@@ -86,5 +77,7 @@ def _candidate(row: Any, with_bits: bool) -> Candidate:
         version=row[9],
         as_of=row[10],
         metadata=row[11],
-        token_bits=bytes(row[12]) if with_bits else b"",
+        score=0.0,
+        ranks=_UNRANKED,
     )
+    return Candidate(passage, bytes(row[12]) if with_bits else b"")

@@ -52,7 +52,8 @@ class CrossEncoding:
         self, question: str, query: QueryEmbedding, idf: Mapping[str, float], candidates: Sequence[Candidate]
     ) -> list[float]:
         """Return the model's relevance scores."""
-        texts = [" > ".join((c.title, *c.headings)) + "\n" + c.text for c in candidates]
+        passages = [candidate.passage for candidate in candidates]
+        texts = [" > ".join((passage.title, *passage.headings)) + "\n" + passage.text for passage in passages]
         return await asyncio.to_thread(self._model.scores, question, texts)
 
 
