@@ -1,4 +1,4 @@
-"""Questions for `bench.answer`: answerable, unanswerable in several ways, foreign, altered; each in one of two halves."""
+"""Questions for `bench.answer`: answerable, unanswerable in several ways, foreign, altered; in two halves."""
 
 from __future__ import annotations
 

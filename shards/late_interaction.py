@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 DIM = 384
 TOKEN_BYTES = DIM // 8
 _WORDS = TOKEN_BYTES // 8
-# The mean of each dimension over the token vectors of English text that is in none of the sets it is measured on.
-_MEAN: NDArray[np.float32] = np.load(Path(__file__).with_name("minilm_token_mean.npy"))
+# The mean of each dimension over the token vectors of mixed text, by bench/calibrate_embedder.py.
+MEAN_FILE = Path(__file__).with_name("minilm_token_mean.npy")
+_MEAN: NDArray[np.float32] = np.load(MEAN_FILE)
 
 
 def pack(tokens: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -56,7 +56,7 @@ def harmless(text: str, allowed: Collection[str]) -> str:
     shown = _LINK.sub(lambda match: _unfolded(match.group(1), match.group(2), allowed), shown)
     shown = _ADDRESS.sub(lambda match: _checked(match.group(), allowed), shown)
     # What still looks like the beginning of a link, an image or a tag is taken apart.
-    shown = shown.replace("](", "] (").replace("![", "[")
+    shown = re.sub(r"!+\[", "[", shown.replace("](", "] ("))
     return re.sub(r"<(?=[A-Za-z/!?|])", "‹", shown)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from rag.answer.candidates import Candidate
 from rag.answer.generator import Citation
@@ -30,10 +31,10 @@ class Quote:
 
 
 def quotes_of(passages: Sequence[Passage], chosen: Sequence[Candidate]) -> list[Quote]:
-    """The quotes of the chosen candidates in reading order: documents by their best passage, then by offset."""
-    first: dict[object, int] = {}
-    for place, passage in enumerate(passages):
-        first.setdefault(passage.document_id, place)
+    """The quotes of the chosen candidates, given best first: documents in that order, each in reading order."""
+    first: dict[UUID, int] = {}
+    for rank, one in enumerate(chosen):
+        first.setdefault(passages[one.place].document_id, rank)
 
     def position(one: Candidate) -> tuple[int, int]:
         passage = passages[one.place]

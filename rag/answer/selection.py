@@ -13,7 +13,7 @@ from rag.answer.evidence import Evidence
 MAX_UNITS = 3
 MAX_CHARACTERS = 900
 MARGIN = 2.0
-"""How far below the best a further unit may score: in log-odds of being the one that answers."""
+"""How far below the best a further unit may score, in log-odds of being the one that answers."""
 SAME = 0.8
 """Share of common stems from which two units say the same."""
 
@@ -32,20 +32,26 @@ def rank_scores(evidence: Evidence, weights: Mapping[str, float] = WEIGHTS) -> N
 
 
 def choose(evidence: Evidence, scores: NDArray[np.float64]) -> list[int]:
-    """Positions of one to three candidates, in reading order; empty only without candidates."""
+    """Positions of one to three candidates, best first; empty only without candidates."""
     chosen: list[int] = []
     characters = 0
     for at in np.argsort(-scores, kind="stable").tolist():
         one = evidence.candidates[at]
-        if chosen and (scores[at] < scores[chosen[0]] - MARGIN or len(chosen) == MAX_UNITS):
-            break
-        if chosen and characters + len(one.text) > MAX_CHARACTERS:
-            continue
-        if any(_same(one, evidence.candidates[other]) for other in chosen):
-            continue
+        if chosen:
+            if len(chosen) == MAX_UNITS or scores[at] < scores[chosen[0]] - MARGIN:
+                break
+            if not _is_whole(one) or characters + len(one.text) > MAX_CHARACTERS:
+                continue
+            if any(_same(one, evidence.candidates[other]) for other in chosen):
+                continue
         chosen.append(at)
         characters += len(one.text)
-    return sorted(chosen)
+    return chosen
+
+
+def _is_whole(one: Candidate) -> bool:
+    """Whether a unit is more than a caption or a page footer."""
+    return one.unit.kind != "sentence" or one.text[-1] in ".!?:;。！？…\"'”’»)]"
 
 
 def _same(one: Candidate, other: Candidate) -> bool:

@@ -32,17 +32,17 @@ def sentence_spans(text: str, start: int = 0, end: int | None = None) -> Iterato
     yield from _within(text, begin, stop)
 
 
-def trim(text: str, start: int, end: int, characters: str) -> Span | None:
-    """The span without any of `characters` at either end; `None` if nothing is left."""
-    while start < end and text[start] in characters:
+def trim(text: str, start: int, end: int, also: str = "") -> Span | None:
+    """The span without blank space, nor any of `also`, at either end; `None` if nothing is left."""
+    while start < end and (text[start].isspace() or text[start] in also):
         start += 1
-    while end > start and text[end - 1] in characters:
+    while end > start and (text[end - 1].isspace() or text[end - 1] in also):
         end -= 1
     return (start, end) if end > start else None
 
 
 def _within(text: str, start: int, end: int) -> Iterator[Span]:
-    if span := trim(text, start, end, " \t\r\n\u00a0\u3000"):
+    if span := trim(text, start, end):
         yield span
 
 

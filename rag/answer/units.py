@@ -190,7 +190,7 @@ def _is_ruled(block: Sequence[_Line]) -> bool:
 
 def _add_rows(reader: _Reader, rows: Sequence[Span], *, headed: bool) -> None:
     """A row's span leaves out the outer bars. A table cut off from its header has rows without a lead."""
-    spans = [span for row in rows if (span := trim(reader.text, *row, "| \t"))]
+    spans = [span for row in rows if (span := trim(reader.text, *row, "|"))]
     header = spans[0] if headed and len(spans) > 1 else None
     for span in spans[1:] if header else spans:
         reader.add(span, "row", header or reader.lead)

