@@ -80,7 +80,8 @@ async def observe(data: Path, examples: Path, cache: Path) -> list[Seen]:
     """Search for every question and gather the evidence."""
     kept = cache / "seen.pickle"
     if kept.exists():
-        return pickle.loads(kept.read_bytes())
+        found: list[Seen] = pickle.loads(kept.read_bytes())
+        return found
     embedder = Remembering(load_embedder(EmbedSettings()))
     searcher = Searcher(embedder, cache)
     names = ("squad", "cloud", "clapnq", *COMPANIES)

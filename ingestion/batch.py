@@ -14,6 +14,7 @@ from ingestion.models import Job
 from ingestion.settings import IngestSettings
 from tenants.db import Database
 from tenants.errors import Unavailable
+from tenants.stopwatch import Stopwatch
 
 _SHORTEST_BEAT_S = 0.5
 
@@ -30,6 +31,7 @@ class Batch:
     stage: str = "starting"
     progress: float = 0.0
     ended: bool = False
+    watch: Stopwatch = field(default_factory=Stopwatch)
     _beat: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

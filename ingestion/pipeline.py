@@ -86,10 +86,12 @@ async def parse_batch(
                 rejected.append(Rejected(job_id, version, error))
                 continue
             items.append((job_id, version, ParseItem(path, version.format, version.filename)))
-        results = await runtime.parsers.parse([item for *_, item in items])
+        with batch.watch.step("parse"):
+            results = await runtime.parsers.parse([item for *_, item in items])
     batch.advance("chunking", 0.15)
     for (job_id, version, _), result in zip(items, results, strict=True):
-        outcome = result if isinstance(result, DocumentRejected) else await _chunk(runtime, version, result)
+        with batch.watch.step("chunk"):
+            outcome = result if isinstance(result, DocumentRejected) else await _chunk(runtime, version, result)
         if isinstance(outcome, DocumentRejected):
             rejected.append(Rejected(job_id, version, outcome))
         else:
@@ -140,7 +142,8 @@ async def embed_groups(runtime: Runtime, batch: Batch, documents: Sequence[Parse
         for start in range(0, len(texts), GROUP_CHUNKS):
             batch.advance("embedding", 0.2 + 0.75 * embedded / total)
             part = texts[start : start + GROUP_CHUNKS]
-            parts.append(await runtime.embedder.embed_passages(part))
+            with batch.watch.step("embed"):
+                parts.append(await runtime.embedder.embed_passages(part))
             embedded += len(part)
         return Embedded(group, _in_context(group, _joined(parts)))
 
@@ -193,8 +196,10 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
     if not flips:
         return
     generation = await runtime.indexes.open(session, batch.tenant_id)
-    await runtime.indexes.insert(generation, index_rows)
-    await repository.store_chunks(session, batch.tenant_id, chunk_rows)
+    with batch.watch.step("index"):
+        await runtime.indexes.insert(generation, index_rows)
+    with batch.watch.step("store"):
+        await repository.store_chunks(session, batch.tenant_id, chunk_rows)
     flipped: dict[UUID, Document] = {flip.version.document_id: current[flip.version.document_id] for flip in flips}
     for document_id in set(await repository.flip_active(session, flipped, flips)):
         session.add(jobs.new_job(batch.tenant_id, "purge", document_id=document_id))

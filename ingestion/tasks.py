@@ -107,8 +107,10 @@ async def _ingest_held(runtime: Runtime, batch: Batch) -> None:
             runtime.database.writer_lock(batch.tenant_id),
             runtime.database.tenant(batch.tenant_id) as session,
         ):
-            await pipeline.write_group(session, runtime, batch, group)
-            await session.commit()
+            with batch.watch.step("write"):
+                await pipeline.write_group(session, runtime, batch, group)
+                await session.commit()
+    log.info("tenant %s: %d documents, milliseconds %s", batch.tenant_id, len(batch.jobs), batch.watch.total())
 
 
 async def _skip_deleted(session: Any, batch: Batch, present: Any) -> None:

@@ -32,7 +32,6 @@ from rag.schemas import (
     citation_of,
     hit_of,
 )
-from rag.stopwatch import Stopwatch
 from shards.filters import parse_filter
 from tenants.auth import CurrentTenant
 from tenants.context import TenantContext
@@ -40,6 +39,7 @@ from tenants.cursor import CursorSigner
 from tenants.db import Database
 from tenants.errors import TesseraError
 from tenants.idempotency import IdempotentRoute
+from tenants.stopwatch import Stopwatch
 
 router = APIRouter(prefix="/v1", route_class=IdempotentRoute)
 Limit = Annotated[int, Query(ge=1, le=100)]

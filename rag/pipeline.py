@@ -14,7 +14,6 @@ from rag.search.prefilter import allowed_versions
 from rag.search.rerank import Reranker, blend
 from rag.search.rewrite import embed_question
 from rag.settings import SearchSettings
-from rag.stopwatch import Stopwatch
 from shards.embed import Embedder, QueryEmbedding
 from shards.filters import Filter
 from shards.index import AnnHits, Generation, TenantIndexes
@@ -22,6 +21,7 @@ from shards.vectors import Scored, VersionScope
 from tenants.context import TenantContext
 from tenants.db import Database
 from tenants.errors import Unavailable
+from tenants.stopwatch import Stopwatch
 
 T = TypeVar("T")
 _NO_ANN = AnnHits([], 0, 0, None)

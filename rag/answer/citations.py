@@ -39,6 +39,11 @@ class CitationChecker:
         self._finder = SupportFinder(passages, embedder)
         self._numbers: dict[tuple[int, int, int], int] = {}
 
+    @property
+    def evidence(self) -> Sequence[Passage]:
+        """The passages as they may support a sentence: blank where they speak to a model."""
+        return self._finder.passages
+
     async def check(self, sentence: str) -> Checked | None:
         """What may be shown of `sentence`, markers included; `None` if no passage supports it."""
         cited = [n - 1 for n in _cited_numbers(sentence) if 1 <= n <= len(self._passages)]
@@ -49,7 +54,7 @@ class CitationChecker:
         supports = [found for place in dict.fromkeys(cited) if (found := await self._finder.find(claim, place))]
         if not supports:
             supports = await self._elsewhere(claim, cited)
-        allowed = frozenset().union(*(addresses(self._passages[one.place].text) for one in supports))
+        allowed = frozenset().union(*(addresses(self.evidence[one.place].text) for one in supports))
         shown = " ".join(harmless(claim, allowed).split())
         if not supports or not any(map(str.isalnum, shown)):
             return None

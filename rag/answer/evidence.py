@@ -20,6 +20,8 @@ from shards import late_interaction
 from shards.embed import Embedder, PassageEmbeddings, QueryEmbedding
 
 Floats = NDArray[np.float32]
+PRESENT, ABSENT = 1.0, 0.2
+"""What stands for the soft match of a term that the embedder has no word for, on the scale of the others."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Evidence:
     typed: 1 if it holds the kind of answer asked for, -1 if it does not, 0 if no kind is asked for;
     place: int (n,), the passage.
 
-    `matches`, float32 (w, n), is `late` for each of the question's w content words, `weights` (w,) their idf;
-    `in_passage` the stems of each passage.
+    `matches`, float32 (t, n), is `late` for each of the question's t terms, `weights` (t,) their idf; `in_passage`
+    the stems of each passage.
     """
 
     terms: Sequence[Term]
@@ -81,10 +83,8 @@ def _measure(
     former = [term for term in question_terms("\n".join(earlier), {}) if term.stem not in known]
     in_passage = [passage_stems(passage) for passage in passages]
     covered = [coverage(terms, found) for found in in_passage]
-    weight_of = _word_weights(terms, query)
-    rows = [late_interaction.scores(query, {word: 1.0}, embedded.token_bits) for word in weight_of]
-    matches = np.array(rows, dtype=np.float32).reshape(len(weight_of), len(candidates))
-    weights = _floats(weight_of.values())
+    matches = _matches(terms, candidates, query, embedded)
+    weights = _floats(term.weight for term in terms)
     return Evidence(
         terms=terms,
         candidates=candidates,
@@ -101,11 +101,21 @@ def _measure(
     )
 
 
-def _word_weights(terms: Sequence[Term], query: QueryEmbedding) -> dict[str, float]:
-    """The question's content words as the embedder knows them, with their terms' weights; all alike if none is."""
-    weight_of = {term.word: term.weight for term in terms}
-    known = {word: weight_of[word] for word in query.words if word in weight_of}
-    return known or dict.fromkeys(query.words, 1.0)
+def _matches(
+    terms: Sequence[Term], candidates: Sequence[Candidate], query: QueryEmbedding, embedded: PassageEmbeddings
+) -> Floats:
+    """By late interaction, for words as the embedder knows them; else, as for text without spaces, by presence."""
+    soft = {
+        word: late_interaction.scores(query, {word: 1.0}, embedded.token_bits)
+        for word in {term.word for term in terms} & set(query.words)
+    }
+    rows = [
+        soft[term.word]
+        if term.word in soft
+        else _floats(PRESENT if term.stem in one.own else ABSENT for one in candidates)
+        for term in terms
+    ]
+    return np.array(rows, dtype=np.float32).reshape(len(terms), len(candidates))
 
 
 def _floats(values: Iterable[float]) -> Floats:

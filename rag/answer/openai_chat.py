@@ -96,8 +96,8 @@ class OpenAIChatGenerator:
         """See `Generator`. Without passages the model is not asked."""
         draft, usage = _Draft(), _Usage()
         if passages:
-            sentences = self._sentences(build_messages(question, passages, history), usage)
             checker = CitationChecker(passages, self._embedder)
+            sentences = self._sentences(build_messages(question, checker.evidence, history), usage)
             try:
                 async with aclosing(sentences):
                     async for sentence in sentences:

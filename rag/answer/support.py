@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.answer.candidates import Candidate, embedding_text, passage_stems, passage_text, units_of
+from rag.answer.instructions import without_instructions
 from rag.answer.names import code_forms, codes, is_stated
 from rag.answer.terms import coverage, question_terms
 from rag.answer.units import Unit
@@ -36,10 +37,13 @@ class Support:
 
 
 class SupportFinder:
-    """Looks for support in the passages of one request; what it embedded of them it keeps until then."""
+    """Looks for support in the passages of one request, and keeps what it embedded of them.
+
+    `passages` are those that were given, with blanks for what in them speaks to a model.
+    """
 
     def __init__(self, passages: Sequence[Passage], embedder: Embedder) -> None:
-        self._passages = passages
+        self.passages = [without_instructions(passage) for passage in passages]
         self._embedder = embedder
         self._units: dict[int, tuple[list[Candidate], NDArray[np.float32]]] = {}
 
@@ -58,7 +62,7 @@ class SupportFinder:
         words: share of the sentence's content words in the passage; unit_words: in the unit with what stands above
         it; cosine: of sentence and unit.
         """
-        passage = self._passages[place]
+        passage = self.passages[place]
         forms = code_forms(passage_text(passage))
         if any(not is_stated(code, forms) for code in codes(sentence)):
             return None
@@ -79,7 +83,7 @@ class SupportFinder:
 
     async def _embedded(self, place: int) -> tuple[list[Candidate], NDArray[np.float32]]:
         if place not in self._units:
-            units = units_of(place, self._passages[place])
+            units = units_of(place, self.passages[place])
             texts = [embedding_text(self._embedder, one) for one in units]
             self._units[place] = units, (await self._embedder.embed_passages(texts)).vectors
         return self._units[place]
