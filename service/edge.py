@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
@@ -12,6 +14,8 @@ from tenants.errors import TooLarge
 
 _JSON_LIMIT = 1024 * 1024
 _FORM_OVERHEAD = 1024 * 1024
+_DRAIN_BYTES = 16 * 1024 * 1024
+_DRAIN_S = 3.0
 
 
 class RequestEdge:
@@ -79,6 +83,7 @@ class _Exchange:
         if self._answered:
             return
         self._answered = True
+        await self._drain()
         body = json.dumps(problem(TooLarge(self._detail()), self._request_id.decode())).encode()
         headers = [
             (b"content-type", b"application/problem+json"),
@@ -88,6 +93,17 @@ class _Exchange:
         ]
         await self._send({"type": "http.response.start", "status": 413, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
+
+    async def _drain(self) -> None:
+        """Read on for a little: a client that is still sending when the connection closes never sees the answer."""
+        drained = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                while drained < _DRAIN_BYTES:
+                    message = await self._receive()
+                    drained += len(message.get("body", b""))
+                    if message["type"] != "http.request" or not message.get("more_body", False):
+                        return
 
     def _detail(self) -> str:
         return f"The request body is larger than {self._limit} bytes."

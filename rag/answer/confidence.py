@@ -16,12 +16,12 @@ from rag.answer.names import code_forms, codes, is_stated
 from rag.passages import Passage
 
 WEIGHTS = {
-    "words": 6.54,
-    "late": 2.6,
-    "cosine": 3.89,
-    "code_missing": -3.45,
-    "name_missing": -3.74,
-    "always": -6.36,
+    "words": 7.01,
+    "late": 2.23,
+    "cosine": 3.74,
+    "code_missing": -3.46,
+    "name_missing": -3.71,
+    "always": -6.31,
 }
 """`always` is the fitted intercept less the log-odds at which the answerer begins to speak."""
 

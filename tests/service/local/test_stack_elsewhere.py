@@ -124,6 +124,8 @@ def test_a_data_folder_of_another_account_is_refused_in_one_sentence(make_checko
         checkout = make_checkout(place / "checkout")
         private_folder(checkout.data_dir)
         checkout.python = ordinary_python(place, NOBODY)
+        if any(word.startswith("--ambient-caps") for word in checkout.python):
+            pytest.skip("the account reaches no interpreter here without the right to read everything")
         for command in ("up", "down", "status", "env"):
             done = checkout.run(command)
             assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
