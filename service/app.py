@@ -85,4 +85,5 @@ async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
                 "problem": problems.problem,
             }
         finally:
+            await generator.aclose()
             await redis.aclose()
