@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,17 @@ GROUP_CHUNKS = 192
 
 
 @dataclass(frozen=True)
-class Parsed:
-    """One document of a batch after parsing and chunking."""
+class Opened:
+    """One document of a batch after parsing."""
+
+    job_id: UUID
+    version: DocumentVersion
+    document: ParsedDocument
+
+
+@dataclass(frozen=True)
+class Chunked:
+    """One document of a batch after chunking."""
 
     job_id: UUID
     version: DocumentVersion
@@ -50,7 +59,7 @@ class Parsed:
 class Embedded:
     """A group of parsed documents and the embeddings of all their chunks, in order."""
 
-    documents: list[Parsed]
+    documents: list[Chunked]
     embeddings: PassageEmbeddings
 
 
@@ -71,10 +80,10 @@ def chunk_id(version: DocumentVersion, chunk: Chunk) -> UUID:
 
 async def parse_batch(
     runtime: Runtime, batch: Batch, versions: dict[UUID, DocumentVersion]
-) -> tuple[list[Parsed], list[Rejected]]:
-    """Parse and chunk the documents of a batch; `versions` by job id."""
+) -> tuple[list[Opened], list[Rejected]]:
+    """Parse the documents of a batch; `versions` by job id."""
     batch.advance("parsing", 0.05)
-    parsed: list[Parsed] = []
+    opened: list[Opened] = []
     rejected: list[Rejected] = []
     with tempfile.TemporaryDirectory(prefix="tessera-") as folder:
         items: list[tuple[UUID, DocumentVersion, ParseItem]] = []
@@ -88,21 +97,41 @@ async def parse_batch(
             items.append((job_id, version, ParseItem(path, version.format, version.filename)))
         with batch.watch.step("parse"):
             results = await runtime.parsers.parse([item for *_, item in items])
-    batch.advance("chunking", 0.15)
     for (job_id, version, _), result in zip(items, results, strict=True):
-        with batch.watch.step("chunk"):
-            outcome = result if isinstance(result, DocumentRejected) else await _chunk(runtime, version, result)
-        if isinstance(outcome, DocumentRejected):
-            rejected.append(Rejected(job_id, version, outcome))
+        if isinstance(result, DocumentRejected):
+            rejected.append(Rejected(job_id, version, result))
         else:
-            title, pages, chunks = outcome
-            parsed.append(Parsed(job_id, version, title, pages, chunks))
-    return parsed, rejected
+            opened.append(Opened(job_id, version, result))
+    return opened, rejected
 
 
-async def _chunk(
-    runtime: Runtime, version: DocumentVersion, document: ParsedDocument
-) -> tuple[str, int | None, list[Chunk]] | DocumentRejected:
+async def chunk_groups(
+    runtime: Runtime, batch: Batch, opened: Sequence[Opened], rejected: list[Rejected]
+) -> AsyncIterator[list[Chunked]]:
+    """Chunk documents as they are asked for, in groups of about `GROUP_CHUNKS` chunks; a longer document goes alone.
+
+    A document without any text is added to `rejected` instead.
+    """
+    group: list[Chunked] = []
+    size = 0
+    for one in opened:
+        with batch.watch.step("chunk"):
+            chunked = await _chunk(runtime, one)
+        if not chunked.chunks:
+            error = DocumentRejected("The document holds no text.", code="document_empty")
+            rejected.append(Rejected(one.job_id, one.version, error))
+            continue
+        if group and size + len(chunked.chunks) > GROUP_CHUNKS:
+            yield group
+            group, size = [], 0
+        group.append(chunked)
+        size += len(chunked.chunks)
+    if group:
+        yield group
+
+
+async def _chunk(runtime: Runtime, one: Opened) -> Chunked:
+    version, document = one.version, one.document
     title = version.title if version.title_given else (document.title or version.title)
     chunks = await asyncio.to_thread(
         chunk_document,
@@ -112,44 +141,30 @@ async def _chunk(
         max_tokens=runtime.settings.chunk_tokens,
         model_tokens=runtime.embedder.max_tokens,
     )
-    if not chunks:
-        return DocumentRejected("The document holds no text.", code="document_empty")
-    return title, document.pages, chunks
+    return Chunked(one.job_id, version, title, document.pages, chunks)
 
 
-def groups(documents: Iterable[Parsed]) -> list[list[Parsed]]:
-    """Divide documents into groups of about `GROUP_CHUNKS` chunks; a longer document is a group of its own."""
-    found: list[list[Parsed]] = [[]]
-    size = 0
-    for document in documents:
-        if found[-1] and size + len(document.chunks) > GROUP_CHUNKS:
-            found.append([])
-            size = 0
-        found[-1].append(document)
-        size += len(document.chunks)
-    return [group for group in found if group]
-
-
-async def embed_groups(runtime: Runtime, batch: Batch, documents: Sequence[Parsed]) -> AsyncIterator[Embedded]:
-    """Yield the groups embedded, always one ahead: the next one is embedded while the caller writes this one."""
-    total = sum(len(document.chunks) for document in documents)
+async def embed_groups(
+    runtime: Runtime, batch: Batch, opened: Sequence[Opened], rejected: list[Rejected]
+) -> AsyncIterator[Embedded]:
+    """Yield groups embedded, one ahead: the next is chunked and embedded while the caller writes this one."""
     embedded = 0
 
-    async def embed(group: list[Parsed]) -> Embedded:
+    async def embed(group: list[Chunked]) -> Embedded:
         nonlocal embedded
         texts = [embedding_text(document.title, chunk) for document in group for chunk in document.chunks]
         parts = []
         for start in range(0, len(texts), GROUP_CHUNKS):
-            batch.advance("embedding", 0.2 + 0.75 * embedded / total)
-            part = texts[start : start + GROUP_CHUNKS]
+            share = embedded + len(group) * start / len(texts)
+            batch.advance("embedding", 0.1 + 0.85 * share / len(opened))
             with batch.watch.step("embed"):
-                parts.append(await runtime.embedder.embed_passages(part))
-            embedded += len(part)
+                parts.append(await runtime.embedder.embed_passages(texts[start : start + GROUP_CHUNKS]))
+        embedded += len(group)
         return Embedded(group, _in_context(group, _joined(parts)))
 
     ahead: asyncio.Task[Embedded] | None = None
     try:
-        for group in groups(documents):
+        async for group in chunk_groups(runtime, batch, opened, rejected):
             ready = await ahead if ahead is not None else None
             ahead = asyncio.create_task(embed(group))
             if ready is not None:
@@ -161,7 +176,7 @@ async def embed_groups(runtime: Runtime, batch: Batch, documents: Sequence[Parse
             ahead.cancel()
 
 
-def _in_context(group: list[Parsed], embeddings: PassageEmbeddings) -> PassageEmbeddings:
+def _in_context(group: list[Chunked], embeddings: PassageEmbeddings) -> PassageEmbeddings:
     ends = np.cumsum([len(document.chunks) for document in group])
     by_document = np.split(embeddings.vectors, ends[:-1])
     leaning = np.concatenate([with_neighbours(vectors) for vectors in by_document])
@@ -217,7 +232,7 @@ async def _supersede(session: AsyncSession, batch: Batch, job: Job, version: Doc
     session.add(jobs.new_job(batch.tenant_id, "purge", document_id=version.document_id))
 
 
-def _rows(document: Parsed, embeddings: PassageEmbeddings, first: int) -> tuple[list[IndexRow], list[dict[str, Any]]]:
+def _rows(document: Chunked, embeddings: PassageEmbeddings, first: int) -> tuple[list[IndexRow], list[dict[str, Any]]]:
     version = document.version
     index, stored = [], []
     for number, chunk in enumerate(document.chunks, start=first):

@@ -97,12 +97,10 @@ async def _ingest_held(runtime: Runtime, batch: Batch) -> None:
         versions = await repository.pending_versions(session, batch.jobs)
         await _skip_deleted(session, batch, versions.keys())
         await session.commit()
-    parsed, rejected = await pipeline.parse_batch(runtime, batch, versions)
-    if rejected:
-        async with runtime.database.tenant(batch.tenant_id) as session:
-            await pipeline.reject(session, runtime, batch, rejected)
-            await session.commit()
-    async for group in pipeline.embed_groups(runtime, batch, parsed):
+    opened, rejected = await pipeline.parse_batch(runtime, batch, versions)
+    await _reject(runtime, batch, rejected)
+    empty: list[pipeline.Rejected] = []
+    async for group in pipeline.embed_groups(runtime, batch, opened, empty):
         async with (
             runtime.database.writer_lock(batch.tenant_id),
             runtime.database.tenant(batch.tenant_id) as session,
@@ -110,7 +108,15 @@ async def _ingest_held(runtime: Runtime, batch: Batch) -> None:
             with batch.watch.step("write"):
                 await pipeline.write_group(session, runtime, batch, group)
                 await session.commit()
+    await _reject(runtime, batch, empty)
     log.info("tenant %s: %d documents, milliseconds %s", batch.tenant_id, len(batch.jobs), batch.watch.total())
+
+
+async def _reject(runtime: Runtime, batch: Batch, rejected: list[pipeline.Rejected]) -> None:
+    if rejected:
+        async with runtime.database.tenant(batch.tenant_id) as session:
+            await pipeline.reject(session, runtime, batch, rejected)
+            await session.commit()
 
 
 async def _skip_deleted(session: Any, batch: Batch, present: Any) -> None:
