@@ -19,7 +19,6 @@ _PREFIX = "tsr_live_"
 _ID_CHARS = 12
 _SECRET_CHARS = 32  # 32 * log2(62) = 190 bits
 _CHECK_CHARS = 6
-_ADMIN_PREFIX = "tsr_admin_"
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,6 @@ def generate_key() -> tuple[KeyParts, str]:
     parts = KeyParts(_random(_ID_CHARS), _random(_SECRET_CHARS))
     body = f"{_PREFIX}{parts.id}_{parts.secret}"
     return parts, body + _checksum(body)
-
-
-def generate_admin_key() -> str:
-    """Return a new bootstrap key of the admin API (190 random bits)."""
-    return _ADMIN_PREFIX + _random(_SECRET_CHARS)
 
 
 def parse_key(key: str) -> KeyParts:
