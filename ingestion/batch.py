@@ -16,6 +16,7 @@ from tenants.db import Database
 from tenants.errors import Unavailable
 from tenants.stopwatch import Stopwatch
 
+_FIRST_BEAT_S = 1.0
 _SHORTEST_BEAT_S = 0.5
 
 
@@ -46,7 +47,8 @@ class Batch:
         self.stage, self.progress = stage, progress
 
     async def beat(self) -> None:
-        """Renew the lease every third of it, and at each new stage, until `ended`."""
+        """Renew the lease every third of it, and at each new stage, until `ended`; a short batch says nothing."""
+        await asyncio.sleep(_FIRST_BEAT_S)
         while not self.ended:
             with suppress(TimeoutError):
                 # Not wait_for: before Python 3.12 it can swallow a cancellation that meets the event.

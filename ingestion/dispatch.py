@@ -13,7 +13,6 @@ from datetime import timedelta
 from uuid import UUID
 
 from ingestion import jobs
-from ingestion.models import Job
 from ingestion.settings import IngestSettings
 from tenants.db import Database
 
@@ -46,21 +45,21 @@ class Dispatcher:
         """Return lost batches to the queue and give out new ones; return how many batches were sent."""
         async with self.database.dispatcher() as session, session.begin():
             await jobs.return_lost(session)
-            flying = await jobs.in_flight(session)
-            room = self.settings.in_flight - sum(flying.values())
-            waiting = await jobs.waiting_tenants(session) if room > 0 else []
+            waiting = await jobs.waiting_tenants(session)
+            flying = await jobs.in_flight(session) if waiting else {}
+        room = self.settings.in_flight - sum(flying.values())
         sent = 0
         for tenant_id in self._ring(list(waiting)):
             if room <= sent:
                 break
             self.deficits[tenant_id] = self.deficits.get(tenant_id, 0) + self.settings.batch_bytes
             while room > sent and flying.get(tenant_id, 0) < self.settings.in_flight_per_tenant:
-                batch = await self._give_out(tenant_id)
-                if not batch:
+                cost = await self._give_out(tenant_id)
+                if cost is None:
                     break
                 sent += 1
                 flying[tenant_id] = flying.get(tenant_id, 0) + 1
-                self.deficits[tenant_id] -= sum(job.cost for job in batch)
+                self.deficits[tenant_id] -= cost
                 self.last = tenant_id
                 if self.deficits[tenant_id] <= 0:
                     break
@@ -72,7 +71,8 @@ class Dispatcher:
         turn = after + [tenant_id for tenant_id in waiting if tenant_id not in set(after)]
         return [tenant_id for tenant_id in turn if self.deficits.get(tenant_id, 0) >= 0] or turn
 
-    async def _give_out(self, tenant_id: UUID) -> list[Job]:
+    async def _give_out(self, tenant_id: UUID) -> int | None:
+        """Send the tenant's next batch; return its bytes, None when nothing is due."""
         async with self.database.dispatcher() as session:
             batch = await jobs.give_out(
                 session,
@@ -82,8 +82,7 @@ class Dispatcher:
                 lease=_BROKER_LEASE,
             )
             await session.commit()
-        if batch:
-            batch_id = batch[0].batch_id
-            assert batch_id is not None
-            self.send(TASKS[batch[0].kind], tenant_id, batch_id)
-        return batch
+        if batch is None:
+            return None
+        self.send(TASKS[batch.kind], tenant_id, batch.batch_id)
+        return batch.cost

@@ -11,7 +11,7 @@ from ingestion import jobs
 from ingestion.schemas import DeleteOut, job_out
 from tenants import repository
 from tenants.auth import current_admin
-from tenants.db import Database
+from tenants.state import database_of
 
 _REQUESTS_END = timedelta(seconds=2)
 """Requests that were let in before the keys stopped (half a second) have ended when the erasure begins."""
@@ -21,8 +21,7 @@ router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(cur
 @router.delete("/tenants/{tenant_id}", status_code=202)
 async def delete_tenant(request: Request, response: Response, tenant_id: UUID) -> DeleteOut:
     """Delete a tenant with everything it has. The job's `result` is the receipt of what was removed."""
-    database: Database = request.state.database
-    async with database.admin() as session:
+    async with database_of(request).admin() as session:
         await repository.set_state(session, tenant_id, "deleting")
         job = jobs.new_job(tenant_id, "erase_tenant", delay=_REQUESTS_END)
         session.add(job)

@@ -1,23 +1,30 @@
-"""The door of the write line: limit, hash and store an upload, and find out whether it is already there."""
+"""The door of the write line: records uploads, stores their originals, and finds out which are already there."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestion import jobs, repository
+from ingestion import jobs, upload_rows
 from ingestion.models import Job
 from ingestion.objects import Objects
-from ingestion.repository import Upload
+from ingestion.upload_rows import Upload
 from shards.models import Document, DocumentVersion
-from tenants.errors import TooLarge
 
-_BLOCK = 1 << 20
+_PUTS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """An upload and its content."""
+
+    upload: Upload
+    content: BinaryIO
 
 
 @dataclass(frozen=True)
@@ -30,52 +37,58 @@ class Taken:
     new: bool
 
 
-async def measure(content: BinaryIO, *, limit: int) -> tuple[int, bytes, bytes]:
-    """Return size in bytes, SHA-256 and the first 64 KiB of an upload, and rewind it.
-
-    Raises:
-        TooLarge: it has more than `limit` bytes.
-    """
-    return await asyncio.to_thread(_measure, content, limit)
-
-
-def _measure(content: BinaryIO, limit: int) -> tuple[int, bytes, bytes]:
-    digest, size, head = hashlib.sha256(), 0, b""
-    content.seek(0)
-    while block := content.read(_BLOCK):
-        head = head or block[: 1 << 16]
-        size += len(block)
-        digest.update(block)
-    content.seek(0)
-    if size > limit:
-        raise TooLarge(f"The file is larger than {limit} bytes.")
-    return size, digest.digest(), head
-
-
-async def take(session: AsyncSession, objects: Objects, tenant_id: UUID, upload: Upload, content: BinaryIO) -> Taken:
-    """Record an upload in the caller's transaction; the original is stored before the caller commits.
+async def take(session: AsyncSession, objects: Objects, tenant_id: UUID, incoming: Sequence[Incoming]) -> list[Taken]:
+    """Record uploads in the caller's transaction, in order; the originals are stored before the caller commits.
 
     The same content (and title) again is the same document: nothing is queued, metadata that was given is taken over.
     """
-    document = await repository.find_same(session, tenant_id, upload)
-    if document is not None:
-        version = await repository.latest_version(session, document)
-        if _is_there(version, upload):
-            if upload.metadata is not None and version.doc_metadata != upload.metadata:
-                await repository.replace_metadata(session, version, upload.metadata)
-                if document.active_version == version.version:
-                    document.doc_metadata = upload.metadata
-            job = await jobs.latest_for_document(session, tenant_id, document.id)
-            return Taken(document, version, job, new=False)
-    document, version = await repository.add_version(session, tenant_id, upload, document)
-    job = jobs.new_job(
-        tenant_id, "ingest", document_id=version.document_id, version=version.version, cost=upload.size_bytes
-    )
-    session.add(job)
-    await objects.put(version.object_key, content)
-    return Taken(document, version, job, new=True)
+    known = await upload_rows.find_same(session, tenant_id, [one.upload for one in incoming])
+    latest = {identity: Taken(document, version, None, new=False) for identity, (document, version) in known.items()}
+    outcomes: list[Taken] = []
+    described: list[DocumentVersion] = []
+    for upload in (one.upload for one in incoming):
+        found = latest.get(upload.identity)
+        if found is not None and _is_there(found.version, upload):
+            if upload.metadata is not None and found.version.doc_metadata != upload.metadata:
+                upload_rows.describe(found.document, found.version, upload.metadata)
+                described += [] if found.new else [found.version]
+            outcomes.append(replace(found, new=False))
+            continue
+        document, version = upload_rows.new_version(tenant_id, upload, found.document if found else None)
+        job = jobs.new_job(
+            tenant_id, "ingest", document_id=document.id, version=version.version, cost=upload.size_bytes
+        )
+        outcomes.append(Taken(document, version, job, new=True))
+        latest[upload.identity] = outcomes[-1]
+    new = [(taken, one.content) for taken, one in zip(outcomes, incoming, strict=True) if taken.new]
+    await upload_rows.add_versions(session, [(taken.document, taken.version) for taken, _ in new])
+    session.add_all([taken.job for taken, _ in new])
+    await upload_rows.replace_fields(session, described)
+    await _put(objects, {taken.version.object_key: content for taken, content in new})
+    return await _with_jobs(session, tenant_id, outcomes)
 
 
 def _is_there(version: DocumentVersion, upload: Upload) -> bool:
     same_title = upload.title is None or upload.title == version.title
     return version.state != "failed" and version.content_sha256 == upload.sha256 and same_title
+
+
+async def _put(objects: Objects, contents: dict[str, BinaryIO]) -> None:
+    turn = asyncio.Semaphore(_PUTS_AT_ONCE)
+
+    async def put(key: str, content: BinaryIO) -> None:
+        async with turn:
+            await objects.put(key, content)
+
+    async with asyncio.TaskGroup() as group:
+        for key, content in contents.items():
+            group.create_task(put(key, content))
+
+
+async def _with_jobs(session: AsyncSession, tenant_id: UUID, outcomes: list[Taken]) -> list[Taken]:
+    """Add the newest job to those outcomes that queued none."""
+    without = [taken.document.id for taken in outcomes if taken.job is None]
+    if not without:
+        return outcomes
+    earlier = await jobs.latest_of_documents(session, tenant_id, without)
+    return [replace(taken, job=earlier.get(taken.document.id)) if taken.job is None else taken for taken in outcomes]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Uuid, any_, func, literal, or_, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -19,7 +21,32 @@ from tenants.repository import newest_first
 
 WAITING = ("queued", "retrying")
 UNFINISHED = ("queued", "retrying", "running")
-_RETRY_AFTER = (timedelta(seconds=1), timedelta(seconds=10))
+_RETRY_AFTER = [timedelta(seconds=1), timedelta(seconds=10)]
+"""By the number of the attempt that failed; the last one for all that follow."""
+_RETRY = text(
+    "UPDATE jobs j SET state = 'retrying', error = e.content, batch_id = NULL, lease_until = NULL, not_before = now()"
+    " + (CAST(:pauses AS interval[]))[least(j.attempts, array_length(CAST(:pauses AS interval[]), 1))]"
+    " FROM unnest(CAST(:ids AS uuid[]), CAST(CAST(:contents AS text[]) AS jsonb[])) AS e (id, content)"
+    " WHERE j.tenant_id = :tenant AND j.id = e.id AND j.attempts < :max_attempts RETURNING j.id"
+)
+_END = text(
+    "UPDATE jobs j SET state = CAST(:state AS text), batch_id = NULL, lease_until = NULL, stage = NULL,"
+    " finished_at = clock_timestamp(),"
+    " result = CASE WHEN CAST(:state AS text) = 'done' THEN e.content END,"
+    " error = CASE WHEN CAST(:state AS text) <> 'done' THEN e.content END,"
+    " progress = CASE WHEN CAST(:state AS text) = 'done' THEN 1 ELSE j.progress END"
+    " FROM unnest(CAST(:ids AS uuid[]), CAST(CAST(:contents AS text[]) AS jsonb[])) AS e (id, content)"
+    " WHERE j.tenant_id = :tenant AND j.id = e.id"
+)
+
+
+@dataclass(frozen=True)
+class GivenOut:
+    """A batch for the broker: what kind of work it is, and how many bytes."""
+
+    batch_id: UUID
+    kind: str
+    cost: int
 
 
 def new_job(tenant_id: UUID, kind: str, *, delay: timedelta | None = None, **values: Any) -> Job:
@@ -71,16 +98,15 @@ async def list_jobs(
     return await newest_first(session, query, Job, after=after, limit=limit)
 
 
-async def latest_for_document(session: AsyncSession, tenant_id: UUID, document_id: UUID) -> Job | None:
-    """Return the newest job of a document."""
+async def latest_of_documents(session: AsyncSession, tenant_id: UUID, document_ids: list[UUID]) -> dict[UUID, Job]:
+    """Return the newest job of each document that has one, by document id."""
     query = (
         select(Job)
-        .where(Job.tenant_id == tenant_id, Job.document_id == document_id)
-        .order_by(Job.created_at.desc())
-        .limit(1)
+        .distinct(Job.document_id)
+        .where(Job.tenant_id == tenant_id, Job.document_id == any_(literal(document_ids, ARRAY(Uuid))))
+        .order_by(Job.document_id, Job.created_at.desc())
     )
-    found: Job | None = await session.scalar(query)
-    return found
+    return {job.document_id: job for job in await session.scalars(query) if job.document_id is not None}
 
 
 async def claim(
@@ -90,23 +116,26 @@ async def claim(
 
     Returns the jobs to work on, oldest first; none when the batch was given to another worker meanwhile.
     """
-    query = (
-        select(Job)
-        .where(Job.tenant_id == tenant_id, Job.batch_id == batch_id, Job.state.in_(UNFINISHED))
-        .order_by(Job.created_at, Job.id)
-        .with_for_update()
+    mine = (Job.tenant_id == tenant_id, Job.batch_id == batch_id, Job.state.in_(UNFINISHED))
+    spent = select(Job.id, Job.attempts).where(*mine, Job.attempts >= max_attempts).with_for_update()
+    lost = {row.id: _worker_lost(row.attempts) for row in await session.execute(spent)}
+    if lost:
+        await session.execute(_END, {"tenant": tenant_id, "state": "failed", **_arrays(lost)})
+    started = await session.scalars(
+        update(Job)
+        .where(*mine)
+        .values(
+            attempts=Job.attempts + 1,
+            state="running",
+            stage="starting",
+            progress=0.0,
+            started_at=func.coalesce(Job.started_at, func.clock_timestamp()),
+            lease_until=func.now() + lease,
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False)
     )
-    started = []
-    for job in await session.scalars(query):
-        if job.attempts >= max_attempts:
-            _end(job, "failed", error=_worker_lost(job.attempts))
-            continue
-        job.attempts += 1
-        job.state, job.stage, job.progress = "running", "starting", 0.0
-        job.started_at = job.started_at or datetime.now(UTC)
-        job.lease_until = datetime.now(UTC) + lease
-        started.append(job)
-    return started
+    return sorted(started, key=lambda job: (job.created_at, job.id))
 
 
 async def report(
@@ -120,14 +149,19 @@ async def report(
     )
 
 
-async def hold(session: AsyncSession, tenant_id: UUID, batch_id: UUID, job_ids: Iterable[UUID]) -> dict[UUID, Job]:
+async def hold(session: AsyncSession, tenant_id: UUID, batch_id: UUID, job_ids: Iterable[UUID]) -> set[UUID]:
     """Lock the jobs that still belong to this batch: the fence before anything is finished."""
     query = (
-        select(Job)
-        .where(Job.tenant_id == tenant_id, Job.batch_id == batch_id, Job.id.in_(list(job_ids)), Job.state == "running")
+        select(Job.id)
+        .where(
+            Job.tenant_id == tenant_id,
+            Job.batch_id == batch_id,
+            Job.id == any_(literal(list(job_ids), ARRAY(Uuid))),
+            Job.state == "running",
+        )
         .with_for_update()
     )
-    return {job.id: job for job in await session.scalars(query)}
+    return set(await session.scalars(query))
 
 
 async def of_batch(session: AsyncSession, tenant_id: UUID, batch_id: UUID) -> Sequence[Job]:
@@ -136,26 +170,27 @@ async def of_batch(session: AsyncSession, tenant_id: UUID, batch_id: UUID) -> Se
     return list(await session.scalars(query.with_for_update()))
 
 
-def finish(job: Job, result: dict[str, Any] | None = None) -> None:
-    """Mark a held job done."""
-    _end(job, "done", result=result)
+async def finish(session: AsyncSession, tenant_id: UUID, results: Mapping[UUID, dict[str, Any]]) -> None:
+    """Mark held jobs done, each with its result."""
+    await session.execute(_END, {"tenant": tenant_id, "state": "done", **_arrays(results)})
 
 
-def fail(job: Job, error: TesseraError, *, max_attempts: int) -> None:
-    """Mark a held job failed, or retrying when its error allows and attempts remain."""
-    if error.retryable and job.attempts < max_attempts:
-        job.state, job.batch_id, job.lease_until = "retrying", None, None
-        job.not_before = datetime.now(UTC) + _RETRY_AFTER[min(job.attempts, len(_RETRY_AFTER)) - 1]
-        job.error = {"code": error.code, "detail": error.detail}
-    else:
-        _end(job, "failed", error={"code": error.code, "detail": error.detail})
+async def fail(
+    session: AsyncSession, tenant_id: UUID, errors: Mapping[UUID, TesseraError], *, max_attempts: int
+) -> set[UUID]:
+    """Mark held jobs failed, or retrying when their error allows and attempts remain; return those that failed."""
+    shown = {job_id: {"code": error.code, "detail": error.detail} for job_id, error in errors.items()}
+    retryable = _arrays({job_id: shown[job_id] for job_id, error in errors.items() if error.retryable})
+    bounds = {"tenant": tenant_id, "max_attempts": max_attempts, "pauses": _RETRY_AFTER}
+    retried = set(await session.scalars(_RETRY, bounds | retryable)) if retryable["ids"] else set()
+    failed = {job_id: error for job_id, error in shown.items() if job_id not in retried}
+    if failed:
+        await session.execute(_END, {"tenant": tenant_id, "state": "failed", **_arrays(failed)})
+    return set(failed)
 
 
-def _end(job: Job, state: str, *, result: dict[str, Any] | None = None, error: dict[str, Any] | None = None) -> None:
-    job.state, job.result, job.error = state, result, error
-    job.batch_id, job.lease_until, job.stage = None, None, None
-    job.finished_at = datetime.now(UTC)
-    job.progress = 1.0 if state == "done" else job.progress
+def _arrays(contents: Mapping[UUID, dict[str, Any]]) -> dict[str, list[Any]]:
+    return {"ids": list(contents), "contents": [json.dumps(content) for content in contents.values()]}
 
 
 def _worker_lost(attempts: int) -> dict[str, Any]:
@@ -165,34 +200,41 @@ def _worker_lost(attempts: int) -> dict[str, Any]:
     }
 
 
-async def give_out(session: AsyncSession, tenant_id: UUID, *, size: int, max_cost: int, lease: timedelta) -> list[Job]:
+async def give_out(
+    session: AsyncSession, tenant_id: UUID, *, size: int, max_cost: int, lease: timedelta
+) -> GivenOut | None:
     """Take the next jobs of one tenant as a batch: documents together, anything else and any repeat alone.
 
     In a dispatcher session. A job that was tried before goes alone, so that one that kills its worker takes no other
-    with it. Returns the jobs, all with the same new `batch_id`; the caller commits before it sends the batch.
+    with it. Returns None when no job is due; the caller commits before it sends the batch.
     """
     due = or_(Job.not_before.is_(None), Job.not_before <= func.now())
     query = (
-        select(Job)
+        select(Job.id, Job.kind, Job.attempts, Job.cost)
         .where(Job.tenant_id == tenant_id, Job.state.in_(WAITING), Job.batch_id.is_(None), due)
         .order_by(Job.created_at, Job.id)
         .limit(size)
         .with_for_update(skip_locked=True)
     )
-    batch: list[Job] = []
-    cost = 0
-    for job in await session.scalars(query):
+    taken: list[UUID] = []
+    kind, cost = "", 0
+    for job in await session.execute(query):
         alone = job.kind != "ingest" or job.attempts > 0
-        if batch and (alone or cost + job.cost > max_cost):
+        if taken and (alone or cost + job.cost > max_cost):
             break
-        batch.append(job)
-        cost += job.cost
+        taken.append(job.id)
+        kind, cost = job.kind, cost + job.cost
         if alone:
             break
+    if not taken:
+        return None
     batch_id = uuid7()
-    for job in batch:
-        job.batch_id, job.lease_until = batch_id, datetime.now(UTC) + lease
-    return batch
+    await session.execute(
+        update(Job)
+        .where(Job.tenant_id == tenant_id, Job.id == any_(literal(taken, ARRAY(Uuid))))
+        .values(batch_id=batch_id, lease_until=func.now() + lease)
+    )
+    return GivenOut(batch_id, kind, cost)
 
 
 async def return_lost(session: AsyncSession) -> int:

@@ -30,12 +30,19 @@ def parse_metadata(raw: str | None, *, max_bytes: int) -> dict[str, Any] | None:
         parsed = json.loads(raw, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise _invalid("metadata", f"is not JSON ({error})") from error
+    return check_metadata(parsed, max_bytes=max_bytes)
+
+
+def check_metadata(parsed: Any, *, max_bytes: int, pointer: str = "metadata") -> dict[str, Any]:
+    """Return metadata that came as parsed JSON when it can be stored; raise as `parse_metadata` does."""
     if not isinstance(parsed, dict):
-        raise _invalid("metadata", "must be a JSON object")
+        raise _invalid(pointer, "must be a JSON object")
     if len(parsed) > _MAX_KEYS:
-        raise _invalid("metadata", f"has more than {_MAX_KEYS} keys")
+        raise _invalid(pointer, f"has more than {_MAX_KEYS} keys")
     for key, value in parsed.items():
-        _check(key, value)
+        _check(f"{pointer}.{key}", key, value)
+    if len(json.dumps(parsed, ensure_ascii=False).encode()) > max_bytes:
+        raise _invalid(pointer, f"is larger than {max_bytes} bytes")
     return parsed
 
 
@@ -64,8 +71,7 @@ def _typed(item: Any) -> dict[str, Any]:
     return typed
 
 
-def _check(key: str, value: Any) -> None:
-    pointer = f"metadata.{key}"
+def _check(pointer: str, key: str, value: Any) -> None:
     if not FIELD_NAME.fullmatch(key):
         raise _invalid(pointer, "is not a field name (letters, digits, '_', '.', '-'; at most 64)")
     if key in BUILT_INS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestion import jobs, repository
 from ingestion.batch import Batch
 from ingestion.chunk import Chunk, chunk_document, embedding_text
-from ingestion.models import Job
 from ingestion.parse.document import ParsedDocument
 from ingestion.parse.sandbox import ParseItem
 from ingestion.repository import Flip
 from ingestion.runtime import Runtime
 from shards.embed import PassageEmbeddings
 from shards.index import IndexRow
-from shards.models import Document, DocumentVersion
+from shards.models import DocumentVersion
 from shards.neighbours import with_neighbours
 from tenants.errors import DocumentRejected, NotFound
 
@@ -105,9 +104,9 @@ async def parse_batch(
     return opened, rejected
 
 
-async def chunk_groups(
+def chunk_groups(
     runtime: Runtime, batch: Batch, opened: Sequence[Opened], rejected: list[Rejected]
-) -> AsyncIterator[list[Chunked]]:
+) -> Iterator[list[Chunked]]:
     """Chunk documents as they are asked for, in groups of about `GROUP_CHUNKS` chunks; a longer document goes alone.
 
     A document without any text is added to `rejected` instead.
@@ -116,7 +115,7 @@ async def chunk_groups(
     size = 0
     for one in opened:
         with batch.watch.step("chunk"):
-            chunked = await _chunk(runtime, one)
+            chunked = _chunk(runtime, one)
         if not chunked.chunks:
             error = DocumentRejected("The document holds no text.", code="document_empty")
             rejected.append(Rejected(one.job_id, one.version, error))
@@ -130,11 +129,10 @@ async def chunk_groups(
         yield group
 
 
-async def _chunk(runtime: Runtime, one: Opened) -> Chunked:
+def _chunk(runtime: Runtime, one: Opened) -> Chunked:
     version, document = one.version, one.document
     title = version.title if version.title_given else (document.title or version.title)
-    chunks = await asyncio.to_thread(
-        chunk_document,
+    chunks = chunk_document(
         document,
         title=title,
         token_spans=runtime.embedder.token_spans,
@@ -164,7 +162,8 @@ async def embed_groups(
 
     ahead: asyncio.Task[Embedded] | None = None
     try:
-        async for group in chunk_groups(runtime, batch, opened, rejected):
+        groups = chunk_groups(runtime, batch, opened, rejected)
+        while group := await asyncio.to_thread(next, groups, None):
             ready = await ahead if ahead is not None else None
             ahead = asyncio.create_task(embed(group))
             if ready is not None:
@@ -191,45 +190,43 @@ def _joined(parts: Sequence[PassageEmbeddings]) -> PassageEmbeddings:
 
 async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, group: Embedded) -> None:
     """Write a group into engines and Postgres and flip its documents, in the caller's transaction and writer lock."""
-    held = await jobs.hold(session, batch.tenant_id, batch.batch_id, [document.job_id for document in group.documents])
-    current = await repository.lock_current(session, [document.version for document in group.documents])
+    tenant_id = batch.tenant_id
+    held = await jobs.hold(session, tenant_id, batch.batch_id, [document.job_id for document in group.documents])
+    mine = [document.version for document in group.documents if document.job_id in held]
+    newest = {version.document_id: version for version in sorted(mine, key=lambda version: version.version)}
+    current = await repository.lock_current(session, tenant_id, list(newest.values()))
     index_rows: list[IndexRow] = []
     chunk_rows: list[dict[str, Any]] = []
     flips: list[Flip] = []
+    results: dict[UUID, dict[str, Any]] = {}
+    superseded: list[DocumentVersion] = []
     offset = 0
     for document in group.documents:
+        version = document.version
         first, offset = offset, offset + len(document.chunks)
         if document.job_id not in held:
             continue
-        if document.version.document_id not in current:
-            await _supersede(session, batch, held[document.job_id], document.version)
+        results[document.job_id] = {"version": version.version, "superseded": True}
+        if version.document_id not in current or newest[version.document_id] is not version:
+            superseded.append(version)
             continue
         index, stored = _rows(document, group.embeddings, first)
         index_rows += index
         chunk_rows += stored
-        flips.append(Flip(document.version, document.title, document.pages, len(document.chunks)))
-    if not flips:
-        return
-    generation = await runtime.indexes.open(session, batch.tenant_id)
-    with batch.watch.step("index"):
-        await runtime.indexes.insert(generation, index_rows)
-    with batch.watch.step("store"):
-        await repository.store_chunks(session, batch.tenant_id, chunk_rows)
-    flipped: dict[UUID, Document] = {flip.version.document_id: current[flip.version.document_id] for flip in flips}
-    for document_id in set(await repository.flip_active(session, flipped, flips)):
-        session.add(jobs.new_job(batch.tenant_id, "purge", document_id=document_id))
-    for document in group.documents:
-        if document.job_id in held and document.version.document_id in current:
-            result = {"version": document.version.version, "chunks": len(document.chunks), "pages": document.pages}
-            jobs.finish(held[document.job_id], result)
-    if runtime.indexes.wants_training(generation, await repository.count_active_chunks(session, batch.tenant_id)):
-        await jobs.queue_partition(session, batch.tenant_id)
-
-
-async def _supersede(session: AsyncSession, batch: Batch, job: Job, version: DocumentVersion) -> None:
-    await repository.drop_superseded(session, version)
-    jobs.finish(job, {"version": version.version, "superseded": True})
-    session.add(jobs.new_job(batch.tenant_id, "purge", document_id=version.document_id))
+        flips.append(Flip(version, document.title, document.pages, len(document.chunks)))
+        results[document.job_id] = {"version": version.version, "chunks": len(index), "pages": document.pages}
+    purged = await repository.drop_superseded(session, superseded)
+    if flips:
+        generation = await runtime.indexes.open(session, tenant_id)
+        with batch.watch.step("index"):
+            await runtime.indexes.insert(generation, index_rows)
+        with batch.watch.step("store"):
+            await repository.store_chunks(session, tenant_id, chunk_rows)
+        purged |= await repository.flip_active(session, flips)
+        if runtime.indexes.wants_training(generation, await repository.count_active_chunks(session, tenant_id)):
+            await jobs.queue_partition(session, tenant_id)
+    session.add_all([jobs.new_job(tenant_id, "purge", document_id=document_id) for document_id in purged])
+    await jobs.finish(session, tenant_id, results)
 
 
 def _rows(document: Chunked, embeddings: PassageEmbeddings, first: int) -> tuple[list[IndexRow], list[dict[str, Any]]]:
@@ -261,7 +258,8 @@ def _rows(document: Chunked, embeddings: PassageEmbeddings, first: int) -> tuple
 async def reject(session: AsyncSession, runtime: Runtime, batch: Batch, rejected: Sequence[Rejected]) -> None:
     """End the jobs of documents that cannot be ingested; their originals stay."""
     held = await jobs.hold(session, batch.tenant_id, batch.batch_id, [item.job_id for item in rejected])
-    for item in rejected:
-        if item.job_id in held:
-            jobs.fail(held[item.job_id], item.error, max_attempts=runtime.settings.max_attempts)
-            await repository.fail_version(session, item.version)
+    lost = [item for item in rejected if item.job_id in held]
+    errors = {item.job_id: item.error for item in lost}
+    await jobs.fail(session, batch.tenant_id, errors, max_attempts=runtime.settings.max_attempts)
+    for item in lost:
+        await repository.fail_version(session, item.version)

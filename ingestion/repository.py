@@ -1,129 +1,47 @@
-"""Documents, versions and chunks for the write line. Every function takes an open session; none commits."""
+"""Documents, versions and chunks for the write line; uploads are in `upload_rows.py`. No function commits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Uuid, any_, delete, func, insert, literal, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
-from uuid_utils.compat import uuid7
 
-from ingestion.metadata import field_rows
 from ingestion.models import Job
-from ingestion.objects import object_key
 from shards.models import Chunk, Document, DocumentField, DocumentVersion
 from tenants.cursor import Position
 from tenants.errors import NotFound
 from tenants.repository import newest_first
 
-_LOCK_IDENTITY = text("SELECT pg_advisory_xact_lock(hashtextextended(:identity, 9))")
-
-
-@dataclass(frozen=True)
-class Upload:
-    """What came with an upload, validated."""
-
-    filename: str
-    content_type: str
-    format: str
-    size_bytes: int
-    sha256: bytes
-    external_id: str | None
-    title: str | None
-    metadata: dict[str, Any] | None
-    """None when the uploader said nothing about it."""
-
-
-async def find_same(session: AsyncSession, tenant_id: UUID, upload: Upload) -> Document | None:
-    """Return the document that an upload is about: by `external_id` when given, else by equal content.
-
-    Takes a lock on that identity until the transaction ends, so two equal uploads at once make one document.
-    """
-    identity = f"{tenant_id}:{upload.external_id}" if upload.external_id else f"{tenant_id}={upload.sha256.hex()}"
-    await session.execute(_LOCK_IDENTITY, {"identity": identity})
-    query = select(Document).where(Document.tenant_id == tenant_id, Document.deleted_at.is_(None))
-    if upload.external_id:
-        query = query.where(Document.external_id == upload.external_id)
-    else:
-        query = query.where(Document.content_sha256 == upload.sha256, Document.external_id.is_(None))
-    found: Document | None = await session.scalar(query)
-    return found
-
-
-async def add_version(
-    session: AsyncSession, tenant_id: UUID, upload: Upload, document: Document | None
-) -> tuple[Document, DocumentVersion]:
-    """Add a pending version, and its document when there is none yet; both are flushed."""
-    title = upload.title or upload.filename.rsplit(".", 1)[0] or upload.filename
-    if document is None:
-        document = Document(
-            tenant_id=tenant_id,
-            id=uuid7(),
-            external_id=upload.external_id,
-            title=title,
-            state="pending",
-            source="upload",
-            format=upload.format,
-            doc_metadata=upload.metadata or {},
-            content_sha256=upload.sha256,
-            latest_version=0,
-        )
-        session.add(document)
-    document.latest_version += 1
-    document.content_sha256 = upload.sha256
-    if document.active_version is None:
-        document.state = "pending"
-    version = DocumentVersion(
-        tenant_id=tenant_id,
-        document_id=document.id,
-        version=document.latest_version,
-        title=title,
-        title_given=upload.title is not None,
-        filename=upload.filename,
-        content_type=upload.content_type,
-        format=upload.format,
-        size_bytes=upload.size_bytes,
-        content_sha256=upload.sha256,
-        object_key=object_key(tenant_id, document.id, document.latest_version),
-        doc_metadata=upload.metadata or {},
-        state="pending",
-    )
-    await session.flush()
-    session.add(version)
-    await session.flush()
-    await _insert_fields(session, version)
-    return document, version
-
-
-async def latest_version(session: AsyncSession, document: Document) -> DocumentVersion:
-    """Return the newest version of a document."""
-    return await session.get_one(DocumentVersion, (document.tenant_id, document.id, document.latest_version))
+_FLIPS = "unnest(CAST(:documents AS uuid[]), CAST(:versions AS integer[])) AS f (document_id, version)"
+_REPLACE = text(
+    f"UPDATE document_versions v SET state = 'replaced' FROM {_FLIPS} WHERE v.tenant_id = :tenant"  # noqa: S608 - constants
+    " AND v.document_id = f.document_id AND v.version < f.version AND v.state IN ('pending', 'active', 'failed')"
+    " RETURNING v.document_id"
+)
+_ACTIVATE = text(
+    "UPDATE document_versions v SET state = 'active', indexed_at = clock_timestamp(), title = f.title,"
+    " pages = f.pages, chunk_count = f.chunks FROM unnest(CAST(:documents AS uuid[]), CAST(:versions AS integer[]),"
+    " CAST(:titles AS text[]), CAST(:pages AS integer[]), CAST(:chunks AS integer[]))"
+    " AS f (document_id, version, title, pages, chunks)"
+    " WHERE v.tenant_id = :tenant AND v.document_id = f.document_id AND v.version = f.version"
+)
+_SERVE = text(
+    "UPDATE documents d SET state = 'active', title = v.title, format = v.format, metadata = v.metadata,"  # noqa: S608 - constants
+    " active_version = v.version, active_version_no = v.version_no, updated_at = v.indexed_at"
+    f" FROM document_versions v, {_FLIPS} WHERE d.tenant_id = :tenant AND d.id = f.document_id"
+    " AND v.tenant_id = :tenant AND v.document_id = f.document_id AND v.version = f.version"
+)
 
 
 async def served_version(session: AsyncSession, document: Document) -> DocumentVersion:
     """Return the version whose original is served: the active one, or the newest while none is active."""
     number = document.active_version or document.latest_version
     return await session.get_one(DocumentVersion, (document.tenant_id, document.id, number))
-
-
-async def replace_metadata(session: AsyncSession, version: DocumentVersion, metadata: dict[str, Any]) -> None:
-    """Change a version's metadata in place: its content stays, so nothing is embedded again."""
-    version.doc_metadata = metadata
-    await session.execute(delete(DocumentField).where(*_of_version(DocumentField, version)))
-    await _insert_fields(session, version)
-
-
-async def _insert_fields(session: AsyncSession, version: DocumentVersion) -> None:
-    rows = [
-        {"tenant_id": version.tenant_id, "document_id": version.document_id, "version": version.version, **row}
-        for row in field_rows(version.doc_metadata)
-    ]
-    if rows:
-        await session.execute(insert(DocumentField), rows)
 
 
 async def get_document(session: AsyncSession, tenant_id: UUID, document_id: UUID) -> Document:
@@ -170,6 +88,8 @@ async def list_chunks(session: AsyncSession, document: Document, *, after_positi
 
 async def pending_versions(session: AsyncSession, jobs: Sequence[Job]) -> dict[UUID, DocumentVersion]:
     """Return the version that each ingest job is about, by job id; jobs of deleted documents are left out."""
+    if not jobs:
+        return {}
     wanted = {(job.document_id, job.version): job.id for job in jobs}
     query = (
         select(DocumentVersion)
@@ -179,7 +99,7 @@ async def pending_versions(session: AsyncSession, jobs: Sequence[Job]) -> dict[U
         )
         .where(
             DocumentVersion.tenant_id == jobs[0].tenant_id,
-            DocumentVersion.document_id.in_([job.document_id for job in jobs]),
+            DocumentVersion.document_id == any_(literal([job.document_id for job in jobs], ARRAY(Uuid))),
             Document.deleted_at.is_(None),
         )
     )
@@ -197,24 +117,24 @@ class Flip:
     chunk_count: int
 
 
-async def lock_current(session: AsyncSession, versions: Sequence[DocumentVersion]) -> dict[UUID, Document]:
-    """Lock the documents for which these versions may still become active, by document id.
+async def lock_current(session: AsyncSession, tenant_id: UUID, versions: Sequence[DocumentVersion]) -> set[UUID]:
+    """Lock the documents for which these versions, one a document, may still become active; return their ids.
 
     A document that was deleted meanwhile, or already serves a newer version, is left out.
     """
     query = (
-        select(Document)
+        select(Document.id, Document.active_version)
         .where(
-            Document.tenant_id == versions[0].tenant_id,
-            Document.id.in_([version.document_id for version in versions]),
+            Document.tenant_id == tenant_id,
+            Document.id == any_(literal([version.document_id for version in versions], ARRAY(Uuid))),
             Document.deleted_at.is_(None),
         )
         .order_by(Document.id)
         .with_for_update()
     )
-    newest = {version.document_id: version.version for version in versions}
-    found = await session.scalars(query)
-    return {doc.id: doc for doc in found if (doc.active_version or 0) <= newest[doc.id]}
+    numbers = {version.document_id: version.version for version in versions}
+    found = await session.execute(query)
+    return {row.id for row in found if (row.active_version or 0) <= numbers[row.id]}
 
 
 async def store_chunks(session: AsyncSession, tenant_id: UUID, rows: list[dict[str, Any]]) -> None:
@@ -228,38 +148,34 @@ async def store_chunks(session: AsyncSession, tenant_id: UUID, rows: list[dict[s
     await session.execute(insert(Chunk), rows)
 
 
-async def flip_active(session: AsyncSession, documents: dict[UUID, Document], flips: Sequence[Flip]) -> list[UUID]:
-    """Make versions the active ones of their locked documents: the only commit point of an ingestion.
+async def flip_active(session: AsyncSession, flips: Sequence[Flip]) -> set[UUID]:
+    """Make versions the active ones of their locked documents, one each: the only commit point of an ingestion.
 
     Returns the documents whose former version was replaced and is to be purged.
     """
-    query = select(DocumentVersion).where(
-        DocumentVersion.tenant_id == flips[0].version.tenant_id,
-        DocumentVersion.document_id.in_(list(documents)),
-        DocumentVersion.state.in_(("pending", "active", "failed")),
-    )
-    rows = {(row.document_id, row.version): row for row in await session.scalars(query)}
-    now, replaced = datetime.now(UTC), []
-    for flip in flips:
-        document, version = documents[flip.version.document_id], rows[flip.version.document_id, flip.version.version]
-        for (document_id, number), row in rows.items():
-            if document_id == document.id and number < version.version:
-                row.state = "replaced"
-                replaced.append(document_id)
-        version.pages, version.chunk_count, version.indexed_at = flip.pages, flip.chunk_count, now
-        version.state, version.title = "active", flip.title
-        document.state, document.title, document.format = "active", flip.title, version.format
-        document.doc_metadata = version.doc_metadata
-        document.active_version, document.active_version_no = version.version, version.version_no
-        document.updated_at = now
+    values = {
+        "tenant": flips[0].version.tenant_id,
+        "documents": [flip.version.document_id for flip in flips],
+        "versions": [flip.version.version for flip in flips],
+    }
+    replaced = set(await session.scalars(_REPLACE, values))
+    found = {
+        "titles": [flip.title for flip in flips],
+        "pages": [flip.pages for flip in flips],
+        "chunks": [flip.chunk_count for flip in flips],
+    }
+    await session.execute(_ACTIVATE, values | found)
+    await session.execute(_SERVE, values)
     return replaced
 
 
-async def drop_superseded(session: AsyncSession, version: DocumentVersion) -> None:
-    """Mark a version that did not become active, so that it is purged."""
-    await session.execute(
-        update(DocumentVersion).where(*_of_version(DocumentVersion, version)).values(state="replaced")
-    )
+async def drop_superseded(session: AsyncSession, versions: Sequence[DocumentVersion]) -> set[UUID]:
+    """Mark versions that did not become active; return their documents, which are to be purged of them."""
+    for version in versions:
+        await session.execute(
+            update(DocumentVersion).where(*_of_version(DocumentVersion, version)).values(state="replaced")
+        )
+    return {version.document_id for version in versions}
 
 
 async def fail_version(session: AsyncSession, version: DocumentVersion) -> None:

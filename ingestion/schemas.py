@@ -8,8 +8,10 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from ingestion.intake import Taken
 from ingestion.models import Job
 from shards.models import Chunk, Document, DocumentVersion
+from tenants.errors import TesseraError
 
 DocumentState = Literal["pending", "active", "failed"]
 JobState = Literal["queued", "running", "retrying", "done", "failed", "cancelled"]
@@ -60,6 +62,37 @@ class UploadOut(BaseModel):
 
     document: DocumentOut
     job: JobOut | None
+
+
+class Refusal(BaseModel):
+    """Why a document was refused, as a problem document says it; `errors` points at what is wrong."""
+
+    code: str
+    status: int
+    detail: str
+    errors: list[FieldRefusal]
+
+
+class FieldRefusal(BaseModel):
+    """One field that is wrong."""
+
+    pointer: str
+    detail: str
+
+
+class BulkItem(BaseModel):
+    """What became of one file: its document and job, `new` unless the same content was there already, or `error`."""
+
+    document: DocumentOut | None = None
+    job: JobOut | None = None
+    new: bool = False
+    error: Refusal | None = None
+
+
+class BulkOut(BaseModel):
+    """The answer to many uploads, in the order of the files."""
+
+    items: list[BulkItem]
 
 
 class DocumentList(BaseModel):
@@ -116,6 +149,21 @@ def document_out(document: Document, *, pending: DocumentVersion | None = None) 
         created_at=document.created_at,
         updated_at=document.updated_at,
     )
+
+
+def upload_out(taken: Taken) -> UploadOut:
+    """Render the outcome of an upload."""
+    document = document_out(taken.document, pending=taken.version)
+    return UploadOut(document=document, job=job_out(taken.job) if taken.job else None)
+
+
+def bulk_item(taken: Taken | TesseraError) -> BulkItem:
+    """Render the outcome of one upload of many."""
+    if isinstance(taken, TesseraError):
+        errors = [FieldRefusal(pointer=field.pointer, detail=field.detail) for field in taken.fields]
+        return BulkItem(error=Refusal(code=taken.code, status=taken.status, detail=taken.detail, errors=errors))
+    one = upload_out(taken)
+    return BulkItem(document=one.document, job=one.job, new=taken.new)
 
 
 def job_out(job: Job) -> JobOut:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Coroutine
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from celery import Task, shared_task
@@ -22,19 +23,41 @@ from ingestion.runtime import Runtime
 from tenants.errors import TesseraError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+_LONGEST_S = 3 * 3600
+"""A task that takes longer is ended and its batch tried again; below the broker's visibility timeout."""
 READERS_GRACE = timedelta(seconds=60)
 """How long a retired generation is kept for queries that began before the switch."""
 
 
 class Shell:
-    """The event loop and the opened resources of this worker process; set once by `service/worker.py`."""
+    """The event loop and the opened resources of this worker process, shared by its tasks."""
 
     loop: asyncio.AbstractEventLoop
     runtime: Runtime
 
+    @classmethod
+    def open(cls, opening: Coroutine[Any, Any, Runtime]) -> None:
+        """Run an event loop in a thread of its own and open the resources in it."""
+        cls.loop = asyncio.new_event_loop()
+        threading.Thread(target=cls.loop.run_forever, name="tasks", daemon=True).start()
+        cls.runtime = cls.run(opening)
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    Shell.loop.run_until_complete(work)
+    @classmethod
+    def run(cls, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` in the loop and wait for it, from the thread of a task."""
+        return asyncio.run_coroutine_threadsafe(work, cls.loop).result()
+
+    @classmethod
+    def close(cls, closing: Coroutine[Any, Any, None]) -> None:
+        """Close the resources; no task runs any more."""
+        cls.run(closing)
+        cls.loop.call_soon_threadsafe(cls.loop.stop)
+
+
+async def _bounded(work: Coroutine[Any, Any, None]) -> None:
+    async with asyncio.timeout(_LONGEST_S):
+        await work
 
 
 class JobTask(Task):  # type: ignore[misc]  # celery is untyped
@@ -44,7 +67,7 @@ class JobTask(Task):  # type: ignore[misc]  # celery is untyped
         """Mark what this batch still holds; the traceback is in the worker's log."""
         error = TesseraError(f"The worker failed unexpectedly ({type(exc).__name__}); see its log.")
         error.retryable = True
-        _run(_fail_batch(Shell.runtime, UUID(kwargs["tenant_id"]), UUID(kwargs["batch_id"]), error))
+        Shell.run(_fail_batch(Shell.runtime, UUID(kwargs["tenant_id"]), UUID(kwargs["batch_id"]), error))
 
 
 def _task(name: str) -> Any:
@@ -54,31 +77,31 @@ def _task(name: str) -> Any:
 @_task("ingest")
 def ingest(*, tenant_id: str, batch_id: str) -> None:
     """Ingest the documents of a batch."""
-    _run(_ingest(Shell.runtime, UUID(tenant_id), UUID(batch_id)))
+    Shell.run(_bounded(_ingest(Shell.runtime, UUID(tenant_id), UUID(batch_id))))
 
 
 @_task("purge")
 def purge(*, tenant_id: str, batch_id: str) -> None:
     """Remove replaced versions or a deleted document from every store."""
-    _run(_purge(Shell.runtime, UUID(tenant_id), UUID(batch_id)))
+    Shell.run(_bounded(_purge(Shell.runtime, UUID(tenant_id), UUID(batch_id))))
 
 
 @_task("partition")
 def partition(*, tenant_id: str, batch_id: str) -> None:
     """Train the tenant's cells and move its vectors into them."""
-    _run(_partition(Shell.runtime, UUID(tenant_id), UUID(batch_id)))
+    Shell.run(_bounded(_partition(Shell.runtime, UUID(tenant_id), UUID(batch_id))))
 
 
 @_task("drop_generation")
 def drop_generation(*, tenant_id: str, batch_id: str) -> None:
     """Drop generations that no query reads any more."""
-    _run(_drop_generation(Shell.runtime, UUID(tenant_id), UUID(batch_id)))
+    Shell.run(_bounded(_drop_generation(Shell.runtime, UUID(tenant_id), UUID(batch_id))))
 
 
 @_task("erase_tenant")
 def erase_tenant(*, tenant_id: str, batch_id: str) -> None:
     """Erase a tenant."""
-    _run(_erase_tenant(Shell.runtime, UUID(tenant_id), UUID(batch_id)))
+    Shell.run(_bounded(_erase_tenant(Shell.runtime, UUID(tenant_id), UUID(batch_id))))
 
 
 async def _ingest(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
@@ -122,8 +145,8 @@ async def _reject(runtime: Runtime, batch: Batch, rejected: list[pipeline.Reject
 async def _skip_deleted(session: Any, batch: Batch, present: Any) -> None:
     gone = [job.id for job in batch.jobs if job.id not in present]
     if gone:
-        for job in (await jobs.hold(session, batch.tenant_id, batch.batch_id, gone)).values():
-            jobs.finish(job, {"superseded": True})
+        held = await jobs.hold(session, batch.tenant_id, batch.batch_id, gone)
+        await jobs.finish(session, batch.tenant_id, {job_id: {"superseded": True} for job_id in held})
 
 
 async def _purge(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
@@ -173,8 +196,9 @@ async def _one_job(
         scope = database.erasure if erasing else database.tenant
         try:
             async with database.writer_lock(tenant_id), scope(tenant_id) as session:
-                for job in (await jobs.hold(session, tenant_id, batch_id, [batch.jobs[0].id])).values():
-                    jobs.finish(job, await work(session, job))
+                [job] = batch.jobs
+                if await jobs.hold(session, tenant_id, batch_id, [job.id]):
+                    await jobs.finish(session, tenant_id, {job.id: await work(session, job)})
                 await session.commit()
         except TesseraError as error:
             log.warning("%s for tenant %s: %s", stage, tenant_id, error.detail)
@@ -183,9 +207,10 @@ async def _one_job(
 
 async def _fail_batch(runtime: Runtime, tenant_id: UUID, batch_id: UUID, error: TesseraError) -> None:
     async with runtime.database.tenant(tenant_id) as session:
-        for job in await jobs.of_batch(session, tenant_id, batch_id):
-            jobs.fail(job, error, max_attempts=runtime.settings.max_attempts)
-            if job.kind == "ingest" and job.state == "failed":
-                for version in (await repository.pending_versions(session, [job])).values():
-                    await repository.fail_version(session, version)
+        ended = await jobs.of_batch(session, tenant_id, batch_id)
+        errors = {job.id: error for job in ended}
+        failed = await jobs.fail(session, tenant_id, errors, max_attempts=runtime.settings.max_attempts)
+        documents = [job for job in ended if job.kind == "ingest" and job.id in failed]
+        for version in (await repository.pending_versions(session, documents)).values():
+            await repository.fail_version(session, version)
         await session.commit()

@@ -39,6 +39,7 @@ from tenants.cursor import CursorSigner
 from tenants.db import Database
 from tenants.errors import TesseraError
 from tenants.idempotency import IdempotentRoute
+from tenants.state import database_of
 from tenants.stopwatch import Stopwatch
 
 router = APIRouter(prefix="/v1", route_class=IdempotentRoute)
@@ -71,7 +72,7 @@ async def chat(request: Request, tenant: CurrentTenant, body: ChatIn) -> Respons
     `error` with a problem document.
     """
     tree = parse_filter(body.filter) if body.filter is not None else None
-    database: Database = request.state.database
+    database = database_of(request)
     past: list[Message] = []
     if body.conversation_id is not None:
         async with database.tenant(tenant.tenant_id) as session:
@@ -97,7 +98,7 @@ async def list_conversations(
 ) -> ConversationList:
     """List conversations, newest first."""
     signer: CursorSigner = request.state.cursors
-    database: Database = request.state.database
+    database = database_of(request)
     scope = f"conversations:{tenant.tenant_id}"
     after = signer.decode(scope, cursor) if cursor else None
     async with database.tenant(tenant.tenant_id) as session:
@@ -110,7 +111,7 @@ async def list_conversations(
 @router.get("/conversations/{conversation_id}", tags=["chat"])
 async def get_conversation(request: Request, tenant: CurrentTenant, conversation_id: UUID) -> ConversationDetail:
     """Get a conversation with its last messages."""
-    database: Database = request.state.database
+    database = database_of(request)
     async with database.tenant(tenant.tenant_id) as session:
         conversation = await conversations.get(session, tenant.tenant_id, conversation_id)
         said = await conversations.messages(session, tenant.tenant_id, conversation_id, last=_SHOWN_MESSAGES)
@@ -126,7 +127,7 @@ async def get_conversation(request: Request, tenant: CurrentTenant, conversation
 @router.delete("/conversations/{conversation_id}", status_code=204, tags=["chat"])
 async def delete_conversation(request: Request, tenant: CurrentTenant, conversation_id: UUID) -> None:
     """Delete a conversation with its messages."""
-    database: Database = request.state.database
+    database = database_of(request)
     async with database.tenant(tenant.tenant_id) as session:
         await conversations.remove(session, tenant.tenant_id, conversation_id)
         await session.commit()

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from ingestion import api as ingestion_api
-from ingestion import erasure_api, jobs_api
+from ingestion import erasure_api, jobs_api, upload_api
 from rag import api as rag_api
 from rag.answer.build import build_generator
 from rag.chat import Answerer
@@ -41,6 +41,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (
         tenants_api.router,
         erasure_api.router,
+        upload_api.router,
         ingestion_api.router,
         jobs_api.router,
         rag_api.router,

@@ -5,14 +5,13 @@ from __future__ import annotations
 from celery import Celery
 
 VISIBILITY_S = 4 * 3600
-TIME_LIMIT_S = 3 * 3600
 
 
 def make_celery(broker_url: str) -> Celery:
     """Return the Celery application on a Redis broker.
 
     A message that its worker did not acknowledge is delivered again after the visibility timeout, which therefore lies
-    above the hard time limit; the lease in Postgres finds lost work long before.
+    above the longest time of a task; the lease in Postgres finds lost work long before.
     """
     app = Celery("tessera", broker=broker_url, include=["ingestion.tasks"])
     app.conf.update(
@@ -22,7 +21,6 @@ def make_celery(broker_url: str) -> Celery:
         task_serializer="json",
         accept_content=["json"],
         worker_prefetch_multiplier=1,
-        task_time_limit=TIME_LIMIT_S,
         broker_transport_options={"visibility_timeout": VISIBILITY_S},
         broker_connection_retry_on_startup=True,
         worker_hijack_root_logger=False,

@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 from service.problems import problem
 from tenants.errors import TooLarge
 
+_UPLOADS = ("/v1/documents", "/v1/documents/bulk")
 _JSON_LIMIT = 1024 * 1024
 _FORM_OVERHEAD = 1024 * 1024
 _DRAIN_BYTES = 16 * 1024 * 1024
@@ -42,7 +43,7 @@ class RequestEdge:
             await exchange.refuse()
 
     def _limit(self, scope: Scope) -> int:
-        if scope["path"] == "/v1/documents":
+        if scope["path"] in _UPLOADS:
             return self._upload_limit + _FORM_OVERHEAD
         return _JSON_LIMIT
 

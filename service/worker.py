@@ -1,13 +1,16 @@
-"""The Celery worker: `celery -A service.worker worker`. Each child process opens its resources once."""
+"""The Celery worker: `celery -A service.worker worker --pool threads`.
+
+One process opens its resources once; its tasks share them in one event loop. So while one batch waits for the disk,
+Postgres or Milvus, another is parsed and embedded, and a small upload need not wait for the end of a large one.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import AsyncExitStack
 from typing import Any
 
-from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_ready, worker_shutdown
+from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown
 from redis import Redis
 
 from ingestion.parse.sandbox import ParseLimits, ParserPool
@@ -18,6 +21,7 @@ from service.alive import keep_alive
 from service.broker import make_celery
 from service.resources import open_resources
 from service.settings import Settings
+from tenants.errors import TesseraError
 
 settings = Settings()
 app = make_celery(settings.redis.url)
@@ -36,23 +40,20 @@ def _ready(**_: Any) -> None:
     _signs.append(keep_alive(Redis.from_url(settings.redis.url), "worker"))
 
 
+@worker_init.connect
+def _open(**_: Any) -> None:
+    try:
+        Shell.open(_open_runtime())
+    except TesseraError as error:
+        # Celery would log it and go on without resources.
+        raise SystemExit(f"The worker cannot start: {error.detail}") from error
+
+
 @worker_shutdown.connect
-def _stop_signs(**_: Any) -> None:
+def _close(**_: Any) -> None:
     for stopped in _signs:
         stopped.set()
-
-
-@worker_process_init.connect
-def _open(**_: Any) -> None:
-    Shell.loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(Shell.loop)
-    Shell.runtime = Shell.loop.run_until_complete(_open_runtime())
-
-
-@worker_process_shutdown.connect
-def _close(**_: Any) -> None:
-    Shell.loop.run_until_complete(_stack.aclose())
-    Shell.loop.close()
+    Shell.close(_stack.aclose())
 
 
 async def _open_runtime() -> Runtime:

@@ -12,11 +12,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from tenants import repository
 from tenants.auth import current_admin
 from tenants.context import TenantSettings
-from tenants.cursor import CursorSigner
-from tenants.db import Database
 from tenants.errors import FieldError, InvalidRequest
 from tenants.idempotency import IdempotentRoute
 from tenants.models import ApiKey, Tenant
+from tenants.state import cursors_of, database_of
 
 router = APIRouter(
     prefix="/v1/admin", tags=["admin"], dependencies=[Depends(current_admin)], route_class=IdempotentRoute
@@ -102,7 +101,7 @@ class KeyList(BaseModel):
 @router.post("/tenants", status_code=201, responses={200: {"model": TenantOut, "description": "It existed already"}})
 async def create_tenant(request: Request, response: Response, body: TenantIn) -> TenantOut:
     """Create a tenant. The same slug with the same body again gives the same tenant and 200."""
-    async with _database(request).admin() as session:
+    async with database_of(request).admin() as session:
         tenant, created = await repository.create_tenant(
             session,
             slug=body.slug,
@@ -120,9 +119,9 @@ async def list_tenants(
     request: Request, limit: Limit = 50, cursor: str | None = None, slug: str | None = None
 ) -> TenantList:
     """List tenants, newest first; with `slug` the one that has it."""
-    signer: CursorSigner = request.state.cursors
+    signer = cursors_of(request)
     after = signer.decode("tenants", cursor) if cursor else None
-    async with _database(request).admin() as session:
+    async with database_of(request).admin() as session:
         found = await repository.list_tenants(session, slug=slug, after=after, limit=limit)
     items, following = signer.page("tenants", found, limit)
     return TenantList(items=[tenant_out(tenant) for tenant in items], next=following)
@@ -131,14 +130,14 @@ async def list_tenants(
 @router.get("/tenants/{tenant_id}")
 async def get_tenant(request: Request, tenant_id: UUID) -> TenantOut:
     """Get one tenant."""
-    async with _database(request).admin() as session:
+    async with database_of(request).admin() as session:
         return tenant_out(await repository.get_tenant(session, tenant_id))
 
 
 @router.patch("/tenants/{tenant_id}")
 async def change_tenant(request: Request, tenant_id: UUID, body: TenantPatch) -> TenantOut:
     """Change a tenant's name, plan or settings."""
-    async with _database(request).admin() as session:
+    async with database_of(request).admin() as session:
         tenant = await repository.get_tenant(session, tenant_id)
         tenant.name = body.name or tenant.name
         tenant.plan = body.plan or tenant.plan
@@ -169,7 +168,7 @@ async def create_key(request: Request, tenant_id: UUID, body: KeyIn) -> NewKey:
             "The key would have expired already.", fields=(FieldError("body.expires_at", "lies in the past"),)
         )
     await _require_tenant(request, tenant_id)
-    async with _database(request).tenant(tenant_id) as session:
+    async with database_of(request).tenant(tenant_id) as session:
         row, key = await repository.create_key(
             session, tenant_id, name=body.name, expires_at=body.expires_at, pepper=request.state.pepper
         )
@@ -182,7 +181,7 @@ async def create_key(request: Request, tenant_id: UUID, body: KeyIn) -> NewKey:
 async def list_keys(request: Request, tenant_id: UUID) -> KeyList:
     """List a tenant's keys, revoked ones too."""
     await _require_tenant(request, tenant_id)
-    async with _database(request).tenant(tenant_id) as session:
+    async with database_of(request).tenant(tenant_id) as session:
         return KeyList(items=[_key_out(row) for row in await repository.list_keys(session, tenant_id)])
 
 
@@ -190,26 +189,21 @@ async def list_keys(request: Request, tenant_id: UUID) -> KeyList:
 async def revoke_key(request: Request, tenant_id: UUID, key_id: str) -> None:
     """Revoke a key: effective within a second."""
     await _require_tenant(request, tenant_id)
-    async with _database(request).tenant(tenant_id) as session:
+    async with database_of(request).tenant(tenant_id) as session:
         await repository.revoke_key(session, tenant_id, key_id)
         await session.commit()
 
 
 async def _set_state(request: Request, tenant_id: UUID, state: str) -> TenantOut:
-    async with _database(request).admin() as session:
+    async with database_of(request).admin() as session:
         tenant = await repository.set_state(session, tenant_id, state)
         await session.commit()
     return tenant_out(tenant)
 
 
 async def _require_tenant(request: Request, tenant_id: UUID) -> None:
-    async with _database(request).admin() as session:
+    async with database_of(request).admin() as session:
         await repository.get_tenant(session, tenant_id)
-
-
-def _database(request: Request) -> Database:
-    database: Database = request.state.database
-    return database
 
 
 def tenant_out(tenant: Tenant) -> TenantOut:

@@ -23,6 +23,7 @@ from starlette.datastructures import UploadFile
 from tenants.auth import PLATFORM, Authenticator
 from tenants.db import Database
 from tenants.errors import Conflict, FieldError, InvalidRequest, TesseraError
+from tenants.state import database_of
 
 _MAX_KEY_CHARS = 255
 _MAX_REMEMBERED_BYTES = 1024 * 1024
@@ -77,7 +78,7 @@ async def _once(request: Request, handler: Handler, route: str, key: str) -> Res
     tenant_id = await _caller(request)
     if tenant_id is None:
         return await handler(request)
-    database: Database = request.state.database
+    database = database_of(request)
     row = {"tenant": tenant_id, "route": route, "key": key}
     fingerprint = await _fingerprint(request)
     async with database.tenant(tenant_id) as session, session.begin():

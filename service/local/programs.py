@@ -13,6 +13,8 @@ from service.local.spec import ChildSpec, StepSpec
 
 START_TIMEOUT_S = 120.0
 API_DRAIN_S = 10
+TASKS = 3
+"""Batches under way at one time: what one waits for, another uses."""
 
 
 def api_child(data_dir: Path, port: int, env: Mapping[str, str]) -> ChildSpec:
@@ -32,15 +34,12 @@ def api_child(data_dir: Path, port: int, env: Mapping[str, str]) -> ChildSpec:
 
 
 def worker_child(data_dir: Path, redis_url: str, env: Mapping[str, str]) -> ChildSpec:
-    """Describe the Celery worker. Its drain ends with the batch at hand; a killed batch is finished by the next life.
-
-    The signal goes to the parent alone: when its pool process got it too, the parent hung in its warm shutdown.
-    """
-    words = ("-m", "celery", "-A", "service.worker", "worker", "--pool", "prefork", "--concurrency", "1")
+    """Describe the Celery worker. Its drain ends with the batches at hand; its next life finishes killed ones."""
+    words = ("-m", "celery", "-A", "service.worker", "worker", "--pool", "threads", "--concurrency", str(TASKS))
     quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
     return ChildSpec(
         name="worker",
-        argv=(sys.executable, *words, *quiet, "-O", "fair", "--loglevel", "INFO"),
+        argv=(sys.executable, *words, *quiet, "--loglevel", "INFO"),
         log=data_dir / "logs" / "worker.log",
         probe=RedisProbe(redis_url, "tessera:alive:worker"),
         env=env,

@@ -64,8 +64,7 @@ async def finish(database: Database, tenant_id: UUID, batch_id: UUID) -> int:
     """Do what a worker does."""
     async with database.tenant(tenant_id) as session:
         started = await jobs.claim(session, tenant_id, batch_id, lease=LEASE, max_attempts=3)
-        for job in started:
-            jobs.finish(job)
+        await jobs.finish(session, tenant_id, {job.id: {} for job in started})
         await session.commit()
     return len(started)
 
@@ -178,13 +177,16 @@ async def test_only_retryable_errors_are_tried_again(worker_database: Database, 
     await add(worker_database, tenant_id, 2)
     async with worker_database.tenant(tenant_id) as session:
         one, two = await session.scalars(select(Job).where(Job.tenant_id == tenant_id))
+        await session.execute(update(Job).where(Job.tenant_id == tenant_id).values(attempts=1))
+        errors = {one.id: Unavailable("away"), two.id: DocumentRejected("empty", code="document_empty")}
+        assert await jobs.fail(session, tenant_id, errors, max_attempts=3) == {two.id}
         for job in (one, two):
-            job.attempts = 1
-        jobs.fail(one, Unavailable("away"), max_attempts=3)
-        jobs.fail(two, DocumentRejected("empty", code="document_empty"), max_attempts=3)
+            await session.refresh(job)
         assert (one.state, one.finished_at, one.error["code"]) == ("retrying", None, "unavailable")
-        assert one.not_before > datetime.now(UTC)
+        assert timedelta(0) < one.not_before - datetime.now(UTC) < timedelta(seconds=2)
         assert (two.state, two.error["code"]) == ("failed", "document_empty")
+        await session.execute(update(Job).where(Job.id == one.id).values(attempts=3))
+        assert await jobs.fail(session, tenant_id, {one.id: Unavailable("away")}, max_attempts=3) == {one.id}
         await session.rollback()
 
 
