@@ -15,6 +15,7 @@ from ingestion.models import Job
 from ingestion.objects import Objects
 from ingestion.upload_rows import Upload
 from shards.models import Document, DocumentVersion
+from tenants.bulk import insert_all
 
 _PUTS_AT_ONCE = 16
 
@@ -62,7 +63,7 @@ async def take(session: AsyncSession, objects: Objects, tenant_id: UUID, incomin
         latest[upload.identity] = outcomes[-1]
     new = [(taken, one.content) for taken, one in zip(outcomes, incoming, strict=True) if taken.new]
     await upload_rows.add_versions(session, [(taken.document, taken.version) for taken, _ in new])
-    session.add_all([taken.job for taken, _ in new])
+    await insert_all(session, [taken.job for taken, _ in new if taken.job is not None])
     await upload_rows.replace_fields(session, described)
     await _put(objects, {taken.version.object_key: content for taken, content in new})
     return await _with_jobs(session, tenant_id, outcomes)

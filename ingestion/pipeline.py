@@ -28,6 +28,7 @@ from shards.embed import PassageEmbeddings
 from shards.index import IndexRow
 from shards.models import DocumentVersion
 from shards.neighbours import with_neighbours
+from tenants.bulk import insert_all
 from tenants.errors import DocumentRejected, NotFound
 
 GROUP_CHUNKS = 192
@@ -225,7 +226,7 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
         purged |= await repository.flip_active(session, flips)
         if runtime.indexes.wants_training(generation, await repository.count_active_chunks(session, tenant_id)):
             await jobs.queue_partition(session, tenant_id)
-    session.add_all([jobs.new_job(tenant_id, "purge", document_id=document_id) for document_id in purged])
+    await insert_all(session, [jobs.new_job(tenant_id, "purge", document_id=document_id) for document_id in purged])
     await jobs.finish(session, tenant_id, results)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, LargeBinary, Text, any_, delete, insert, literal, select, text, tuple_
+from sqlalchemy import ColumnElement, LargeBinary, Text, any_, delete, literal, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
@@ -16,6 +17,7 @@ from uuid_utils.compat import uuid7
 from ingestion.metadata import field_rows
 from ingestion.objects import object_key
 from shards.models import Document, DocumentField, DocumentVersion
+from tenants.bulk import insert_all
 
 Identity = str | bytes
 """What makes two uploads the same document: the `external_id` when given, else the SHA-256 of the content."""
@@ -78,6 +80,7 @@ async def find_same(
 
 def new_version(tenant_id: UUID, upload: Upload, document: Document | None) -> tuple[Document, DocumentVersion]:
     """Return a pending version of a document, which is made when there is none yet."""
+    now = datetime.now(UTC)
     title = upload.title or upload.filename.rsplit(".", 1)[0] or upload.filename
     if document is None:
         document = Document(
@@ -91,6 +94,9 @@ def new_version(tenant_id: UUID, upload: Upload, document: Document | None) -> t
             doc_metadata=upload.metadata or {},
             content_sha256=upload.sha256,
             latest_version=0,
+            active_version=None,
+            created_at=now,
+            updated_at=now,
         )
     document.latest_version += 1
     document.content_sha256 = upload.sha256
@@ -110,17 +116,18 @@ def new_version(tenant_id: UUID, upload: Upload, document: Document | None) -> t
         object_key=object_key(tenant_id, document.id, document.latest_version),
         doc_metadata=upload.metadata or {},
         state="pending",
+        created_at=now,
     )
     return document, version
 
 
 async def add_versions(session: AsyncSession, added: Sequence[tuple[Document, DocumentVersion]]) -> None:
     """Write new versions, with those of their documents that are new, and their fields."""
-    session.add_all([document for document, _ in added])
-    await session.flush()
-    session.add_all([version for _, version in added])
-    await session.flush()
-    await _insert_fields(session, [version for _, version in added])
+    documents = {document.id: document for document, _ in added if document not in session}
+    versions = [version for _, version in added]
+    await insert_all(session, list(documents.values()))
+    await insert_all(session, versions)
+    await _insert_fields(session, versions)
 
 
 def describe(document: Document, version: DocumentVersion, metadata: dict[str, Any]) -> None:
@@ -140,13 +147,12 @@ async def replace_fields(session: AsyncSession, versions: Sequence[DocumentVersi
 
 
 async def _insert_fields(session: AsyncSession, versions: Sequence[DocumentVersion]) -> None:
-    rows = [
-        {"tenant_id": version.tenant_id, "document_id": version.document_id, "version": version.version, **row}
+    fields = [
+        DocumentField(tenant_id=version.tenant_id, document_id=version.document_id, version=version.version, **row)
         for version in versions
         for row in field_rows(version.doc_metadata)
     ]
-    if rows:
-        await session.execute(insert(DocumentField), rows)
+    await insert_all(session, fields)
 
 
 def _lock_key(tenant_id: UUID, identity: Identity) -> int:
