@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.local_stack import arguments, print_line, running
-from eval.client import Json, TesseraClient
+from eval.bulk import NewDocument, in_requests
+from eval.client import Json, TesseraClient, Uploaded
 from eval.datasets import CorpusRow, load_set
 from eval.progress import Silent
 from eval.scratch import workplace
@@ -43,7 +44,7 @@ SETS = {"squad_dev": Path("queries.jsonl"), "mtrag/cloud": Path("queries_rewrite
 SETS["mtrag/clapnq"] = Path("queries_rewrite.jsonl")
 JOINED = 40
 WARM_UP = 30
-CONCURRENCY = 4
+CONCURRENCY = 2
 
 
 @dataclass(frozen=True)
@@ -120,14 +121,18 @@ async def texts_of(docs: list[Doc], embedder: Embedder, parsers: ParserPool, set
 
 async def through_the_line(client: TesseraClient, docs: list[Doc]) -> Line:
     began, cpu = time.time(), resource.getrusage(resource.RUSAGE_SELF)
-    turn, job_ids = iter(docs), []
+    began, cpu = time.time(), resource.getrusage(resource.RUSAGE_SELF)
+    new = [NewDocument(doc.filename, doc.text.encode(), doc.id, doc.title) for doc in docs]
+    turn = in_requests(new, lambda document: len(document.content))
+    job_ids: list[str] = []
 
     async def send() -> None:
-        for doc in turn:
-            answer = await client.upload(doc.text.encode(), filename=doc.filename, external_id=doc.id, title=doc.title)
-            assert answer.new, f"{doc.id} was there already"
-            assert answer.job is not None
-            job_ids.append(answer.job["id"])
+        for documents in turn:
+            for answer in await client.upload_many(documents):
+                assert isinstance(answer, Uploaded), answer
+                assert answer.new, f"{answer.document['external_id']} was there already"
+                assert answer.job is not None
+                job_ids.append(answer.job["id"])
 
     await asyncio.gather(*(send() for _ in range(CONCURRENCY)))
     await settle(client, job_ids, Silent())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, unquote
 
+from eval.bulk import NewDocument
 from eval.event_stream import parse_events
 from eval.job_wait import JobWatch, StillUnfinished, wait
 from eval.transport import ApiProblem, Json, Transport, Unreachable, json_of, problem_from
@@ -124,7 +125,7 @@ class TesseraClient:
             OSError: the file cannot be read.
         """
         name = filename or (source.name if isinstance(source, Path) else "document")
-        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        kind = _media_type(name)
         form = _given(external_id=external_id, title=title, metadata=json.dumps(metadata) if metadata else None)
         content = await asyncio.to_thread(source.open, "rb") if isinstance(source, Path) else source
         try:
@@ -135,6 +136,14 @@ class TesseraClient:
                 await asyncio.to_thread(content.close)
         answer = json_of(response)
         return Uploaded(answer["document"], answer["job"], response.status_code == 202)
+
+    async def upload_many(self, documents: Sequence[NewDocument]) -> list[Uploaded | ApiProblem]:
+        """Upload documents in one request, at most 100; return what became of each: one refused stops no other."""
+        files = [("file", (one.filename, one.content, _media_type(one.filename))) for one in documents]
+        items = [_given(external_id=one.external_id, title=one.title, metadata=one.metadata) for one in documents]
+        form = {"items": json.dumps(items)}
+        answer = await self._json("POST", "/v1/documents/bulk", data=form, files=files)
+        return [_outcome(item) for item in answer["items"]]
 
     def documents(
         self, *, state: str | None = None, filter: Mapping[str, Any] | None = None, page: int = _PAGE
@@ -270,6 +279,16 @@ class TesseraClient:
             following = answer["next"]
             if following is None:
                 return
+
+
+def _outcome(item: Json) -> Uploaded | ApiProblem:
+    if item["error"] is not None:
+        return problem_from(item["error"])
+    return Uploaded(item["document"], item["job"], item["new"])
+
+
+def _media_type(filename: str) -> str:
+    return mimetypes.guess_type(filename)[0] or "application/octet-stream"
 
 
 def _given(**values: Any) -> Json:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from eval.bulk import NewDocument, in_requests
 from eval.client import ApiProblem, TesseraClient, Uploaded
 from eval.datasets import CorpusRow
 from eval.progress import Progress
@@ -39,7 +40,7 @@ class Sent:
 
 
 async def upload_corpus(
-    client: TesseraClient, rows: Sequence[CorpusRow], progress: Progress, *, concurrency: int = 8
+    client: TesseraClient, rows: Sequence[CorpusRow], progress: Progress, *, concurrency: int = 4
 ) -> Sent:
     """Upload rows over `concurrency` kept connections; rows that the service refuses for what they are, are counted.
 
@@ -50,7 +51,7 @@ async def upload_corpus(
     """
     progress.start("Uploading", len(rows))
     sent = Sent([None] * len(rows))
-    turn = iter(enumerate(rows))
+    turn = in_requests(enumerate(rows), lambda numbered: len(numbered[1].text or ""))
     began = time.perf_counter()
     workers = [asyncio.create_task(_send_in_turn(client, turn, sent, progress)) for _ in range(concurrency)]
     try:
@@ -64,39 +65,43 @@ async def upload_corpus(
 
 
 async def _send_in_turn(
-    client: TesseraClient, turn: Iterator[tuple[int, CorpusRow]], sent: Sent, progress: Progress
+    client: TesseraClient, turn: Iterator[list[tuple[int, CorpusRow]]], sent: Sent, progress: Progress
 ) -> None:
-    for place, row in turn:
-        metadata, dropped = fitting_metadata(row.metadata or {})
-        sent.metadata_dropped += dropped
-        try:
-            uploaded = await _upload(client, row, metadata)
-        except ApiProblem as error:
-            if error.status not in _REFUSALS:
-                raise
-            sent.refused[error.code] += 1
-        else:
-            sent.jobs[place] = uploaded.job["id"] if uploaded.job else None
-        sent.done += 1
+    for group in turn:
+        documents = []
+        for _, row in group:
+            document, dropped = new_document(row)
+            documents.append(document)
+            sent.metadata_dropped += dropped
+        for (place, _), outcome in zip(group, await _upload(client, documents), strict=True):
+            if isinstance(outcome, Uploaded):
+                sent.jobs[place] = outcome.job["id"] if outcome.job else None
+            elif outcome.status in _REFUSALS:
+                sent.refused[outcome.code] += 1
+            else:
+                raise outcome
+        sent.done += len(group)
         progress.reach(sent.done)
 
 
-async def _upload(client: TesseraClient, row: CorpusRow, metadata: dict[str, Any]) -> Uploaded:
-    title = fitting_title(row.title)
+async def _upload(client: TesseraClient, documents: list[NewDocument]) -> list[Uploaded | ApiProblem]:
     for attempt in range(_ATTEMPTS):
         try:
-            return await client.upload(
-                (row.text or "").encode(errors="replace"),
-                filename=f"{row.id}.txt" if title else UNTITLED,
-                external_id=row.id,
-                title=title,
-                metadata=metadata,
-            )
+            return await client.upload_many(documents)
         except TesseraError as error:
             if not error.retryable or attempt == _ATTEMPTS - 1:
                 raise
             await asyncio.sleep(_FIRST_PAUSE_S * 2**attempt)
     raise AssertionError("the last attempt returns or raises")
+
+
+def new_document(row: CorpusRow) -> tuple[NewDocument, int]:
+    """Return the document of a row, and how many values of its metadata the API cannot store."""
+    title = fitting_title(row.title)
+    metadata, dropped = fitting_metadata(row.metadata or {})
+    filename = f"{row.id}.txt" if title else UNTITLED
+    content = (row.text or "").encode(errors="replace")
+    return NewDocument(filename, content, external_id=row.id, title=title, metadata=metadata), dropped
 
 
 def fitting_title(title: str | None) -> str | None:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestion import jobs, upload_rows
 from ingestion.models import Job
 from ingestion.objects import Objects
-from ingestion.upload_rows import Upload
+from ingestion.upload_rows import Identity, Upload
 from shards.models import Document, DocumentVersion
 from tenants.bulk import insert_all
 
@@ -46,13 +46,13 @@ async def take(session: AsyncSession, objects: Objects, tenant_id: UUID, incomin
     known = await upload_rows.find_same(session, tenant_id, [one.upload for one in incoming])
     latest = {identity: Taken(document, version, None, new=False) for identity, (document, version) in known.items()}
     outcomes: list[Taken] = []
-    described: list[DocumentVersion] = []
+    described: dict[Identity, DocumentVersion] = {}
     for upload in (one.upload for one in incoming):
         found = latest.get(upload.identity)
         if found is not None and _is_there(found.version, upload):
             if upload.metadata is not None and found.version.doc_metadata != upload.metadata:
                 upload_rows.describe(found.document, found.version, upload.metadata)
-                described += [] if found.new else [found.version]
+                described |= {} if found.new else {upload.identity: found.version}
             outcomes.append(replace(found, new=False))
             continue
         document, version = upload_rows.new_version(tenant_id, upload, found.document if found else None)
@@ -64,7 +64,7 @@ async def take(session: AsyncSession, objects: Objects, tenant_id: UUID, incomin
     new = [(taken, one.content) for taken, one in zip(outcomes, incoming, strict=True) if taken.new]
     await upload_rows.add_versions(session, [(taken.document, taken.version) for taken, _ in new])
     await insert_all(session, [taken.job for taken, _ in new if taken.job is not None])
-    await upload_rows.replace_fields(session, described)
+    await upload_rows.replace_fields(session, list(described.values()))
     await _put(objects, {taken.version.object_key: content for taken, content in new})
     return await _with_jobs(session, tenant_id, outcomes)
 
@@ -81,9 +81,13 @@ async def _put(objects: Objects, contents: dict[str, BinaryIO]) -> None:
         async with turn:
             await objects.put(key, content)
 
-    async with asyncio.TaskGroup() as group:
-        for key, content in contents.items():
-            group.create_task(put(key, content))
+    puts = [asyncio.create_task(put(key, content)) for key, content in contents.items()]
+    try:
+        await asyncio.gather(*puts)
+    finally:
+        for task in puts:
+            task.cancel()
+        await asyncio.gather(*puts, return_exceptions=True)
 
 
 async def _with_jobs(session: AsyncSession, tenant_id: UUID, outcomes: list[Taken]) -> list[Taken]:

@@ -13,7 +13,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from eval.client import ApiProblem, Json, TesseraClient
+from eval.bulk import NewDocument, in_requests
+from eval.client import ApiProblem, Json, TesseraClient, Uploaded
 from eval.job_wait import ENDED
 from service.cli.connection import Access, KeyOption, TenantOption, UrlOption, tenant_client
 from service.cli.terminal import WIDEST, JsonOption, err, json_object, note, out, print_json, run, table, text
@@ -114,13 +115,14 @@ async def send_all(
     task = progress.add_task("uploading", total=len(items), label=label)
     turn = asyncio.Semaphore(AT_ONCE)
 
-    async def send(item: Item) -> Item:
+    async def send(group: list[Item]) -> list[Item]:
         async with turn:
-            sent = await _send(client, item)
-            progress.advance(task)
+            sent = await (_send_one(client, group[0]) if len(group) == 1 else _send_many(client, group))
+            progress.advance(task, len(group))
             return sent
 
-    sent = await _gather([send(item) for item in items])
+    groups = in_requests(items, lambda item: _size(item.path))
+    sent = [item for group in await _gather([send(group) for group in groups]) for item in group]
     waited = [item.job_id for item in sent if item.state == "queued" and item.job_id is not None]
     if not wait or not waited:
         return sent
@@ -149,15 +151,62 @@ async def _upload(access: Access, items: Sequence[Item], wait: bool, *, quiet: b
             return await send_all(client, items, progress, wait=wait)
 
 
-async def _send(client: TesseraClient, item: Item) -> Item:
+async def _send_one(client: TesseraClient, item: Item) -> list[Item]:
+    """Upload one file, streamed from the disk."""
     try:
-        answer = await client.upload(item.path, external_id=item.external_id, title=item.title, metadata=item.metadata)
-    except OSError as error:
-        return replace(item, state="refused", code="unreadable", detail=f"{error.strerror or error}.")
+        uploaded = await client.upload(
+            item.path, external_id=item.external_id, title=item.title, metadata=item.metadata
+        )
+    except (OSError, TesseraError) as error:
+        return [_refused(item, error)]
+    return [_uploaded(item, uploaded)]
+
+
+async def _send_many(client: TesseraClient, group: Sequence[Item]) -> list[Item]:
+    """Upload small files in one request."""
+    read = await asyncio.to_thread(_read, group)
+    documents = [document for document in read if isinstance(document, NewDocument)]
+    try:
+        outcomes: list[Any] = await client.upload_many(documents) if documents else []
     except TesseraError as error:
-        if isinstance(error, ApiProblem) and error.status in _REFUSED_ALTOGETHER:
-            raise
-        return replace(item, state="refused", code=error.code, detail=error.detail)
+        outcomes = [error] * len(documents)
+    answered = iter(outcomes)
+    sent = []
+    for item, document in zip(group, read, strict=True):
+        outcome = document if isinstance(document, OSError) else next(answered)
+        sent.append(_uploaded(item, outcome) if isinstance(outcome, Uploaded) else _refused(item, outcome))
+    return sent
+
+
+def _read(group: Sequence[Item]) -> list[NewDocument | OSError]:
+    read: list[NewDocument | OSError] = []
+    for item in group:
+        try:
+            content = item.path.read_bytes()
+        except OSError as error:
+            read.append(error)
+        else:
+            read.append(NewDocument(item.path.name, content, item.external_id, item.title, item.metadata))
+    return read
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file; of one that cannot be looked at, 0: reading it will say why."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _refused(item: Item, error: OSError | TesseraError) -> Item:
+    if isinstance(error, OSError):
+        return replace(item, state="refused", code="unreadable", detail=f"{error.strerror or error}.")
+    if isinstance(error, ApiProblem) and error.status in _REFUSED_ALTOGETHER:
+        raise error
+    return replace(item, state="refused", code=error.code, detail=error.detail)
+
+
+def _uploaded(item: Item, answer: Uploaded) -> Item:
     job = answer.job
     # The same content again: nothing was queued, unless the first upload of it is still on its way.
     on_its_way = job is not None and (answer.new or (job["kind"] == "ingest" and job["state"] not in ENDED))
@@ -169,7 +218,7 @@ async def _send(client: TesseraClient, item: Item) -> Item:
     )
 
 
-async def _gather(work: list[Any]) -> list[Item]:
+async def _gather(work: list[Any]) -> list[list[Item]]:
     tasks = [asyncio.ensure_future(item) for item in work]
     try:
         return list(await asyncio.gather(*tasks))

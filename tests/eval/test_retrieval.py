@@ -106,22 +106,25 @@ class Standin:
         del self.tenants[tenant_id].keys[key_id]
 
     async def upload(self, request: Request) -> Any:
-        self.uploads += 1
         if self.unavailable_uploads:
             self.unavailable_uploads -= 1
             return JSONResponse({"code": "unavailable", "status": 503, "detail": "Later."}, 503)
-        async with request.form() as form:
-            file = form["file"]
-            assert isinstance(file, UploadFile)
-            content = (await file.read()).decode()
-            row = {name: str(form[name]) for name in ("external_id", "title") if name in form}
-            row |= {"id": str(uuid.uuid4()), "text": content, "filename": file.filename}
-            row["metadata"] = json.loads(str(form.get("metadata", "{}")))
-        if content.startswith("<?xml"):
-            return JSONResponse({"code": "unsupported_type", "status": 415, "detail": "XML."}, 415)
         tenant = self.of(request)
-        tenant.documents[row["external_id"]] = row
-        return {"document": row, "job": self.job(tenant, "ingest", row)}
+        answers = []
+        async with request.form() as form:
+            for file, row in zip(form.getlist("file"), json.loads(str(form["items"])), strict=True):
+                assert isinstance(file, UploadFile)
+                self.uploads += 1
+                content = (await file.read()).decode()
+                if content.startswith("<?xml"):
+                    error = {"code": "unsupported_type", "status": 415, "detail": "XML.", "errors": []}
+                    answers.append({"document": None, "job": None, "new": False, "error": error})
+                    continue
+                row = {"metadata": {}, "id": str(uuid.uuid4()), "text": content, "filename": file.filename} | row
+                tenant.documents[row["external_id"]] = row
+                job = self.job(tenant, "ingest", row)
+                answers.append({"document": row, "job": job, "new": True, "error": None})
+        return {"items": answers}
 
     async def list_documents(self, request: Request) -> dict[str, Any]:
         return {"items": list(self.of(request).documents.values()), "next": None}
@@ -158,7 +161,7 @@ class Standin:
             ("DELETE", one, self.erase_tenant, 202),
             ("POST", f"{one}/keys", self.create_key, 201),
             ("DELETE", f"{one}/keys/{{key_id}}", self.revoke_key, 204),
-            ("POST", "/v1/documents", self.upload, 202),
+            ("POST", "/v1/documents/bulk", self.upload, 202),
             ("GET", "/v1/documents", self.list_documents, 200),
             ("GET", "/v1/jobs", self.list_jobs, 200),
             ("GET", "/v1/jobs/{job_id}", self.get_job, 200),
