@@ -45,6 +45,8 @@ SETS["mtrag/clapnq"] = Path("queries_rewrite.jsonl")
 JOINED = 40
 WARM_UP = 30
 CONCURRENCY = 2
+PAUSE_S = 1.0
+"""Between two looks at the jobs. The line is timed by the service's clock, so looking seldom makes no difference."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def slices(data: Path, documents: int, rounds: int) -> Iterator[Slice]:
             part = rows[number * documents : (number + 1) * documents]
             if len(part) >= documents / 2:
                 yield Slice(name, "passages", [passage(row, f"p{number}") for row in part])
-        yield Slice(name, "joined", joined(rows[:documents], "j"))
+        yield Slice(name, "joined", joined(rows[:documents], f"joined-{name}"))
 
 
 async def texts_of(docs: list[Doc], embedder: Embedder, parsers: ParserPool, settings: IngestSettings) -> list[str]:
@@ -135,7 +137,7 @@ async def through_the_line(client: TesseraClient, docs: list[Doc]) -> Line:
                 job_ids.append(answer.job["id"])
 
     await asyncio.gather(*(send() for _ in range(CONCURRENCY)))
-    await settle(client, job_ids, Silent())
+    await settle(client, job_ids, Silent(), first_pause_s=PAUSE_S, longest_pause_s=PAUSE_S)
     after = resource.getrusage(resource.RUSAGE_SELF)
     jobs = [job async for job in client.jobs() if job["finished_at"] and moment(job["finished_at"]) >= began]
     own = [job for job in jobs if job["id"] in set(job_ids)]

@@ -14,7 +14,6 @@ from eval.progress import Progress
 _STATES = ("queued", "running", "retrying")
 _LATER = ("drop_generation",)
 """Kinds that wait a while on purpose, and change nothing that a search sees."""
-_FIRST_PAUSE_S = 0.05
 _QUIET_LOOKS = 2
 """A job can slip from one state to another between two lists, so one empty look proves nothing."""
 
@@ -24,18 +23,20 @@ async def settle(
     job_ids: Sequence[str],
     progress: Progress,
     *,
+    first_pause_s: float = 0.05,
     longest_pause_s: float = 1.0,
     patience_s: float = 900.0,
 ) -> None:
     """Return when no job of the tenant waits or runs any more. `job_ids` are those of its uploads, oldest first.
 
-    A look costs a few requests however many jobs there are; the pause between two grows to `longest_pause_s`.
+    A look costs a few requests however many jobs there are; the pause between two grows from `first_pause_s`
+    to `longest_pause_s`.
 
     Raises:
         StillUnfinished: nothing has moved for `patience_s`.
     """
     progress.start("Ingesting", len(job_ids))
-    quiet, done, moved_at, pause = 0, 0, time.monotonic(), _FIRST_PAUSE_S
+    quiet, done, moved_at, pause = 0, 0, time.monotonic(), first_pause_s
     while quiet < _QUIET_LOOKS:
         before = done
         done = await ended_before(client, job_ids, done)

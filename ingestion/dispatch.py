@@ -44,12 +44,14 @@ class Dispatcher:
     async def tick(self) -> int:
         """Return lost batches to the queue and give out new ones; return how many batches were sent."""
         async with self.database.dispatcher() as session, session.begin():
-            await jobs.return_lost(session)
-            waiting = await jobs.waiting_tenants(session)
-            flying = await jobs.in_flight(session) if waiting else {}
+            queue = await jobs.survey(session)
+            if queue.lost:
+                await jobs.return_lost(session)
+                queue = await jobs.survey(session)
+        flying, waiting = queue.flying, queue.waiting
         room = self.settings.in_flight - sum(flying.values())
         sent = 0
-        for tenant_id in self._ring(list(waiting)):
+        for tenant_id in self._ring(waiting):
             if room <= sent:
                 break
             self.deficits[tenant_id] = self.deficits.get(tenant_id, 0) + self.settings.batch_bytes

@@ -40,6 +40,17 @@ _END = text(
 )
 
 
+_SURVEY = text(
+    "SELECT tenant_id, count(DISTINCT batch_id) AS batches, bool_or(lease_until < now()) AS lost"
+    " FROM jobs WHERE batch_id IS NOT NULL GROUP BY tenant_id"
+    " UNION ALL "
+    "(SELECT DISTINCT j.tenant_id, 0, false FROM jobs j LEFT JOIN tenants t ON t.id = j.tenant_id"
+    " WHERE j.state IN ('queued', 'retrying') AND j.batch_id IS NULL"
+    " AND (j.not_before IS NULL OR j.not_before <= now())"
+    " AND (t.state = 'active' OR j.kind = 'erase_tenant') ORDER BY j.tenant_id)"
+)
+
+
 @dataclass(frozen=True)
 class GivenOut:
     """A batch for the broker: what kind of work it is, and how many bytes."""
@@ -249,22 +260,20 @@ async def return_lost(session: AsyncSession) -> int:
     return int(getattr(result, "rowcount", 0))
 
 
-async def waiting_tenants(session: AsyncSession) -> Sequence[UUID]:
-    """Return the tenants with a job that is due, in a dispatcher session; suspended tenants wait."""
-    rows = await session.execute(
-        text(
-            "SELECT DISTINCT j.tenant_id FROM jobs j LEFT JOIN tenants t ON t.id = j.tenant_id"
-            " WHERE j.state IN ('queued', 'retrying') AND j.batch_id IS NULL"
-            " AND (j.not_before IS NULL OR j.not_before <= now())"
-            " AND (t.state = 'active' OR j.kind = 'erase_tenant') ORDER BY j.tenant_id"
-        )
-    )
-    return [row.tenant_id for row in rows]
+@dataclass(frozen=True)
+class Survey:
+    """What the dispatcher decides by: tenants with a job that is due, batches given out a tenant, leases run out."""
+
+    waiting: list[UUID]
+    flying: dict[UUID, int]
+    lost: bool
 
 
-async def in_flight(session: AsyncSession) -> dict[UUID, int]:
-    """Return how many batches of each tenant are given out, in a dispatcher session."""
-    rows = await session.execute(
-        text("SELECT tenant_id, count(DISTINCT batch_id) AS n FROM jobs WHERE batch_id IS NOT NULL GROUP BY tenant_id")
+async def survey(session: AsyncSession) -> Survey:
+    """Look at the queue of all tenants in one statement, in a dispatcher session; suspended tenants wait."""
+    rows = (await session.execute(_SURVEY)).all()
+    return Survey(
+        waiting=[row.tenant_id for row in rows if row.batches == 0],
+        flying={row.tenant_id: row.batches for row in rows if row.batches},
+        lost=any(row.lost for row in rows),
     )
-    return {row.tenant_id: row.n for row in rows}

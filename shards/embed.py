@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shards import late_interaction, minilm_model, minilm_tokens, minilm_weights
 from shards.minilm_tokens import Pieces
 from shards.settings import EmbedSettings
+from shards.turns import in_turns
 from tenants.errors import InvalidRequest
 
 
@@ -87,8 +88,8 @@ class MiniLmEmbedder:
         self._settings = settings
         self._folder = minilm_weights.model_folder()
         self._tokenizer = minilm_tokens.load(self._folder)
-        threads = settings.threads or len(os.sched_getaffinity(0))
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="embed")
+        self._threads = settings.threads or len(os.sched_getaffinity(0))
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="embed")
 
     async def embed_passages(self, texts: Sequence[str]) -> PassageEmbeddings:
         """See Embedder."""
@@ -136,8 +137,7 @@ class MiniLmEmbedder:
 
         # The longest first, so that the threads end together.
         order = sorted(range(len(texts)), key=lambda at: -len(encodings[at].ids))
-        for _ in self._pool.map(embed, order):
-            pass
+        in_turns(self._pool, embed, order, threads=self._threads)
         return PassageEmbeddings(vectors, bits)
 
     def _query(self, text: str) -> QueryEmbedding:
