@@ -56,7 +56,7 @@ class Dispatcher:
                 break
             self.deficits[tenant_id] = self.deficits.get(tenant_id, 0) + self.settings.batch_bytes
             while room > sent and flying.get(tenant_id, 0) < self.settings.in_flight_per_tenant:
-                cost = await self._give_out(tenant_id)
+                cost = await self._give_out(tenant_id, share=len(waiting))
                 if cost is None:
                     break
                 sent += 1
@@ -73,13 +73,13 @@ class Dispatcher:
         turn = after + [tenant_id for tenant_id in waiting if tenant_id not in set(after)]
         return [tenant_id for tenant_id in turn if self.deficits.get(tenant_id, 0) >= 0] or turn
 
-    async def _give_out(self, tenant_id: UUID) -> int | None:
-        """Send the tenant's next batch; return its bytes, None when nothing is due."""
+    async def _give_out(self, tenant_id: UUID, *, share: int) -> int | None:
+        """Send the next batch of one of `share` tenants that wait; return its bytes, None when nothing is due."""
         async with self.database.dispatcher() as session:
             batch = await jobs.give_out(
                 session,
                 tenant_id,
-                size=self.settings.batch_documents,
+                size=max(1, self.settings.batch_documents // share),
                 max_cost=self.settings.batch_bytes,
                 lease=_BROKER_LEASE,
             )

@@ -216,7 +216,8 @@ async def give_out(
 ) -> GivenOut | None:
     """Take the next jobs of one tenant as a batch: documents together, anything else and any repeat alone.
 
-    In a dispatcher session. A job that was tried before goes alone, so that one that kills its worker takes no other
+    In a dispatcher session. What is not an ingestion goes first: deletions and the upkeep of the index are not to wait
+    for the end of an import. A job that was tried before goes alone, so that one that kills its worker takes no other
     with it. Returns None when no job is due; the caller commits before it sends the batch.
     """
     due = or_(Job.not_before.is_(None), Job.not_before <= func.now())
@@ -224,13 +225,15 @@ async def give_out(
         select(Job.id, Job.kind, Job.attempts, Job.cost)
         .where(Job.tenant_id == tenant_id, Job.state.in_(WAITING), Job.batch_id.is_(None), due)
         .order_by(Job.created_at, Job.id)
-        .limit(size)
         .with_for_update(skip_locked=True)
     )
+    rows = (await session.execute(query.where(Job.kind != "ingest").limit(1))).all()
+    if not rows:
+        rows = (await session.execute(query.where(Job.kind == "ingest").limit(size))).all()
     taken: list[UUID] = []
     kind, cost = "", 0
-    for job in await session.execute(query):
-        alone = job.kind != "ingest" or job.attempts > 0
+    for job in rows:
+        alone = job.attempts > 0
         if taken and (alone or cost + job.cost > max_cost):
             break
         taken.append(job.id)

@@ -30,6 +30,12 @@ class Job(Base):
             "created_at",
             postgresql_where=text("state IN ('queued', 'retrying')"),
         ),
+        Index(
+            "jobs_upkeep",
+            "tenant_id",
+            "created_at",
+            postgresql_where=text("state IN ('queued', 'retrying') AND kind <> 'ingest'"),
+        ),
         Index("jobs_given_out", "lease_until", postgresql_where=text("batch_id IS NOT NULL")),
         Index("jobs_listing", "tenant_id", "created_at", "id"),
         Index("jobs_document", "tenant_id", "document_id"),

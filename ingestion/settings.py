@@ -26,13 +26,13 @@ class IngestSettings(BaseModel):
     """Seconds for parsing one document."""
     chunk_tokens: int = Field(default=200, ge=32)
     """Upper bound of a chunk's own text, in tokens of the embedder; headings come on top, within the model's limit."""
-    batch_documents: int = Field(default=128, ge=1)
-    """Documents of one tenant that one task takes together."""
+    batch_documents: int = Field(default=512, ge=1)
+    """Documents of one tenant that one task takes together; fewer while several tenants wait."""
     batch_bytes: int = Field(default=2 * 1024 * 1024, ge=1)
     """Bytes of content that one task takes together (a larger document goes alone), and the quantum of fairness."""
-    in_flight: int = Field(default=3, ge=1)
+    in_flight: int = Field(default=4, ge=1)
     """Batches given to the broker at one time, over all tenants."""
-    in_flight_per_tenant: int = Field(default=2, ge=1)
+    in_flight_per_tenant: int = Field(default=3, ge=1)
     """The same for one tenant."""
     max_attempts: int = Field(default=3, ge=1)
     """How often a job is tried before it fails."""

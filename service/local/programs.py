@@ -13,7 +13,7 @@ from service.local.spec import ChildSpec, StepSpec
 
 START_TIMEOUT_S = 120.0
 API_DRAIN_S = 10
-TASKS = 3
+TASKS = 4
 """Batches under way at one time: what one waits for, another uses."""
 
 

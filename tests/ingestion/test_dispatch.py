@@ -190,12 +190,14 @@ async def test_only_retryable_errors_are_tried_again(worker_database: Database, 
         await session.rollback()
 
 
-async def test_jobs_of_different_kinds_do_not_share_a_batch(worker_database: Database, tenants: list[UUID]) -> None:
+async def test_upkeep_goes_before_an_import_and_alone(worker_database: Database, tenants: list[UUID]) -> None:
     tenant_id = tenants[0]
     await add(worker_database, tenant_id, 2)
     await add(worker_database, tenant_id, 1, kind="delete")
     await add(worker_database, tenant_id, 2)
+    await add(worker_database, tenant_id, 1, kind="partition")
     broker = Broker()
     dispatcher = Dispatcher(worker_database, IngestSettings(in_flight=8, in_flight_per_tenant=8), broker)
     await dispatcher.tick()
-    assert [task for task, _, _ in broker.sent] == ["ingestion.ingest", "ingestion.purge", "ingestion.ingest"]
+    assert [task for task, _, _ in broker.sent] == ["ingestion.purge", "ingestion.partition", "ingestion.ingest"]
+    assert await finish(worker_database, tenant_id, broker.sent[-1][2]) == 4
