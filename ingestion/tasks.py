@@ -10,6 +10,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -20,6 +21,7 @@ from ingestion import jobs, pipeline, removal, repository
 from ingestion.batch import Batch, held
 from ingestion.models import Job
 from ingestion.runtime import Runtime
+from shards.rebuild import Rebuild
 from tenants.errors import TesseraError
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,9 @@ _LONGEST_S = 3 * 3600
 """A task that takes longer is ended and its batch tried again; below the broker's visibility timeout."""
 READERS_GRACE = timedelta(seconds=60)
 """How long a retired generation is kept for queries that began before the switch."""
+_CATCH_UPS = 5
+_LITTLE = 500
+"""Chunks that a rebuild may still lack when it takes the writer lock."""
 
 
 class Shell:
@@ -158,17 +163,47 @@ async def _purge(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
 
 
 async def _partition(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
-    async def work(session: Any, job: Job) -> dict[str, Any]:
-        live = await runtime.indexes.live(session, tenant_id)
-        rows = await repository.count_active_chunks(session, tenant_id)
-        if live is None or not runtime.indexes.wants_training(live, rows):
-            return {"generation": live.number if live else None, "trained": False}
-        following = await runtime.indexes.build_next(session, live)
-        await runtime.indexes.switch(session, live, following)
-        session.add(jobs.new_job(tenant_id, "drop_generation", delay=READERS_GRACE))
-        return {"generation": following.number, "cells": following.cells, "rows": following.trained_rows}
+    async with held(runtime.database, runtime.settings, tenant_id, batch_id) as batch:
+        if not batch.jobs:
+            return
+        batch.advance("training", 0.1)
+        try:
+            async with runtime.database.rebuild_lock(tenant_id):
+                await _rebuild(runtime, batch)
+        except TesseraError as error:
+            log.warning("training for tenant %s: %s", tenant_id, error.detail)
+            await _fail_batch(runtime, tenant_id, batch_id, error)
 
-    await _one_job(runtime, tenant_id, batch_id, "training", work)
+
+async def _rebuild(runtime: Runtime, batch: Batch) -> None:
+    """Fill the next generation beside the live one; only the last step holds the writer lock."""
+    database, indexes, tenant_id = runtime.database, runtime.indexes, batch.tenant_id
+    rebuilt: Rebuild | None = None
+    async with database.tenant(tenant_id) as session:
+        live = await indexes.live(session, tenant_id)
+        rows = await repository.count_active_chunks(session, tenant_id)
+        if live is not None and indexes.wants_training(live, rows):
+            rebuilt = await indexes.plan_next(session, live)
+            await session.commit()
+    if rebuilt is not None:
+        await rebuilt.fill()
+        for _ in range(_CATCH_UPS):
+            async with database.tenant(tenant_id) as session:
+                stored = await indexes.stored(session, tenant_id)
+            if await rebuilt.catch_up(stored) < _LITTLE:
+                break
+    async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
+        [job] = batch.jobs
+        if not await jobs.hold(session, tenant_id, batch.batch_id, [job.id]):
+            return
+        result: dict[str, Any] = {"trained": False}
+        if rebuilt is not None:
+            await rebuilt.catch_up(await indexes.stored(session, tenant_id))
+            await indexes.adopt(session, rebuilt)
+            session.add(jobs.new_job(tenant_id, "drop_generation", delay=READERS_GRACE))
+            result = {"generation": rebuilt.number, "cells": len(rebuilt.centroids), "rows": rebuilt.rows}
+        await jobs.finish(session, tenant_id, {job.id: result})
+        await session.commit()
 
 
 async def _drop_generation(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
@@ -195,7 +230,11 @@ async def _one_job(
         batch.advance(stage, 0.1)
         scope = database.erasure if erasing else database.tenant
         try:
-            async with database.writer_lock(tenant_id), scope(tenant_id) as session:
+            async with AsyncExitStack() as stack:
+                if erasing:  # a rebuild would make a collection after all have been dropped
+                    await stack.enter_async_context(database.rebuild_lock(tenant_id))
+                await stack.enter_async_context(database.writer_lock(tenant_id))
+                session = await stack.enter_async_context(scope(tenant_id))
                 [job] = batch.jobs
                 if await jobs.hold(session, tenant_id, batch_id, [job.id]):
                     await jobs.finish(session, tenant_id, {job.id: await work(session, job)})

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shards import cells, names
 from shards.lexical import ChunkText, LexicalStore
-from shards.models import IndexGeneration
+from shards.models import Chunk, DocumentVersion, IndexGeneration
 from shards.probe import probe
+from shards.rebuild import Rebuild
 from shards.settings import ShardSettings
-from shards.vectors import ChunkVector, Scored, VectorStore, VersionScope
+from shards.vectors import ChunkVector, MissingCollection, Scored, VectorStore, VersionScope
 
 _CACHED = 256
-_BUILD_BATCH = 2000
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class TenantIndexes:
         found = await self.live(session, tenant_id)
         if found is not None:
             return found
-        row = self._new_row(tenant_id, 1, "live", None, None)
+        row = self._new_row(tenant_id, 1, "live")
         await self.vectors.create(row.collection, dim=self._dim, cells=1)
         session.add(row)
         await session.flush()
@@ -121,12 +122,11 @@ class TenantIndexes:
 
     async def delete_versions(self, session: AsyncSession, tenant_id: UUID, versions: Sequence[int]) -> dict[str, int]:
         """Remove versions from every generation and from the lexical index; return the counts per engine."""
-        collections = await session.scalars(
-            select(IndexGeneration.collection).where(IndexGeneration.tenant_id == tenant_id)
-        )
+        generations = await session.scalars(select(IndexGeneration).where(IndexGeneration.tenant_id == tenant_id))
         counts = {"vectors": 0, "lexical": 0}
-        for collection in collections:
-            counts["vectors"] += await self.vectors.delete_versions(collection, versions)
+        for generation in generations:
+            with suppress(MissingCollection) if generation.state == "building" else nullcontext():
+                counts["vectors"] += await self.vectors.delete_versions(generation.collection, versions)
         counts["lexical"] = await self.lexical.delete_versions(names.lexical_name(tenant_id), versions)
         return counts
 
@@ -170,59 +170,65 @@ class TenantIndexes:
             return rows >= self._settings.threshold
         return rows >= generation.trained_rows * self._settings.retrain_growth
 
-    async def build_next(self, session: AsyncSession, live: Generation) -> Generation:
-        """Train cells on the live generation's rows and fill the next generation with them, under the writer lock.
-
-        The next generation is in state `building`; `switch` makes it live in the caller's transaction. A crash before
-        that leaves a collection that the next attempt creates anew.
-        """
-        ids: list[UUID] = []
-        versions: list[int] = []
-        blocks: list[NDArray[np.float32]] = []
-        async for batch in self.vectors.scan(live.collection):
-            ids += [row.chunk_id for row in batch]
-            versions += [row.version_no for row in batch]
-            blocks.append(np.stack([row.vector for row in batch]))
-        matrix = np.concatenate(blocks)
-        centroids, assigned = await cells.train_async(
-            matrix, cells.cell_count(len(matrix), self._settings), seed=live.number
-        )
-        rows = np.bincount(assigned, minlength=len(centroids)).astype(np.int64)
+    async def plan_next(self, session: AsyncSession, live: Generation) -> Rebuild:
+        """Plan the next generation; the caller commits before it is filled. See `shards.rebuild`."""
+        table = IndexGeneration
+        mine = table.tenant_id == live.tenant_id
         await session.execute(
-            IndexGeneration.__table__.delete().where(  # type: ignore[attr-defined]
-                IndexGeneration.tenant_id == live.tenant_id, IndexGeneration.state == "building"
-            )
+            update(table).where(mine, table.state == "building").values(state="retired", retired_at=datetime.now(UTC))
         )
-        row = self._new_row(live.tenant_id, live.number + 1, "building", centroids, rows)
-        await self.vectors.drop(row.collection)
-        await self.vectors.create(row.collection, dim=self._dim, cells=len(centroids))
-        order = np.argsort(assigned, kind="stable")
-        for start in range(0, len(order), _BUILD_BATCH):
-            by_cell: dict[int, list[ChunkVector]] = {}
-            for i in order[start : start + _BUILD_BATCH]:
-                by_cell.setdefault(int(assigned[i]), []).append(ChunkVector(ids[i], versions[i], matrix[i]))
-            await self.vectors.insert(row.collection, by_cell)
+        number = int(await session.scalar(select(func.max(table.generation)).where(mine)) or 0) + 1
+        row = self._new_row(live.tenant_id, number, "building")
         session.add(row)
         await session.flush()
-        return _generation(row)
+        return Rebuild(
+            self.vectors,
+            self._settings,
+            tenant_id=live.tenant_id,
+            live=live.collection,
+            number=number,
+            collection=row.collection,
+        )
 
-    async def switch(self, session: AsyncSession, live: Generation, following: Generation) -> None:
-        """Make `following` the live generation and retire `live`, in the caller's transaction.
+    async def stored(self, session: AsyncSession, tenant_id: UUID) -> dict[UUID, int]:
+        """Return every chunk that Postgres holds, with its version's number: what the live generation holds."""
+        query = (
+            select(Chunk.id, DocumentVersion.version_no)
+            .join(
+                DocumentVersion,
+                (DocumentVersion.tenant_id == Chunk.tenant_id)
+                & (DocumentVersion.document_id == Chunk.document_id)
+                & (DocumentVersion.version == Chunk.version),
+            )
+            .where(Chunk.tenant_id == tenant_id)
+        )
+        return {row.id: row.version_no for row in await session.execute(query)}
+
+    async def adopt(self, session: AsyncSession, rebuilt: Rebuild) -> None:
+        """Make a rebuilt generation the live one and retire the other, in the caller's transaction and writer lock.
 
         Raises:
-            RuntimeError: the copy does not hold as many rows as the original.
+            RuntimeError: the collection does not hold as many rows as were written to it.
         """
-        copied, original = await self.vectors.count(following.collection), await self.vectors.count(live.collection)
-        if copied != original:
-            raise RuntimeError(f"generation {following.number} holds {copied} rows, not {original}")
+        found = await self.vectors.count(rebuilt.collection)
+        if found != rebuilt.rows:
+            raise RuntimeError(f"{rebuilt.collection} holds {found} rows, not {rebuilt.rows}")
         table = IndexGeneration
-        for number, values in (
-            (live.number, {"state": "retired", "retired_at": datetime.now(UTC)}),
-            (following.number, {"state": "live"}),
-        ):
-            await session.execute(
-                update(table).where(table.tenant_id == live.tenant_id, table.generation == number).values(**values)
+        mine = table.tenant_id == rebuilt.tenant_id
+        await session.execute(
+            update(table).where(mine, table.state == "live").values(state="retired", retired_at=datetime.now(UTC))
+        )
+        await session.execute(
+            update(table)
+            .where(mine, table.generation == rebuilt.number)
+            .values(
+                state="live",
+                cells=len(rebuilt.centroids),
+                centroids=rebuilt.centroids.astype(np.float32).tobytes(),
+                cell_rows=rebuilt.cell_rows.tolist(),
+                trained_rows=rebuilt.rows,
             )
+        )
 
     async def drop_retired(self, session: AsyncSession, tenant_id: UUID) -> int:
         """Drop the collections of retired generations; return how many."""
@@ -250,14 +256,7 @@ class TenantIndexes:
             await self.lexical.drop(name)
         return counts
 
-    def _new_row(
-        self,
-        tenant_id: UUID,
-        number: int,
-        state: str,
-        centroids: NDArray[np.float32] | None,
-        rows: NDArray[np.int64] | None,
-    ) -> IndexGeneration:
+    def _new_row(self, tenant_id: UUID, number: int, state: str) -> IndexGeneration:
         return IndexGeneration(
             tenant_id=tenant_id,
             generation=number,
@@ -265,10 +264,8 @@ class TenantIndexes:
             collection=names.collection_name(tenant_id, number),
             embedder=self._embedder,
             dim=self._dim,
-            cells=1 if centroids is None else len(centroids),
-            centroids=None if centroids is None else centroids.astype(np.float32).tobytes(),
-            cell_rows=None if rows is None else rows.tolist(),
-            trained_rows=0 if rows is None else int(rows.sum()),
+            cells=1,
+            trained_rows=0,
         )
 
 

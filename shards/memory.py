@@ -79,9 +79,12 @@ class MemoryVectors:
             best.setdefault(rows[at].chunk_id, float(scores[at]))
         return [Scored(chunk_id, score) for chunk_id, score in list(best.items())[:k]]
 
-    async def scan(self, collection: str, *, batch: int = 1000) -> AsyncIterator[list[ChunkVector]]:
+    async def scan(
+        self, collection: str, *, versions: Sequence[int] | None = None, batch: int = 1000
+    ) -> AsyncIterator[list[ChunkVector]]:
         """See `VectorStore.scan`."""
-        rows = list(self._found(collection).rows.values())
+        held = self._found(collection).rows.values()
+        rows = [row for row in held if versions is None or row.version_no in set(versions)]
         for start in range(0, len(rows), batch):
             yield rows[start : start + batch]
 

@@ -128,10 +128,12 @@ class MilvusVectors:
             fetch = filtered.next_fetch(k, fetch, len(kept))
         return await self._sifted(name, vector, k, partitions, filtered.expression())
 
-    async def scan(self, collection: str, *, batch: int = 1000) -> AsyncIterator[list[ChunkVector]]:
+    async def scan(
+        self, collection: str, *, versions: Sequence[int] | None = None, batch: int = 1000
+    ) -> AsyncIterator[list[ChunkVector]]:
         """See `VectorStore.scan`."""
         name = checked_collection(collection)
-        last = ""
+        last, among = "", "" if versions is None else f" and {versions_in(versions)}"
         while True:
             # `iterator` makes a server return the smallest keys first; without it a limit takes any rows. pymilvus
             # then sends no consistency level, so the collection's own holds.
@@ -139,7 +141,7 @@ class MilvusVectors:
                 name,
                 lambda client, after=last: client.query(  # type: ignore[misc]
                     name,
-                    filter=f'row > "{after}"',
+                    filter=f'row > "{after}"{among}',
                     limit=batch,
                     output_fields=["row", "version_no", "vector"],
                     iterator="True",

@@ -120,8 +120,10 @@ class VectorStore(Protocol):
             ValueError: `k` not in 1..MAX_K, or an unknown cell.
         """
 
-    def scan(self, collection: str, *, batch: int = 1000) -> AsyncIterator[list[ChunkVector]]:
-        """Stream every row once, in no particular order, in lists of at most `batch`.
+    def scan(
+        self, collection: str, *, versions: Sequence[int] | None = None, batch: int = 1000
+    ) -> AsyncIterator[list[ChunkVector]]:
+        """Stream every row (of these versions) once, in no particular order, in lists of at most `batch`.
 
         Rows written meanwhile may be missed.
         """

@@ -7,6 +7,7 @@ transaction, so a pooled connection (PgBouncer in transaction mode too) carries 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from uuid import UUID
@@ -117,15 +118,21 @@ class Database:
         async with self._open(scope="none") as session:
             await session.execute(text("SELECT 1"))
 
-    @asynccontextmanager
-    async def writer_lock(self, tenant_id: UUID) -> AsyncIterator[None]:
-        """Hold the tenant's index writer lock: one writer a tenant over all processes.
+    def writer_lock(self, tenant_id: UUID) -> AbstractAsyncContextManager[None]:
+        """Hold the tenant's index writer lock: one writer a tenant over all processes."""
+        return self._lock("writer", tenant_id)
 
-        A session-level advisory lock on a connection of its own; the server frees it when the holder dies.
-        """
+    def rebuild_lock(self, tenant_id: UUID) -> AbstractAsyncContextManager[None]:
+        """Hold the tenant's rebuild lock: one at a time makes new collections. Taken before the writer lock."""
+        return self._lock("rebuild", tenant_id)
+
+    @asynccontextmanager
+    async def _lock(self, kind: str, tenant_id: UUID) -> AsyncIterator[None]:
+        """A session-level advisory lock on a connection of its own; the server frees it when the holder dies."""
+        digest = hashlib.sha256(kind.encode() + tenant_id.bytes).digest()
+        key = {"key": int.from_bytes(digest[:8], "big", signed=True)}
         async with self._engine.connect() as connection:
             connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            key = {"key": int.from_bytes(tenant_id.bytes[:8], "big", signed=True)}
             await connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
             try:
                 yield

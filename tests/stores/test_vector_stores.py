@@ -198,6 +198,16 @@ class VectorStoreConformance:
             assert seen[row.chunk_id].vector.dtype == np.float32
             assert np.array_equal(seen[row.chunk_id].vector, row.vector)
 
+    async def test_scans_the_rows_of_some_versions(self, store: VectorStore, collection: str) -> None:
+        rows = chunks(np.random.default_rng(17), [version for version in range(1, 61) for _ in range(5)])
+        await store.insert(collection, {cell: rows[cell::4] for cell in range(4)})
+        wanted = [3, 17, 18, 19, 60, 999]
+        pages = [page async for page in store.scan(collection, versions=wanted, batch=10)]
+        assert all(0 < len(page) <= 10 for page in pages)
+        seen = [row.chunk_id for page in pages for row in page]
+        assert sorted(seen) == sorted(row.chunk_id for row in rows if row.version_no in wanted)
+        assert [page async for page in store.scan(collection, versions=[])] == []
+
     async def test_a_scan_of_nothing_is_empty_and_one_may_stop_early(self, store: VectorStore, collection: str) -> None:
         assert [page async for page in store.scan(collection)] == []
         await store.insert(collection, {0: chunks(np.random.default_rng(15), range(1, 40))})

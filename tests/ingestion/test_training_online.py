@@ -1,0 +1,80 @@
+"""A tenant grows past the threshold of cells while it uploads, deletes and asks: nothing is lost, doubled or stale."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.conftest import TenantAccess
+
+GOODS = ("copper", "barley", "cotton", "amber", "timber", "saffron", "wool", "salt", "indigo", "pepper")
+DOCUMENTS = 4_300
+"""Some more than the default threshold of 4,000 chunks, one chunk each."""
+
+
+def text_of(number: int) -> str:
+    return f"Lot {number} holds {GOODS[number % 10]} and {GOODS[number // 10 % 10]}."
+
+
+async def upload(tenant: TenantAccess, numbers: range) -> list[dict[str, Any]]:
+    files = [("file", (f"{n}.txt", text_of(n).encode(), "text/plain")) for n in numbers]
+    form = {"items": json.dumps([{"external_id": str(n)} for n in numbers])}
+    answer = await tenant.client.post("/v1/documents/bulk", files=files, data=form)
+    assert answer.status_code == 202, answer.text
+    items: list[dict[str, Any]] = answer.json()["items"]
+    return items
+
+
+async def jobs(tenant: TenantAccess, state: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await tenant.client.get("/v1/jobs", params={"state": state, "limit": 100})).json()[
+        "items"
+    ]
+    return [job for job in found if job["kind"] != "drop_generation"]
+
+
+async def test_cells_are_trained_while_the_tenant_is_in_use(tenant: TenantAccess) -> None:
+    ended = asyncio.Event()
+    asked = 0
+
+    async def ask() -> None:
+        nonlocal asked
+        while not ended.is_set():
+            hits = await tenant.search("Lot 0 holds copper and copper.", k=3)
+            assert [hit["external_id"] for hit in hits].count("0") == 1, "found at every moment, once"
+            asked += 1
+            await asyncio.sleep(0.05)
+
+    first = await upload(tenant, range(100))
+    await tenant.job(first[0]["job"]["id"])
+    asking = asyncio.create_task(ask())
+    made = {item["document"]["external_id"]: item["document"]["id"] for item in first}
+    for start in range(100, DOCUMENTS, 100):
+        items = await upload(tenant, range(start, start + 100))
+        made |= {item["document"]["external_id"]: item["document"]["id"] for item in items}
+    deleted = [str(n) for n in range(50, DOCUMENTS, 97)]
+    trained: list[dict[str, Any]] = []
+    while not trained or any([await jobs(tenant, state) for state in ("queued", "running", "retrying")]):
+        if deleted:  # deletions go on while the cells are trained and the rows copied
+            gone = deleted.pop()
+            assert (await tenant.client.delete(f"/v1/documents/{made.pop(gone)}")).status_code == 202
+        trained = [job for job in await jobs(tenant, "done") if job["kind"] == "partition"] or trained
+        await asyncio.sleep(0.05)
+        assert not asking.done(), "a search failed"
+    ended.set()
+    await asking
+    assert asked > 5
+    assert not await jobs(tenant, "failed")
+    assert trained[0]["result"]["cells"] > 10
+
+    answer = (await tenant.client.post("/v1/search", json={"query": text_of(4_299), "k": 3, "debug": True})).json()
+    assert answer["hits"][0]["external_id"] == "4299"
+    assert answer["debug"]["cells"]["total"] == trained[0]["result"]["cells"]
+    for number in range(50, DOCUMENTS, 97):
+        hits = await tenant.search(text_of(number), k=5)
+        assert str(number) not in [hit["external_id"] for hit in hits], "deleted stays deleted in the new generation"
+    for number in range(7, DOCUMENTS, 391):
+        body = {"query": text_of(number), "k": 5, "exact": True}
+        found = [hit["external_id"] for hit in (await tenant.client.post("/v1/search", json=body)).json()["hits"]]
+        assert found.count(str(number)) == (str(number) in made), number
