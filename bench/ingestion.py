@@ -1,6 +1,6 @@
 """The whole ingestion line against the embedder alone, in slices that take turns; prints one JSON line.
 
-    python -m bench.ingestion --data DATASETS [--documents 600] [--rounds 2]
+    python -m bench.ingestion --data DATASETS [--documents 1500] [--rounds 1]
 
 DATASETS holds squad_dev, mtrag/cloud and mtrag/clapnq. For each slice of documents:
 
@@ -8,8 +8,9 @@ DATASETS holds squad_dev, mtrag/cloud and mtrag/clapnq. For each slice of docume
               the times that the service keeps; parsing, chunking, both engines, Postgres and this client are in it
     embedder  `embed_passages` of the very same texts, all at once, in this process, with the stack idle
 
-Both have the same settings and threads. In the shape `passages` every row is a document, in `joined` the same rows are
-Markdown documents of about 40. The line's number of chunks must be the number of texts, or the run fails.
+The bar is for all slices together: what all these documents take through the line over what their chunks take in the
+embedder. Both have the same settings and threads. In the shape `passages` every row is a document, in `joined` the
+same rows are Markdown documents of about 40. The line must make as many chunks as there are texts, or the run fails.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ BAR = 1.25
 SETS = {"squad_dev": Path("queries.jsonl"), "mtrag/cloud": Path("queries_rewrite.jsonl")}
 SETS["mtrag/clapnq"] = Path("queries_rewrite.jsonl")
 JOINED = 40
+LEAST = 300
 WARM_UP = 30
 CONCURRENCY = 2
 PAUSE_S = 1.0
@@ -97,7 +99,7 @@ def slices(data: Path, documents: int, rounds: int) -> Iterator[Slice]:
         rows = [row for row in load_set(data / name, queries=queries).corpus if (row.text or "").strip()]
         for number in range(rounds):
             part = rows[number * documents : (number + 1) * documents]
-            if len(part) >= documents / 2:
+            if len(part) >= LEAST:
                 yield Slice(name, "passages", [passage(row, f"p{number}") for row in part])
         yield Slice(name, "joined", joined(rows[:documents], f"joined-{name}"))
 
@@ -218,7 +220,7 @@ def verdict(found: list[dict[str, Any]]) -> dict[str, Any]:
         "ratio_median": medians,
         "ratio_whole": round(lines / embedders, 3),
         "bar": BAR,
-        "ok": medians["passages"] <= BAR,
+        "ok": lines / embedders <= BAR,
         "chunks_per_s": {"line": round(chunks / lines, 1), "embedder": round(chunks / embedders, 1)},
         "slices": found,
     }
@@ -227,8 +229,8 @@ def verdict(found: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds squad_dev and mtrag")
-    parser.add_argument("--documents", type=int, default=600, help="rows a slice")
-    parser.add_argument("--rounds", type=int, default=2, help="slices of each set in the shape `passages`")
+    parser.add_argument("--documents", type=int, default=1500, help="rows a slice")
+    parser.add_argument("--rounds", type=int, default=1, help="slices of each set in the shape `passages`")
     chosen = parser.parse_args()
     print_line(asyncio.run(bench(chosen.data_dir, chosen.data, chosen.documents, chosen.rounds)))
 
