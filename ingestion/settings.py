@@ -31,7 +31,7 @@ class IngestSettings(BaseModel):
     batch_bytes: int = Field(default=2 * 1024 * 1024, ge=1)
     """Bytes of content that one task takes together (a larger document goes alone), and the quantum of fairness."""
     in_flight: int = Field(default=4, ge=1)
-    """Batches given to the broker at one time, over all tenants."""
+    """Batches given to the broker at one time, over all tenants: four for each worker process."""
     in_flight_per_tenant: int = Field(default=3, ge=1)
     """The same for one tenant."""
     max_attempts: int = Field(default=3, ge=1)

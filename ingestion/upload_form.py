@@ -38,7 +38,8 @@ def opened(request: Request, settings: IngestSettings, *, files: int) -> Abstrac
             "Send the document as multipart/form-data with a part named `file`.",
             fields=(FieldError("body", "is not multipart/form-data"),),
         )
-    return request.form(max_files=files, max_fields=8, max_part_size=files * settings.max_metadata_bytes * 4)
+    # One more is let in, so that the refusal can name the limit.
+    return request.form(max_files=files + 1, max_fields=8, max_part_size=files * settings.max_metadata_bytes * 4)
 
 
 def read_one(form: FormData, settings: IngestSettings) -> Incoming:
@@ -48,7 +49,7 @@ def read_one(form: FormData, settings: IngestSettings) -> Incoming:
         InvalidRequest: a part is missing, unknown or malformed.
         TooLarge, UnsupportedType: so is the file.
     """
-    [file, *_] = _files(form)
+    [file] = _files(form, most=1)
     _refuse_unknown(form, {"file", "metadata", *_NAMES})
     names = {name: _name(_text(form, name), f"body.{name}") for name in _NAMES}
     metadata = parse_metadata(_text(form, "metadata"), max_bytes=settings.max_metadata_bytes)
@@ -61,7 +62,7 @@ def read_many(form: FormData, settings: IngestSettings) -> list[Incoming | Tesse
     Raises:
         InvalidRequest: the form as a whole is malformed.
     """
-    files = _files(form)
+    files = _files(form, most=MAX_FILES)
     _refuse_unknown(form, {"file", "items"})
     read: list[Incoming | TesseraError] = []
     for at, (file, item) in enumerate(zip(files, _items(form, len(files)), strict=True)):
@@ -94,7 +95,7 @@ def _incoming(
     filename = _safe_filename(file.filename or "document")
     upload = Upload(
         filename=filename,
-        content_type=file.content_type or "application/octet-stream",
+        content_type=_printable(file.content_type or "")[:_MAX_FILENAME] or "application/octet-stream",
         format=detect_format(head, filename, file.content_type),
         size_bytes=size,
         sha256=digest,
@@ -117,8 +118,10 @@ def _measure(content: BinaryIO) -> tuple[int, bytes, bytes]:
     return size, digest.digest(), head
 
 
-def _files(form: FormData) -> list[UploadFile]:
+def _files(form: FormData, *, most: int) -> list[UploadFile]:
     files = form.getlist("file")
+    if len(files) > most:
+        raise _invalid("body.file", f"is there {len(files)} times; at most {most} fit into one request")
     if not files or not all(isinstance(file, UploadFile) for file in files):
         raise InvalidRequest("The form has no file.", fields=(FieldError("body.file", "is missing"),))
     return files  # type: ignore[return-value]  # checked above
@@ -164,7 +167,11 @@ def _name(value: Any, pointer: str) -> str | None:
 
 def _safe_filename(name: str) -> str:
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    return "".join(character for character in last if character.isprintable())[:_MAX_FILENAME] or "document"
+    return _printable(last)[:_MAX_FILENAME] or "document"
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())
 
 
 def _invalid(pointer: str, detail: str) -> InvalidRequest:

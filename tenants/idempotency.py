@@ -27,6 +27,8 @@ from tenants.state import database_of
 
 _MAX_KEY_CHARS = 255
 _MAX_REMEMBERED_BYTES = 1024 * 1024
+_MAX_PART_BYTES = 16 * 1024 * 1024
+"""Of a form's text part; the whole body is bounded before, and the route checks its parts itself."""
 _CLAIM = text(
     "INSERT INTO idempotent_answers (tenant_id, route, key, fingerprint) VALUES (:tenant, :route, :key, :print)"
     " ON CONFLICT (tenant_id, route, key) DO UPDATE SET fingerprint = :print, status = NULL, body = NULL,"
@@ -116,7 +118,9 @@ async def _caller(request: Request) -> UUID | None:
 async def _fingerprint(request: Request) -> bytes:
     digest = hashlib.sha256()
     if request.headers.get("content-type", "").startswith("multipart/"):
-        for name, value in sorted((await request.form()).multi_items(), key=lambda item: item[0]):
+        for name, value in sorted(
+            (await request.form(max_part_size=_MAX_PART_BYTES)).multi_items(), key=lambda item: item[0]
+        ):
             digest.update(name.encode() + b"\0")
             if isinstance(value, UploadFile):
                 digest.update((value.filename or "").encode() + b"\0")

@@ -1,4 +1,4 @@
-"""An index for the jobs that go before ingestion: deletions and the upkeep of the index."""
+"""An index for the jobs that go before ingestion; token bits, which do not compress, are stored without trying."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ def upgrade() -> None:
         postgresql_where=sa.text("state IN ('queued', 'retrying') AND kind <> 'ingest'"),
     )
 
+    op.execute("ALTER TABLE chunks ALTER COLUMN token_bits SET STORAGE EXTERNAL")
+
 
 def downgrade() -> None:
+    op.execute("ALTER TABLE chunks ALTER COLUMN token_bits SET STORAGE EXTENDED")
     op.drop_index("jobs_upkeep", table_name="jobs")
