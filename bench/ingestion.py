@@ -7,7 +7,8 @@ DATASETS holds squad_dev, mtrag/cloud and mtrag/clapnq. For each slice of docume
     line      from the first upload over HTTP until the last document is searchable, by the times that the service
               keeps; parsing, chunking, both engines, Postgres and this client are in it
     upkeep    what it takes from then until every job of the tenant has ended, training its cells
-    embedder  `embed_passages` of the very same texts, all at once, in this process, with the stack idle, before and after the line
+    embedder  `embed_passages` of the very same texts, all at once, in this process, with the stack idle, before and
+              after the line
 
 The bar is for all slices together: what all these documents take through the line over what their chunks take in the
 embedder. Both have the same settings and threads. In the shape `passages` every row is a document, in `joined` the

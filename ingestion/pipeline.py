@@ -31,7 +31,7 @@ from shards.neighbours import with_neighbours
 from tenants.bulk import insert_all
 from tenants.errors import DocumentRejected, NotFound
 
-GROUP_CHUNKS = 384
+GROUP_CHUNKS = 192
 """Chunks embedded and committed together: enough to fill the embedder's batches, few enough to overlap with writing."""
 
 
