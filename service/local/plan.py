@@ -14,7 +14,7 @@ from service.local.ports import LOOPBACK
 from service.local.postgres import conninfo, postgres_child
 from service.local.programs import api_child, scheduler_child, schema_step, worker_child
 from service.local.redis import redis_child, redis_url
-from service.local.settings import native_environment, python_environment
+from service.local.settings import CALM_THREADS, native_environment, python_environment
 from service.local.spec import ChildSpec, Stage
 from service.local.state import Installation
 from service.settings import Settings
@@ -82,8 +82,8 @@ def plan_stack(
     first: Stage = (
         ((*stores[:1], *schema), *stores[1:]) if "postgres" in missing_stores(settings) else (*stores, *schema)
     )
-    for_api = python_environment(without(env, NOT_FOR_API))
-    for_workers = python_environment(without(env, NOT_FOR_WORKERS))
+    for_api = python_environment(without(env, NOT_FOR_API)) | CALM_THREADS
+    for_workers = python_environment(without(env, NOT_FOR_WORKERS)) | CALM_THREADS
     port, broker = installation.ports["api"], env["TESSERA_REDIS_URL"]
     programs = (
         api_child(data_dir, port, for_api),

@@ -19,6 +19,11 @@ def native_environment() -> dict[str, str]:
     return DEFAULTS | {name: os.environ[name] for name in INHERITED if name in os.environ}
 
 
+CALM_THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+"""Matrix products here are small: the threads of OpenBLAS and OpenMP would wait for the next one at full speed, on the
+cores that the embedder needs."""
+
+
 def python_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a Python child with its `TESSERA_*` settings.
 
