@@ -83,7 +83,7 @@ def _check(pointer: str, key: str, value: Any) -> None:
             _check_text(pointer, item)
     elif isinstance(value, str):
         _check_text(pointer, value)
-    elif not isinstance(value, bool | int | float) or not math.isfinite(value) or abs(value) >= 1e300:
+    elif not isinstance(value, bool | int | float) or abs(value) >= 1e300 or not math.isfinite(value):
         raise _invalid(pointer, "must be a string, a number, true or false, or a list of strings")
 
 

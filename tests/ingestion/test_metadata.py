@@ -35,6 +35,8 @@ def test_values_become_typed_rows() -> None:
         ("[1]", "metadata"),
         ('{"a": NaN}', "metadata"),
         ('{"a": 1e999}', "metadata.a"),
+        (f'{{"a": {10**400}}}', "metadata.a"),
+        (f'{{"a": -{10**400}}}', "metadata.a"),
         ('{"a": null}', "metadata.a"),
         ('{"a": {"b": 1}}', "metadata.a"),
         ('{"a": [1]}', "metadata.a"),
