@@ -154,7 +154,7 @@ def _scalar(name: str, value: Any, pointer: str) -> Scalar:
         raise _invalid(pointer, "must be a string")
     if isinstance(value, bool):
         return value
-    if isinstance(value, int | float) and math.isfinite(value) and abs(value) < 1e300:
+    if isinstance(value, int | float) and abs(value) < 1e300 and math.isfinite(value):
         return float(value)
     raise _invalid(pointer, "must be a string, a number, or true or false")
 
