@@ -23,6 +23,8 @@ COMMITS_ELSEWHERE = {
 LONG_FUNCTIONS = {"upgrade": "a migration is a list of statements", "downgrade": "the same"}
 
 _API = r"(.*/)?(\w+_)?api\.py"
+_REQUESTS = r"ingestion/upload_form\.py|(ingestion|tenants)/state\.py"
+"""What routes share: how a form is read, and what lies in `request.state`."""
 DOORS = {
     "pymilvus": r"shards/.*",
     "tantivy": r"shards/.*",
@@ -32,8 +34,8 @@ DOORS = {
     "openvino": r"shards/.*",
     "tokenizers": r"shards/.*",
     "obstore": r"ingestion/objects\.py",
-    "fastapi": rf"{_API}|(tenants|service)/(auth|app|health|openapi|problems|idempotency)\.py",
-    "starlette": rf"{_API}|(tenants|service)/(auth|app|health|openapi|problems|idempotency|edge)\.py",
+    "fastapi": rf"{_API}|{_REQUESTS}|(tenants|service)/(auth|app|health|openapi|problems|idempotency)\.py",
+    "starlette": rf"{_API}|{_REQUESTS}|(tenants|service)/(auth|app|health|openapi|problems|idempotency|edge)\.py",
     "celery": r"ingestion/tasks\.py|service/(worker|broker|scheduler)\.py",
     "kombu": r"ingestion/tasks\.py|service/(worker|broker|scheduler)\.py",
     "sqlalchemy": r"(?!rag/answer/|ingestion/parse/|service/cli/|service/local/|eval/).*",

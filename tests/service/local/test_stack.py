@@ -14,6 +14,7 @@ import pytest
 
 from service.broker import make_celery
 from service.local import processes
+from service.local.settings import CALM_THREADS
 from service.local.state import recorded_stack, running_stack
 
 CHILDREN = ["postgres", "redis", "milvus", "api", "worker", "scheduler"]
@@ -110,7 +111,7 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(up, checkout):
 
 def test_children_get_what_they_need_and_nothing_else(up):
     api = get(f"{up.url}/environment")
-    fixed = {"PATH", "LANG", "HF_HUB_OFFLINE", "PYTHONUNBUFFERED", "PYTHONPATH", "LC_CTYPE"}
+    fixed = {"PATH", "LANG", "HF_HUB_OFFLINE", "PYTHONUNBUFFERED", "PYTHONPATH", "LC_CTYPE", *CALM_THREADS}
     assert {name for name in api if not name.startswith("TESSERA_")} <= fixed
     assert api["HF_HUB_OFFLINE"] == "1"
     assert "TESSERA_DATABASE_OWNER_URL" not in api
