@@ -100,14 +100,17 @@ async def test_silence_is_a_timeout() -> None:
     async def hold(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await released.wait()
         writer.close()
+        await writer.wait_closed()
+        ended.set()
 
-    released = asyncio.Event()
+    released, ended = asyncio.Event(), asyncio.Event()
     server = await asyncio.start_server(hold, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server, TesseraClient(url, "tsr_live_x", timeout_s=0.05) as client:
         with pytest.raises(Unreachable) as caught:
             await client.document("1")
         released.set()
+        await ended.wait()
     assert caught.value.code == "server_timeout"
 
 

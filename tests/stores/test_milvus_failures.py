@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -123,9 +124,11 @@ async def test_many_callers_at_once_fail_alike_and_recover_alike(store: MilvusVe
 async def test_a_server_that_hangs_is_given_up_on(own_milvus: Any) -> None:
     """It accepts connections and never answers."""
 
+    writers: list[asyncio.StreamWriter] = []
+
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         await reader.read()
-        writer.close()
 
     server = await asyncio.start_server(silent, "127.0.0.1", own_milvus.port)
     hung = MilvusVectors(MilvusSettings(uri=own_milvus.uri, timeout_s=1))
@@ -135,6 +138,10 @@ async def test_a_server_that_hangs_is_given_up_on(own_milvus: Any) -> None:
         await hung.count(collection_name(uuid4(), 1))
     await hung.aclose()
     server.close()
+    for writer in writers:  # gRPC may keep its end open
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def test_two_clients_see_each_other(milvus_uri: str) -> None:

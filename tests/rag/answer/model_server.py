@@ -105,3 +105,8 @@ async def running_model_server() -> AsyncIterator[ModelServer]:
     finally:
         runner.should_exit = True
         await serving
+        # Past its graceful time uvicorn leaves connections open, and the sockets would be found by some later test.
+        for connection in list(runner.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0)
