@@ -26,7 +26,13 @@ def in_turns(pool: Executor, work: Callable[[T], object], items: Iterable[T], *,
             item = _NO_ITEM if stopped.is_set() else next(left, _NO_ITEM)
         if item is _NO_ITEM:
             return False
-        work(item)
+        done = False
+        try:
+            work(item)
+            done = True
+        finally:
+            if not done:  # the caller may learn of it much later
+                stopped.set()
         links.put(pool.submit(link))
         return True
 

@@ -53,5 +53,5 @@ def test_the_first_error_is_raised_and_ends_the_call() -> None:
         with pytest.raises(ValueError, match="the tenth"):
             in_turns(pool, work, range(10_000), threads=2)
         in_turns(pool, seen.append, [-1], threads=2)
-    assert len(seen) < 100
-    assert seen[-1] == -1
+    assert len(seen) < 20, "no more than what was under way"
+    assert -1 in seen
