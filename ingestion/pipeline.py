@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,7 +208,7 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
         if document.job_id not in held:
             continue
         results[document.job_id] = {"version": version.version, "superseded": True}
-        if version.document_id not in current or newest[version.document_id] is not version:
+        if version.version_no not in current:
             superseded.append(version)
             continue
         index, stored = _rows(document, group.embeddings, first)
@@ -216,18 +216,26 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
         chunk_rows += stored
         flips.append(Flip(version, document.title, document.pages, len(document.chunks)))
         results[document.job_id] = {"version": version.version, "chunks": len(index), "pages": document.pages}
-    purged = await repository.drop_superseded(session, superseded)
     if flips:
         generation = await runtime.indexes.open(session, tenant_id)
         with batch.watch.step("index"):
             await runtime.indexes.insert(generation, index_rows)
         with batch.watch.step("store"):
             await repository.store_chunks(session, tenant_id, chunk_rows)
-        purged |= await repository.flip_active(session, flips)
+        replaced = await repository.flip_active(session, flips)
         if runtime.indexes.wants_training(generation, await repository.count_active_chunks(session, tenant_id)):
             await jobs.queue_partition(session, tenant_id)
-    await insert_all(session, [jobs.new_job(tenant_id, "purge", document_id=document_id) for document_id in purged])
+        await _queue_purges(session, tenant_id, replaced)
+    await _supersede(session, tenant_id, superseded)
     await jobs.finish(session, tenant_id, results)
+
+
+async def _supersede(session: AsyncSession, tenant_id: UUID, versions: Sequence[DocumentVersion]) -> None:
+    await _queue_purges(session, tenant_id, await repository.drop_superseded(session, versions))
+
+
+async def _queue_purges(session: AsyncSession, tenant_id: UUID, document_ids: Iterable[UUID]) -> None:
+    await insert_all(session, [jobs.new_job(tenant_id, "purge", document_id=one) for one in document_ids])
 
 
 def _rows(document: Chunked, embeddings: PassageEmbeddings, first: int) -> tuple[list[IndexRow], list[dict[str, Any]]]:
@@ -257,10 +265,19 @@ def _rows(document: Chunked, embeddings: PassageEmbeddings, first: int) -> tuple
 
 
 async def reject(session: AsyncSession, runtime: Runtime, batch: Batch, rejected: Sequence[Rejected]) -> None:
-    """End the jobs of documents that cannot be ingested; their originals stay."""
+    """End the jobs of documents that cannot be ingested; their originals stay.
+
+    A document that was deleted or replaced meanwhile did not fail: its original may be gone for that very reason.
+    """
     held = await jobs.hold(session, batch.tenant_id, batch.batch_id, [item.job_id for item in rejected])
     lost = [item for item in rejected if item.job_id in held]
-    errors = {item.job_id: item.error for item in lost}
+    current = await repository.lock_current(session, batch.tenant_id, [item.version for item in lost])
+    failed = [item for item in lost if item.version.version_no in current]
+    superseded = [item for item in lost if item.version.version_no not in current]
+    errors = {item.job_id: item.error for item in failed}
     await jobs.fail(session, batch.tenant_id, errors, max_attempts=runtime.settings.max_attempts)
-    for item in lost:
+    for item in failed:
         await repository.fail_version(session, item.version)
+    await _supersede(session, batch.tenant_id, [item.version for item in superseded])
+    results = {item.job_id: {"version": item.version.version, "superseded": True} for item in superseded}
+    await jobs.finish(session, batch.tenant_id, results)

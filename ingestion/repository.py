@@ -117,10 +117,10 @@ class Flip:
     chunk_count: int
 
 
-async def lock_current(session: AsyncSession, tenant_id: UUID, versions: Sequence[DocumentVersion]) -> set[UUID]:
-    """Lock the documents for which these versions, one a document, may still become active; return their ids.
+async def lock_current(session: AsyncSession, tenant_id: UUID, versions: Sequence[DocumentVersion]) -> set[int]:
+    """Lock the documents of these versions; return the numbers (`version_no`) of those that may still become active.
 
-    A document that was deleted meanwhile, or already serves a newer version, is left out.
+    A version of a document that was deleted meanwhile, or already serves a newer version, is left out.
     """
     query = (
         select(Document.id, Document.active_version)
@@ -132,9 +132,12 @@ async def lock_current(session: AsyncSession, tenant_id: UUID, versions: Sequenc
         .order_by(Document.id)
         .with_for_update()
     )
-    numbers = {version.document_id: version.version for version in versions}
-    found = await session.execute(query)
-    return {row.id for row in found if (row.active_version or 0) <= numbers[row.id]}
+    active = {row.id: row.active_version or 0 for row in await session.execute(query)}
+    return {
+        version.version_no
+        for version in versions
+        if version.document_id in active and active[version.document_id] <= version.version
+    }
 
 
 async def store_chunks(session: AsyncSession, tenant_id: UUID, rows: list[dict[str, Any]]) -> None:
