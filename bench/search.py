@@ -31,7 +31,10 @@ from eval.progress import Silent
 from eval.retrieval import ingest
 from eval.scratch import workplace
 from service.resources import Resources, open_resources
-from shards.index import Generation
+from shards.catalog_postgres import PostgresCatalog
+from shards.generation import Generation
+from shards.index import TenantIndexes
+from shards.probe import AnnQuery
 
 SETS = ("mtrag/cloud", "mtrag/clapnq")
 QUESTIONS = Path("queries_rewrite.jsonl")
@@ -44,6 +47,10 @@ Call = Callable[[str], Awaitable[object]]
 
 def in_turns(lists: Iterable[Sequence[T]]) -> list[T]:
     return [item for turn in itertools.zip_longest(*lists) for item in turn if item is not None]
+
+
+def like_the_service(indexes: TenantIndexes, vector: NDArray[np.float32], depth: int) -> AnnQuery:
+    return AnnQuery(vector, k=depth, wanted=10, target=indexes.settings.recall_target)
 
 
 def calls(
@@ -59,7 +66,7 @@ def calls(
         return await resources.embedder.embed_query(question)
 
     async def milvus(question: str) -> object:
-        return await indexes.search_ann(generation, vectors[question], k=depth, scope=None)
+        return await indexes.search_ann(generation, like_the_service(indexes, vectors[question], depth))
 
     async def bm25(question: str) -> object:
         return await indexes.search_bm25(generation.tenant_id, question, k=depth, scope=None)
@@ -119,12 +126,13 @@ async def bench(data_dir: Path, data: Path, slug: str, documents: int, limit: in
                 await ingest(client, place, corpus, Silent(), concurrency=8)
             async with open_resources(settings, settings.database.url) as resources:
                 async with resources.database.tenant(UUID(place.id)) as session:
-                    generation = await resources.indexes.live(session, UUID(place.id))
+                    generation = await resources.indexes.live(PostgresCatalog(session, UUID(place.id)))
                 assert generation is not None
                 chunks = await resources.indexes.vectors.count(generation.collection)
                 vectors = {text: (await resources.embedder.embed_query(text)).vector for text in texts}
                 spent = await timed(calls(client, resources, generation, vectors), texts)
-                seen = await resources.indexes.search_ann(generation, vectors[texts[0]], k=100, scope=None)
+                asked = like_the_service(resources.indexes, vectors[texts[0]], 100)
+                seen = await resources.indexes.search_ann(generation, asked)
                 return {
                     "bench": "search",
                     "tenant": slug,

@@ -24,6 +24,7 @@ from ingestion.parse.document import ParsedDocument
 from ingestion.parse.sandbox import ParseItem
 from ingestion.repository import Flip
 from ingestion.runtime import Runtime
+from shards.catalog_postgres import PostgresCatalog
 from shards.embed import PassageEmbeddings
 from shards.index import IndexRow
 from shards.models import DocumentVersion
@@ -217,9 +218,10 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
         flips.append(Flip(version, document.title, document.pages, len(document.chunks)))
         results[document.job_id] = {"version": version.version, "chunks": len(index), "pages": document.pages}
     if flips:
-        generation = await runtime.indexes.open(session, tenant_id)
+        catalog = PostgresCatalog(session, tenant_id)
+        generation = await runtime.indexes.open(catalog)
         with batch.watch.step("index"):
-            await runtime.indexes.insert(generation, index_rows)
+            await runtime.indexes.insert(catalog, generation, index_rows)
         with batch.watch.step("store"):
             await repository.store_chunks(session, tenant_id, chunk_rows)
         replaced = await repository.flip_active(session, flips)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestion import repository
 from ingestion.models import Job
 from ingestion.runtime import Runtime
+from shards.catalog_postgres import PostgresCatalog
 from tenants.db import Base
 from tenants.models import Tenant
 
@@ -21,7 +22,7 @@ async def purge_document(session: AsyncSession, runtime: Runtime, tenant_id: UUI
     receipt: dict[str, int] = {"vectors": 0, "lexical": 0, "objects": 0, "chunks": 0, "versions": 0}
     if versions:
         numbers = [version.version_no for version in versions]
-        receipt |= await runtime.indexes.delete_versions(session, tenant_id, numbers)
+        receipt |= await runtime.indexes.delete_versions(PostgresCatalog(session, tenant_id), numbers)
         receipt["objects"] = await runtime.objects.delete([version.object_key for version in versions])
         receipt |= await repository.delete_versions(session, versions)
     await repository.delete_document_row(session, tenant_id, document_id)

@@ -20,7 +20,9 @@ from celery import Task, shared_task
 from ingestion import jobs, pipeline, removal, repository
 from ingestion.batch import Batch, held
 from ingestion.models import Job
+from ingestion.own_sentences import embedded, own_sentences
 from ingestion.runtime import Runtime
+from shards.catalog_postgres import PostgresCatalog
 from shards.rebuild import Rebuild
 from tenants.errors import TesseraError
 
@@ -179,18 +181,25 @@ async def _rebuild(runtime: Runtime, batch: Batch) -> None:
     """Fill the next generation beside the live one; only the last step holds the writer lock."""
     database, indexes, tenant_id = runtime.database, runtime.indexes, batch.tenant_id
     rebuilt: Rebuild | None = None
+    sentences: list[str] = []
     async with database.tenant(tenant_id) as session:
-        live = await indexes.live(session, tenant_id)
+        catalog = PostgresCatalog(session, tenant_id)
+        live = await indexes.live(catalog)
         rows = await repository.count_active_chunks(session, tenant_id)
         if live is not None and indexes.wants_training(live, rows):
-            rebuilt = await indexes.plan_next(session, live)
+            rebuilt = await indexes.plan_next(catalog, live)
+            sentences = await own_sentences(session, tenant_id, indexes.settings.calibration_sentences)
             await session.commit()
     if rebuilt is not None:
-        await rebuilt.fill()
+        await rebuilt.fill(await embedded(runtime.embedder, sentences))
         for _ in range(_CATCH_UPS):
             async with database.tenant(tenant_id) as session:
-                stored = await indexes.stored(session, tenant_id)
-            if await rebuilt.catch_up(stored) < _LITTLE:
+                catalog = PostgresCatalog(session, tenant_id)
+                changed = await rebuilt.catch_up(await catalog.stored())
+                await rebuilt.record(catalog)
+                await session.commit()
+            rebuilt.recorded()
+            if changed < _LITTLE:
                 break
     async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
         [job] = batch.jobs
@@ -198,17 +207,19 @@ async def _rebuild(runtime: Runtime, batch: Batch) -> None:
             return
         result: dict[str, Any] = {"trained": False}
         if rebuilt is not None:
-            await rebuilt.catch_up(await indexes.stored(session, tenant_id))
-            await indexes.adopt(session, rebuilt)
+            catalog = PostgresCatalog(session, tenant_id)
+            await rebuilt.catch_up(await catalog.stored())
+            await indexes.adopt(catalog, rebuilt)
             session.add(jobs.new_job(tenant_id, "drop_generation", delay=READERS_GRACE))
-            result = {"generation": rebuilt.number, "cells": len(rebuilt.centroids), "rows": rebuilt.rows}
+            micros = len(rebuilt.micros.micro)
+            result = {"generation": rebuilt.number, "cells": rebuilt.cells, "micros": micros, "rows": rebuilt.rows}
         await jobs.finish(session, tenant_id, {job.id: result})
         await session.commit()
 
 
 async def _drop_generation(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
     async def work(session: Any, job: Job) -> dict[str, Any]:
-        return {"dropped": await runtime.indexes.drop_retired(session, tenant_id)}
+        return {"dropped": await runtime.indexes.drop_retired(PostgresCatalog(session, tenant_id))}
 
     await _one_job(runtime, tenant_id, batch_id, "dropping", work)
 

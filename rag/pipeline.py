@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from rag.passages import Passage, Ranks
 from rag.search.fuse import Fused, fuse
 from rag.search.passages import Candidate, read_candidates
-from rag.search.prefilter import allowed_versions
+from rag.search.prefilter import matching
 from rag.search.rerank import Reranker, blend
 from rag.search.rewrite import embed_question
 from rag.settings import SearchSettings
+from shards.catalog_postgres import PostgresCatalog
 from shards.embed import Embedder, QueryEmbedding
 from shards.filters import Filter
-from shards.index import AnnHits, Generation, TenantIndexes
-from shards.vectors import Scored, VersionScope
+from shards.generation import Generation
+from shards.index import TenantIndexes
+from shards.matches import Matches
+from shards.probe import AnnHits, AnnQuery
+from shards.vectors import Scored
 from tenants.context import TenantContext
 from tenants.db import Database
 from tenants.errors import Unavailable
 from tenants.stopwatch import Stopwatch
 
 T = TypeVar("T")
-_NO_ANN = AnnHits([], 0, 0, None)
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,7 @@ class Found:
     timings_ms: dict[str, float]
     query: QueryEmbedding
     idf: dict[str, float]
-    cells: dict[str, int] = field(default_factory=dict)
-    rows_scanned: int | None = None
+    ann: AnnHits | None = None
 
 
 @dataclass(frozen=True)
@@ -68,19 +70,20 @@ class Retriever:
             Unavailable: the database, or both engines, are away.
         """
         watch = Stopwatch()
-        embedding, (generation, scope) = await asyncio.gather(
+        embedding, (generation, matches) = await asyncio.gather(
             self._embed(query, watch), self._prepare(tenant, query, watch)
         )
         degraded: list[str] = []
-        if generation is None or (scope is not None and not len(scope.versions)):
+        if generation is None or (matches is not None and not len(matches)):
             return Found([], degraded, watch.total(), embedding, {})
-        ann, bm25, idf = await self._engines(tenant, query, embedding, generation, scope, watch, degraded)
+        ann, bm25, idf = await self._engines(tenant, query, embedding, generation, matches, watch, degraded)
         with watch.step("fuse"):
             weight = tenant.settings.bm25_weight
-            fused = fuse(ann.hits, bm25, bm25_weight=self.settings.bm25_weight if weight is None else weight)
+            fused = fuse(
+                ann.hits if ann else [], bm25, bm25_weight=self.settings.bm25_weight if weight is None else weight
+            )
         passages = await self._rank(tenant, query, embedding, idf, fused, watch, degraded)
-        cells = {"visited": ann.cells_visited, "total": ann.cells_total}
-        return Found(passages, degraded, watch.total(), embedding, idf, cells, ann.rows_scanned)
+        return Found(passages, degraded, watch.total(), embedding, idf, ann)
 
     async def _embed(self, query: Query, watch: Stopwatch) -> QueryEmbedding:
         with watch.step("embed"):
@@ -88,13 +91,13 @@ class Retriever:
 
     async def _prepare(
         self, tenant: TenantContext, query: Query, watch: Stopwatch
-    ) -> tuple[Generation | None, VersionScope | None]:
+    ) -> tuple[Generation | None, Matches | None]:
         with watch.step("prefilter"):
             async with self.database.tenant(tenant.tenant_id) as session:
-                generation = await self.indexes.live(session, tenant.tenant_id)
+                generation = await self.indexes.live(PostgresCatalog(session, tenant.tenant_id))
                 if query.filter is None or generation is None:
                     return generation, None
-                return generation, await allowed_versions(session, tenant.tenant_id, query.filter)
+                return generation, await matching(session, tenant.tenant_id, generation.number, query.filter)
 
     async def _engines(
         self,
@@ -102,17 +105,19 @@ class Retriever:
         query: Query,
         embedding: QueryEmbedding,
         generation: Generation,
-        scope: VersionScope | None,
+        matches: Matches | None,
         watch: Stopwatch,
         degraded: list[str],
-    ) -> tuple[AnnHits, list[Scored], dict[str, float]]:
+    ) -> tuple[AnnHits | None, list[Scored], dict[str, float]]:
         depth = max(self.settings.candidates, 2 * query.k)
+        target = tenant.settings.recall_target or self.indexes.settings.recall_target
+        wanted = AnnQuery(embedding.vector, depth, query.k, target, exact=query.exact, matches=matches)
 
         async def ann() -> AnnHits:
             with watch.step("ann"):
-                return await self.indexes.search_ann(
-                    generation, embedding.vector, k=depth, scope=scope, exact=query.exact
-                )
+                return await self.indexes.search_ann(generation, wanted)
+
+        scope = None if matches is None else matches.scope
 
         async def bm25() -> tuple[list[Scored], dict[str, float]]:
             with watch.step("bm25"):
@@ -124,7 +129,7 @@ class Retriever:
             raise Unavailable("Neither search engine answers.", code="search_unavailable")
         degraded += [name for name, hits in (("ann", by_vector), ("bm25", by_words)) if hits is None]
         hits, idf = by_words or ([], {})
-        return by_vector or _NO_ANN, hits, idf
+        return by_vector, hits, idf
 
     async def _rank(
         self,
@@ -182,8 +187,13 @@ async def _unless_away(work: Awaitable[T]) -> T | None:
 
 def debug_of(found: Found) -> dict[str, Any]:
     """Return how the search was done, for `debug`."""
+    ann = found.ann
+    if ann is None:
+        return {"plan": "none", "cells": {}, "rows_scanned": None}
     return {
-        "cells": found.cells,
-        "rows_scanned": found.rows_scanned,
-        "plan": "cells" if found.cells.get("total", 0) > 1 else "exact",
+        "plan": ann.plan,
+        "cells": {"visited": ann.cells_visited, "total": ann.cells_total},
+        "rows_scanned": ann.rows_scanned,
+        "rounds": ann.rounds,
+        "recall": {"promised": ann.promised, "predicted": ann.predicted},
     }

@@ -1,19 +1,23 @@
-"""A tenant's cells: how many, where their centroids lie, and which cell a vector belongs to."""
+"""A tenant's cells: how many, the micro-cells that they are made of, and which of them a vector belongs to."""
 
 from __future__ import annotations
 
-import asyncio
+from dataclasses import dataclass
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.grouping import group
 from shards.settings import ShardSettings
 
 _ITERATIONS = 25
 _POINTS_PER_CENTROID = 256
 """More points do not move the centroids (Faiss's own default)."""
 _BLOCK = 16_384
+_ONE_LEVEL = 256
+_ROWS_A_MICRO = 8
+"""Fewer rows say little about how a micro-cell's scores are spread."""
 
 
 def cell_count(rows: int, settings: ShardSettings) -> int:
@@ -57,13 +61,41 @@ def assign(vectors: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDAr
     return nearest
 
 
-async def train_async(
-    vectors: NDArray[np.float32], cells: int, *, seed: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the centroids and each row's cell, computed in a thread. See `train`."""
+def train_finely(vectors: NDArray[np.float32], micros: int, seed: int) -> NDArray[np.float32]:
+    """Return about so many unit centroids (micros, dim): k-means of the whole, then within each part of it.
 
-    def work() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        centroids = train(vectors, cells, seed)
-        return centroids, assign(vectors, centroids)
+    Two levels cost a twentieth of one and route as well (2.8 against 2.7% of the rows at the same recall).
 
-    return await asyncio.to_thread(work)
+    Raises:
+        ValueError: fewer rows than centroids.
+    """
+    if micros <= _ONE_LEVEL or micros > len(vectors):
+        return train(vectors, micros, seed)
+    parts = round(micros**0.5)
+    assigned = assign(vectors, train(vectors, parts, seed))
+    rows = np.bincount(assigned, minlength=parts)
+    shares = np.maximum(1, np.round(micros * rows / len(vectors))).astype(int)
+    found = []
+    for part in np.flatnonzero(rows):
+        members = vectors[assigned == part]
+        found.append(train(members, min(int(shares[part]), len(members)), seed))
+    return np.concatenate(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """Rows divided into micro-cells and these grouped into cells: `centroids` (micros, dim), `micro_of` (rows,), and
+    `cell_of` (micros,) from 0."""
+
+    centroids: NDArray[np.float32]
+    micro_of: NDArray[np.int64]
+    cell_of: NDArray[np.int64]
+
+
+def divide(vectors: NDArray[np.float32], cells: int, micros_per_cell: int, *, seed: int) -> Division:
+    """Divide unit vectors (rows, dim) into `cells` cells of about equal size, each of about so many micro-cells."""
+    micros = max(cells, min(cells * micros_per_cell, len(vectors) // _ROWS_A_MICRO))
+    centroids = train_finely(vectors, micros, seed)
+    micro_of = assign(vectors, centroids)
+    rows = np.bincount(micro_of, minlength=len(centroids)).astype(np.int64)
+    return Division(centroids, micro_of, group(centroids, rows, cells, seed=seed))

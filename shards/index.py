@@ -1,50 +1,28 @@
-"""A tenant's index: which generation is live, what is written to it, which cells a query visits.
+"""A tenant's index: which generation is live, what is written to it, and how it is searched.
 
-Postgres holds the state (`index_generations`), the engines hold keys and vectors. Whoever writes holds
+Postgres holds the state (`Catalog`), the engines hold keys and vectors. Whoever writes holds
 `Database.writer_lock(tenant_id)`; readers need no lock, because a generation that is live stays until some time after
 it was retired.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from shards import cells, names
+from shards import cells, names, probe
+from shards.catalog import Catalog, Header, MicroRows, Place
+from shards.generation import Generation, Generations
 from shards.lexical import ChunkText, LexicalStore
-from shards.models import Chunk, DocumentVersion, IndexGeneration
-from shards.probe import probe
+from shards.probe import AnnHits, AnnQuery
 from shards.rebuild import Rebuild
 from shards.settings import ShardSettings
 from shards.vectors import ChunkVector, MissingCollection, Scored, VectorStore, VersionScope
-
-_CACHED = 256
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One generation of a tenant's vector index, ready for use. `centroids` is cells x dim, or None for one cell."""
-
-    tenant_id: UUID
-    number: int
-    collection: str
-    centroids: NDArray[np.float32] | None
-    cell_rows: NDArray[np.int64] | None
-    trained_rows: int
-
-    @property
-    def cells(self) -> int:
-        """Return the number of cells."""
-        return 1 if self.centroids is None else len(self.centroids)
 
 
 @dataclass(frozen=True)
@@ -58,16 +36,6 @@ class IndexRow:
     vector: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class AnnHits:
-    """What the vector store found, and how much of the index was looked at."""
-
-    hits: list[Scored]
-    cells_visited: int
-    cells_total: int
-    rows_scanned: int | None
-
-
 class TenantIndexes:
     """Reads and writes the indexes of all tenants."""
 
@@ -76,85 +44,64 @@ class TenantIndexes:
     ) -> None:
         self.vectors = vectors
         self.lexical = lexical
-        self._settings = settings
+        self.settings = settings
         self._embedder = embedder
         self._dim = dim
-        self._cache: OrderedDict[tuple[UUID, int], Generation] = OrderedDict()
+        self._generations = Generations()
+        self._centroids: dict[tuple[UUID, int], tuple[int, NDArray[np.float32]]] = {}
 
-    async def live(self, session: AsyncSession, tenant_id: UUID) -> Generation | None:
-        """Return the generation that queries read, None before the first chunk. One query; centroids are cached."""
-        number = await session.scalar(
-            select(IndexGeneration.generation).where(
-                IndexGeneration.tenant_id == tenant_id, IndexGeneration.state == "live"
-            )
-        )
-        if number is None:
-            return None
-        cached = self._cache.get((tenant_id, number))
-        if cached is not None:
-            self._cache.move_to_end((tenant_id, number))
-            return cached
-        generation = _generation(await session.get_one(IndexGeneration, (tenant_id, number)))
-        self._cache[(tenant_id, number)] = generation
-        while len(self._cache) > _CACHED:
-            self._cache.popitem(last=False)
-        return generation
+    async def live(self, catalog: Catalog) -> Generation | None:
+        """Return the generation that queries read, None before the first chunk."""
+        header = await catalog.live()
+        return None if header is None else await self._generations.current(catalog, header)
 
-    async def open(self, session: AsyncSession, tenant_id: UUID) -> Generation:
+    async def open(self, catalog: Catalog) -> Generation:
         """Return the live generation, creating the first one (in the caller's transaction) when there is none."""
-        found = await self.live(session, tenant_id)
+        found = await self.live(catalog)
         if found is not None:
             return found
-        row = self._new_row(tenant_id, 1, "live")
-        await self.vectors.create(row.collection, dim=self._dim, cells=1)
-        session.add(row)
-        await session.flush()
-        return _generation(row)
+        number = await catalog.last_number() + 1
+        collection = names.collection_name(catalog.tenant_id, number)
+        await self.vectors.create(collection, dim=self._dim, cells=1)
+        await catalog.plan(collection, embedder=self._embedder, dim=self._dim, number=number, state="live")
+        nothing = np.zeros((1, self._dim), dtype=np.float32)
+        zero = np.zeros(1, dtype=np.int64)
+        await catalog.add_micros(number, MicroRows(zero, zero, zero, nothing, nothing))
+        header = await catalog.live()
+        assert header is not None
+        return await self._generations.current(catalog, header)
 
-    async def insert(self, generation: Generation, rows: Sequence[IndexRow]) -> None:
-        """Write chunks into both engines. Idempotent by chunk id."""
+    async def insert(self, catalog: Catalog, generation: Generation, rows: Sequence[IndexRow]) -> None:
+        """Write chunks into both engines and record where they lie. Idempotent by chunk id."""
+        micros = await self._assign(catalog, generation, rows)
+        in_cells = generation.cell_of(micros)
         by_cell: dict[int, list[ChunkVector]] = {}
-        for row, cell in zip(rows, _assign(generation, rows), strict=True):
+        for row, cell in zip(rows, in_cells, strict=True):
             by_cell.setdefault(int(cell), []).append(ChunkVector(row.chunk_id, row.version_no, row.vector))
         await self.vectors.insert(generation.collection, by_cell)
         texts = [ChunkText(row.chunk_id, row.version_no, row.heading, row.text) for row in rows]
         await self.lexical.insert(names.lexical_name(generation.tenant_id), texts)
+        places = [Place(row.chunk_id, row.version_no, int(micro)) for row, micro in zip(rows, micros, strict=True)]
+        fresh = await catalog.add(generation.number, places)
+        new = np.array([row.chunk_id in fresh for row in rows], dtype=np.bool_)
+        if new.any():
+            vectors = np.stack([row.vector for row in rows])
+            await catalog.count(generation.number, _changes(micros[new], vectors[new], 1))
 
-    async def delete_versions(self, session: AsyncSession, tenant_id: UUID, versions: Sequence[int]) -> dict[str, int]:
+    async def delete_versions(self, catalog: Catalog, versions: Sequence[int]) -> dict[str, int]:
         """Remove versions from every generation and from the lexical index; return the counts per engine."""
-        generations = await session.scalars(select(IndexGeneration).where(IndexGeneration.tenant_id == tenant_id))
         counts = {"vectors": 0, "lexical": 0}
-        for generation in generations:
-            with suppress(MissingCollection) if generation.state == "building" else nullcontext():
-                counts["vectors"] += await self.vectors.delete_versions(generation.collection, versions)
-        counts["lexical"] = await self.lexical.delete_versions(names.lexical_name(tenant_id), versions)
+        for header in await catalog.generations("live", "building", "retired"):
+            with suppress(MissingCollection) if header.state == "building" else nullcontext():
+                if header.state == "live":
+                    await self._uncount(catalog, header, versions)
+                counts["vectors"] += await self.vectors.delete_versions(header.collection, versions)
+        counts["lexical"] = await self.lexical.delete_versions(names.lexical_name(catalog.tenant_id), versions)
         return counts
 
-    async def search_ann(
-        self,
-        generation: Generation,
-        vector: NDArray[np.float32],
-        *,
-        k: int,
-        scope: VersionScope | None,
-        exact: bool = False,
-    ) -> AnnHits:
-        """Search the cells nearest to `vector` (all of them when `exact`)."""
-        visited = None
-        if generation.centroids is not None and generation.cell_rows is not None and not exact:
-            visited = probe(
-                vector,
-                generation.centroids,
-                generation.cell_rows,
-                share=self._settings.probe_share,
-                rows=self._settings.probe_rows,
-            )
-        hits = await self.vectors.search(generation.collection, vector, k=k, cells=visited, scope=scope)
-        scanned = None
-        if generation.cell_rows is not None:
-            scanned = int(generation.cell_rows.sum() if visited is None else generation.cell_rows[visited].sum())
-        total = generation.cells
-        return AnnHits(hits, total if visited is None else len(visited), total, scanned)
+    async def search_ann(self, generation: Generation, query: AnnQuery) -> AnnHits:
+        """Search a generation's vectors; see `shards.probe`."""
+        return await probe.search(self.vectors, generation, query)
 
     async def search_bm25(self, tenant_id: UUID, query: str, *, k: int, scope: VersionScope | None) -> list[Scored]:
         """Search the tenant's lexical index."""
@@ -166,45 +113,19 @@ class TenantIndexes:
 
     def wants_training(self, generation: Generation, rows: int) -> bool:
         """Say whether cells would pay now: past the threshold, or grown a multiple since they were trained."""
-        if generation.centroids is None:
-            return rows >= self._settings.threshold
-        return rows >= generation.trained_rows * self._settings.retrain_growth
+        if generation.routing is None:
+            return rows >= self.settings.threshold
+        return rows >= generation.header.trained_rows * self.settings.retrain_growth
 
-    async def plan_next(self, session: AsyncSession, live: Generation) -> Rebuild:
+    async def plan_next(self, catalog: Catalog, live: Generation) -> Rebuild:
         """Plan the next generation; the caller commits before it is filled. See `shards.rebuild`."""
-        table = IndexGeneration
-        mine = table.tenant_id == live.tenant_id
-        await session.execute(
-            update(table).where(mine, table.state == "building").values(state="retired", retired_at=datetime.now(UTC))
-        )
-        number = int(await session.scalar(select(func.max(table.generation)).where(mine)) or 0) + 1
-        row = self._new_row(live.tenant_id, number, "building")
-        session.add(row)
-        await session.flush()
-        return Rebuild(
-            self.vectors,
-            self._settings,
-            tenant_id=live.tenant_id,
-            live=live.collection,
-            number=number,
-            collection=row.collection,
-        )
+        await catalog.retire("building")
+        number = await catalog.last_number() + 1
+        collection = names.collection_name(catalog.tenant_id, number)
+        await catalog.plan(collection, embedder=self._embedder, dim=self._dim, number=number, state="building")
+        return Rebuild(self.vectors, self.settings, live=live.collection, number=number, collection=collection)
 
-    async def stored(self, session: AsyncSession, tenant_id: UUID) -> dict[UUID, int]:
-        """Return every chunk that Postgres holds, with its version's number: what the live generation holds."""
-        query = (
-            select(Chunk.id, DocumentVersion.version_no)
-            .join(
-                DocumentVersion,
-                (DocumentVersion.tenant_id == Chunk.tenant_id)
-                & (DocumentVersion.document_id == Chunk.document_id)
-                & (DocumentVersion.version == Chunk.version),
-            )
-            .where(Chunk.tenant_id == tenant_id)
-        )
-        return {row.id: row.version_no for row in await session.execute(query)}
-
-    async def adopt(self, session: AsyncSession, rebuilt: Rebuild) -> None:
+    async def adopt(self, catalog: Catalog, rebuilt: Rebuild) -> None:
         """Make a rebuilt generation the live one and retire the other, in the caller's transaction and writer lock.
 
         Raises:
@@ -213,34 +134,26 @@ class TenantIndexes:
         found = await self.vectors.count(rebuilt.collection)
         if found != rebuilt.rows:
             raise RuntimeError(f"{rebuilt.collection} holds {found} rows, not {rebuilt.rows}")
-        table = IndexGeneration
-        mine = table.tenant_id == rebuilt.tenant_id
-        await session.execute(
-            update(table).where(mine, table.state == "live").values(state="retired", retired_at=datetime.now(UTC))
-        )
-        await session.execute(
-            update(table)
-            .where(mine, table.generation == rebuilt.number)
-            .values(
-                state="live",
-                cells=len(rebuilt.centroids),
-                centroids=rebuilt.centroids.astype(np.float32).tobytes(),
-                cell_rows=rebuilt.cell_rows.tolist(),
-                trained_rows=rebuilt.rows,
-            )
+        await rebuilt.record(catalog)
+        await catalog.add_micros(rebuilt.number, rebuilt.micros)
+        await catalog.retire("live")
+        await catalog.set(
+            rebuilt.number,
+            state="live",
+            cells=rebuilt.cells,
+            micros=len(rebuilt.micros.micro),
+            dimension=rebuilt.dimension,
+            calibration=rebuilt.calibration,
+            trained_rows=rebuilt.rows,
         )
 
-    async def drop_retired(self, session: AsyncSession, tenant_id: UUID) -> int:
+    async def drop_retired(self, catalog: Catalog) -> int:
         """Drop the collections of retired generations; return how many."""
-        retired = await session.scalars(
-            select(IndexGeneration).where(IndexGeneration.tenant_id == tenant_id, IndexGeneration.state == "retired")
-        )
-        dropped = 0
-        for row in retired:
-            await self.vectors.drop(row.collection)
-            await session.delete(row)
-            dropped += 1
-        return dropped
+        retired = await catalog.generations("retired")
+        for header in retired:
+            await self.vectors.drop(header.collection)
+        await catalog.forget([header.number for header in retired])
+        return len(retired)
 
     async def drop_tenant(self, tenant_id: UUID) -> dict[str, int]:
         """Drop every collection and the lexical index of a tenant, known to Postgres or not; return the counts."""
@@ -256,34 +169,44 @@ class TenantIndexes:
             await self.lexical.drop(name)
         return counts
 
-    def _new_row(self, tenant_id: UUID, number: int, state: str) -> IndexGeneration:
-        return IndexGeneration(
-            tenant_id=tenant_id,
-            generation=number,
-            state=state,
-            collection=names.collection_name(tenant_id, number),
-            embedder=self._embedder,
-            dim=self._dim,
-            cells=1,
-            trained_rows=0,
-        )
+    async def _assign(self, catalog: Catalog, generation: Generation, rows: Sequence[IndexRow]) -> NDArray[np.int64]:
+        if generation.routing is None:
+            return np.zeros(len(rows), dtype=np.int64)
+        centroids = await self._trained(catalog, generation)
+        return cells.assign(np.stack([row.vector for row in rows]), centroids)
+
+    async def _trained(self, catalog: Catalog, generation: Generation) -> NDArray[np.float32]:
+        """Return the centroids (micros, dim), which change only when micro-cells are added."""
+        key = (generation.tenant_id, generation.number)
+        kept = self._centroids.get(key)
+        if kept is None or kept[0] != generation.header.micros:
+            found = await catalog.micro_rows(generation.number, centroids=True)
+            assert found.centroids is not None
+            kept = (generation.header.micros, found.centroids)
+            self._centroids[key] = kept
+        return kept[1]
+
+    async def _uncount(self, catalog: Catalog, header: Header, versions: Sequence[int]) -> None:
+        """Take the rows of versions out of what is known of their micro-cells, before they are deleted."""
+        gone = await catalog.remove(header.number, versions)
+        if not gone:
+            return
+        micros = np.array([place.micro for place in gone], dtype=np.int64)
+        generation = await self._generations.current(catalog, header)
+        by_cell: dict[int, list[UUID]] = {}
+        for place, cell in zip(gone, generation.cell_of(micros), strict=True):
+            by_cell.setdefault(int(cell), []).append(place.chunk_id)
+        vectors = {row.chunk_id: row.vector for row in await self.vectors.fetch(header.collection, by_cell)}
+        nothing = np.zeros(self._dim, dtype=np.float32)
+        matrix = np.stack([vectors.get(place.chunk_id, nothing) for place in gone])
+        await catalog.count(header.number, _changes(micros, matrix, -1))
 
 
-def _assign(generation: Generation, rows: Sequence[IndexRow]) -> NDArray[np.int64]:
-    if generation.centroids is None:
-        return np.zeros(len(rows), dtype=np.int64)
-    return cells.assign(np.stack([row.vector for row in rows]), generation.centroids)
-
-
-def _generation(row: IndexGeneration) -> Generation:
-    centroids = None
-    if row.centroids is not None:
-        centroids = np.frombuffer(row.centroids, dtype=np.float32).reshape(row.cells, row.dim)
-    return Generation(
-        tenant_id=row.tenant_id,
-        number=row.generation,
-        collection=row.collection,
-        centroids=centroids,
-        cell_rows=None if row.cell_rows is None else np.array(row.cell_rows, dtype=np.int64),
-        trained_rows=row.trained_rows,
-    )
+def _changes(
+    micros: NDArray[np.int64], vectors: NDArray[np.float32], sign: int
+) -> Mapping[int, tuple[int, NDArray[np.float32]]]:
+    """Return for each micro-cell the rows and the summed vectors that come (`sign` 1) or go (-1)."""
+    numbers, places, counts = np.unique(micros, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(numbers), vectors.shape[1]), dtype=np.float32)
+    np.add.at(sums, places, vectors)
+    return {int(m): (sign * int(n), sign * total) for m, n, total in zip(numbers, counts, sums, strict=True)}

@@ -79,12 +79,28 @@ class MemoryVectors:
             best.setdefault(rows[at].chunk_id, float(scores[at]))
         return [Scored(chunk_id, score) for chunk_id, score in list(best.items())[:k]]
 
+    async def fetch(self, collection: str, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[ChunkVector]:
+        """See `VectorStore.fetch`."""
+        rows = self._found(collection).rows
+        wanted = [(chunk_id, cell) for cell, chunk_ids in cell_chunks.items() for chunk_id in chunk_ids]
+        return [rows[key] for key in wanted if key in rows]
+
     async def scan(
-        self, collection: str, *, versions: Sequence[int] | None = None, batch: int = 1000
+        self,
+        collection: str,
+        *,
+        cells: Sequence[int] | None = None,
+        versions: Sequence[int] | None = None,
+        batch: int = 1000,
     ) -> AsyncIterator[list[ChunkVector]]:
         """See `VectorStore.scan`."""
-        held = self._found(collection).rows.values()
-        rows = [row for row in held if versions is None or row.version_no in set(versions)]
+        found = self._found(collection)
+        _check_cells(found, cells or ())
+        rows = [
+            row
+            for (_, cell), row in found.rows.items()
+            if (cells is None or cell in cells) and (versions is None or row.version_no in set(versions))
+        ]
         for start in range(0, len(rows), batch):
             yield rows[start : start + batch]
 

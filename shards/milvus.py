@@ -38,6 +38,7 @@ T = TypeVar("T")
 _CONNECT_S = 2.0
 _INSERT_ROWS = 1000
 _DELETE_VERSIONS = 500
+_FIELDS = ["row", "version_no", "vector"]
 _NOT_LOADED = 101
 _NO_COLLECTION = 100
 _RATE_LIMITED = 8
@@ -128,11 +129,40 @@ class MilvusVectors:
             fetch = filtered.next_fetch(k, fetch, len(kept))
         return await self._sifted(name, vector, k, partitions, filtered.expression())
 
+    async def fetch(self, collection: str, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[ChunkVector]:
+        """See `VectorStore.fetch`."""
+        name = checked_collection(collection)
+        keys = [_key(chunk_id, cell) for cell, chunk_ids in cell_chunks.items() for chunk_id in chunk_ids]
+        found: list[ChunkVector] = []
+        for start in range(0, len(keys), _INSERT_ROWS):
+            some = keys[start : start + _INSERT_ROWS]
+            found += _rows(
+                await self._loaded(name, lambda client, ids=some: client.get(name, ids=ids, output_fields=_FIELDS))  # type: ignore[misc]
+            )
+        return found
+
     async def scan(
-        self, collection: str, *, versions: Sequence[int] | None = None, batch: int = 1000
+        self,
+        collection: str,
+        *,
+        cells: Sequence[int] | None = None,
+        versions: Sequence[int] | None = None,
+        batch: int = 1000,
     ) -> AsyncIterator[list[ChunkVector]]:
         """See `VectorStore.scan`."""
         name = checked_collection(collection)
+        if cells is None:
+            partitions = await self._call(name, lambda client: client.list_partitions(name))
+        else:
+            await self._check_cells(name, cells)
+            partitions = [f"c{cell}" for cell in cells]
+        for partition in partitions:  # one by one: a server looks for the next page among all rows in scope
+            async for page in self._pages(name, partition, versions, batch):
+                yield page
+
+    async def _pages(
+        self, name: str, partition: str, versions: Sequence[int] | None, batch: int
+    ) -> AsyncIterator[list[ChunkVector]]:
         last, among = "", "" if versions is None else f" and {versions_in(versions)}"
         while True:
             # `iterator` makes a server return the smallest keys first; without it a limit takes any rows. pymilvus
@@ -143,14 +173,16 @@ class MilvusVectors:
                     name,
                     filter=f'row > "{after}"{among}',
                     limit=batch,
-                    output_fields=["row", "version_no", "vector"],
+                    output_fields=_FIELDS,
+                    partition_names=[partition],
                     iterator="True",
                 ),
             )
-            if not page:
+            if page:
+                last = page[-1]["row"]
+                yield _rows(page)
+            if len(page) < batch:
                 return
-            last = page[-1]["row"]
-            yield _rows(page)
 
     async def count(self, collection: str) -> int:
         """See `VectorStore.count`."""
@@ -322,8 +354,12 @@ def _create(client: MilvusClient, name: str, dim: int, cells: int) -> None:
     client.load_collection(name)
 
 
+def _key(chunk_id: UUID, cell: int) -> str:
+    return f"{chunk_id.hex}:{cell}"
+
+
 def _entity(row: ChunkVector, cell: int) -> dict[str, Any]:
-    return {"row": f"{row.chunk_id.hex}:{cell}", "version_no": row.version_no, "vector": row.vector}
+    return {"row": _key(row.chunk_id, cell), "version_no": row.version_no, "vector": row.vector}
 
 
 def _rows(page: Iterable[Mapping[str, Any]]) -> list[ChunkVector]:

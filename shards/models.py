@@ -1,4 +1,4 @@
-"""Tables of the corpus: documents, their versions, searchable metadata fields, chunks, and index generations.
+"""Tables of the corpus: documents, their versions, searchable metadata fields, and chunks.
 
 They live below both lines, because the write line fills them and the read line reads them.
 """
@@ -153,28 +153,3 @@ class Chunk(Base):
     span_end: Mapped[int]
     tokens: Mapped[int]
     token_bits: Mapped[bytes] = mapped_column(LargeBinary)
-
-
-class IndexGeneration(Base):
-    """One generation of a tenant's vector index. State: building, live, retired."""
-
-    __tablename__ = "index_generations"
-    __table_args__ = (
-        ForeignKeyConstraint(["tenant_id"], ["tenants.id"]),
-        Index("index_generations_live", "tenant_id", unique=True, postgresql_where=text("state = 'live'")),
-    )
-
-    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
-    generation: Mapped[int] = mapped_column(primary_key=True)
-    state: Mapped[str] = mapped_column(Text)
-    collection: Mapped[str] = mapped_column(Text)
-    embedder: Mapped[str] = mapped_column(Text)
-    dim: Mapped[int]
-    cells: Mapped[int]
-    centroids: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """float32, cells x dim; none while one partition holds everything."""
-    cell_rows: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
-    """Rows per cell when it was trained."""
-    trained_rows: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
-    retired_at: Mapped[datetime | None] = mapped_column(Timestamp)

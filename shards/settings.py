@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from tenants.context import MAX_RECALL, MIN_RECALL
+
 
 class MilvusSettings(BaseModel):
     """The vector store."""
@@ -63,13 +65,14 @@ class ShardSettings(BaseModel):
     threshold: int = Field(default=4000, ge=1)
     """Chunks from which k-means cells pay; below it one partition holds everything."""
     rows_per_cell: int = Field(default=250, ge=50)
-    """Smaller cells are told apart better, until their number costs more than the rows they save."""
-    """Mean size of a cell, in chunks."""
-    max_cells: int = Field(default=256, ge=1, le=1024)
+    """Mean size of a cell, in chunks. Smaller cells are told apart better; each is a partition of the engine."""
+    max_cells: int = Field(default=512, ge=1, le=1024)
     """Most cells of one tenant; a Milvus collection takes 1,024 partitions."""
-    probe_share: float = Field(default=0.35, gt=0, le=1)
-    """Share of a tenant's rows that a query visits, in the cells nearest to it."""
-    probe_rows: int = Field(default=5000, ge=1)
-    """Rows that a query visits at least: the smaller a tenant, the larger the share that it takes."""
+    micros_per_cell: int = Field(default=16, ge=1, le=64)
+    """Micro-cells in a cell: what queries are routed by. More tell rows apart better and cost memory."""
+    recall_target: float = Field(default=0.98, ge=MIN_RECALL, le=MAX_RECALL)
+    """Mean recall@10 that a search of the cells keeps, for tenants that do not choose their own."""
+    calibration_sentences: int = Field(default=300, ge=50)
+    """Sentences of its own chunks that a tenant's threshold is calibrated on."""
     retrain_growth: float = Field(default=2.0, gt=1)
     """A new generation is trained when the tenant has grown this many times since the last."""

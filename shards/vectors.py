@@ -120,12 +120,24 @@ class VectorStore(Protocol):
             ValueError: `k` not in 1..MAX_K, or an unknown cell.
         """
 
-    def scan(
-        self, collection: str, *, versions: Sequence[int] | None = None, batch: int = 1000
-    ) -> AsyncIterator[list[ChunkVector]]:
-        """Stream every row (of these versions) once, in no particular order, in lists of at most `batch`.
+    async def fetch(self, collection: str, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[ChunkVector]:
+        """Return the rows of chunks by the cell that each lies in, in no particular order; those not there are left
+        out."""
 
-        Rows written meanwhile may be missed.
+    def scan(
+        self,
+        collection: str,
+        *,
+        cells: Sequence[int] | None = None,
+        versions: Sequence[int] | None = None,
+        batch: int = 1000,
+    ) -> AsyncIterator[list[ChunkVector]]:
+        """Stream every row (in these cells, of these versions), in no particular order, in lists of at most `batch`.
+
+        Rows written meanwhile may be missed. A chunk that lies in two cells comes twice.
+
+        Raises:
+            ValueError: an unknown cell.
         """
 
     async def count(self, collection: str) -> int:

@@ -7,12 +7,17 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MIN_RECALL, MAX_RECALL = 0.5, 0.999
+"""The range of recall targets."""
+
 
 class TenantSettings(BaseModel):
     """What a tenant may choose for itself; `None` means the installation's default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    recall_target: float | None = Field(default=None, ge=MIN_RECALL, le=MAX_RECALL)
+    """Mean recall@10 that a search of the tenant's cells keeps; the service's own without one."""
     bm25_weight: float | None = Field(default=None, ge=0.0, le=1.0)
     """Share of BM25 in the fusion, 0..1."""
     language: str | None = Field(default=None, pattern="^[a-z]{2}$")

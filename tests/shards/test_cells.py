@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from shards.cells import assign, cell_count, train, train_async
+from shards.cells import assign, cell_count, divide, train, train_finely
 from shards.settings import ShardSettings
 
 DIM = 24
@@ -92,8 +92,29 @@ def test_more_cells_than_rows_are_refused() -> None:
             train(vectors, cells, seed=1)
 
 
-async def test_training_in_a_thread_gives_the_same() -> None:
-    vectors, _ = topics(1000, 5, seed=9)
-    centroids, cells = await train_async(vectors, 5, seed=3)
-    assert np.array_equal(centroids, train(vectors, 5, seed=3))
-    assert np.array_equal(cells, assign(vectors, centroids))
+def test_two_levels_give_about_as_many_centroids_and_lose_little() -> None:
+    vectors, _ = topics(8000, 60, seed=9, spread=0.8)
+    fine, flat = train_finely(vectors, 500, seed=1), train(vectors, 500, seed=1)
+    assert 450 <= len(fine) <= 550
+    assert np.linalg.norm(fine, axis=1) == pytest.approx(np.ones(len(fine)), abs=1e-5)
+    near = [float((vectors * centroids[assign(vectors, centroids)]).sum(axis=1).mean()) for centroids in (fine, flat)]
+    assert near[0] > 0.97 * near[1]
+
+
+def test_a_division_covers_every_row_with_balanced_cells() -> None:
+    vectors, _ = topics(6000, 40, seed=10, spread=0.6)
+    made = divide(vectors, 24, 16, seed=2)
+    rows = np.bincount(made.cell_of[made.micro_of], minlength=24)
+    assert rows.sum() == 6000
+    assert rows.min() > 0
+    assert rows.max() / rows.mean() < 1.35
+    again = divide(vectors, 24, 16, seed=2)
+    assert np.array_equal(made.cell_of, again.cell_of)
+    assert np.array_equal(made.micro_of, again.micro_of)
+
+
+def test_a_division_of_few_rows_has_fewer_micro_cells() -> None:
+    vectors, _ = topics(100, 4, seed=11)
+    made = divide(vectors, 4, 16, seed=1)
+    assert len(made.centroids) == 12
+    assert set(made.cell_of) == {0, 1, 2, 3}

@@ -1,70 +1,123 @@
+"""Plans of a search: the promised recall without a filter, and under every filter the best matches there are."""
+
 from __future__ import annotations
+
+from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from shards.probe import probe
+from shards.calibration import calibrate, true_cells
+from shards.catalog import Header, MicroRows
+from shards.generation import Generation
+from shards.matches import Matches
+from shards.memory import MemoryVectors
+from shards.names import collection_name
+from shards.probe import AnnHits, AnnQuery, search
+from shards.vectors import ChunkVector
+from tests.shards.clustered import Clustered, clustered
 
-CENTROIDS = np.eye(5, dtype=np.float32)
-QUERY = np.array([0.1, 0.9, 0.3, 0.2, 0.0], dtype=np.float32)  # nearest cells: 1, 2, 3, 0, 4
-
-
-def visited(rows: list[int], share: float, least: int = 0) -> list[int]:
-    return probe(QUERY, CENTROIDS, np.array(rows, dtype=np.int64), share=share, rows=least)
-
-
-def test_takes_the_nearest_cells_until_they_hold_the_share() -> None:
-    assert visited([20, 20, 20, 20, 20], 0.2) == [1]
-    assert visited([20, 20, 20, 20, 20], 0.21) == [1, 2]
-    assert visited([20, 20, 20, 20, 20], 0.6) == [1, 2, 3]
-    assert visited([5, 5, 80, 5, 5], 0.5) == [1, 2]
+CELLS = 40
+ROWS = 12_000
 
 
-def test_a_share_of_everything_visits_everything() -> None:
-    assert visited([20, 20, 20, 20, 20], 1.0) == [1, 2, 3, 0, 4]
+class Corpus:
+    """A generation in a store; row `i` is chunk `ids[i]` of version `i`."""
+
+    def __init__(self, made: Clustered, store: MemoryVectors, generation: Generation, ids: list[UUID]) -> None:
+        self.made, self.store, self.generation, self.ids = made, store, generation, ids
+
+    def matches(self, rows: NDArray[np.intp]) -> Matches:
+        ids = b"".join(self.ids[row].bytes for row in rows)
+        return Matches(rows.astype(np.int64), self.made.division.micro_of[rows], ids)
+
+    async def ask(self, vector: NDArray[np.float32], rows: NDArray[np.intp] | None = None, **more: object) -> AnnHits:
+        matches = None if rows is None else self.matches(rows)
+        query = AnnQuery(vector, **{"k": 50, "wanted": 10, "target": 0.97, "matches": matches, **more})  # type: ignore[arg-type]
+        return await search(self.store, self.generation, query)
+
+    def recall(self, found: AnnHits, vector: NDArray[np.float32], rows: NDArray[np.intp] | None = None) -> float:
+        among = np.arange(len(self.ids)) if rows is None else rows
+        best = among[np.argsort(-(self.made.vectors[among] @ vector), kind="stable")[:10]]
+        hits = {hit.chunk_id for hit in found.hits[:10]}
+        return sum(self.ids[row] in hits for row in best) / max(len(best), 1)
 
 
-def test_takes_at_least_so_many_rows() -> None:
-    assert visited([20, 20, 20, 20, 20], 0.1, least=40) == [1, 2]
-    assert visited([20, 20, 20, 20, 20], 0.1, least=41) == [1, 2, 3]
-    assert visited([20, 20, 20, 20, 20], 0.5, least=30) == [1, 2, 3]
-    assert visited([20, 20, 20, 20, 20], 0.1, least=5000) == [1, 2, 3, 0, 4]
+@pytest.fixture(scope="module")
+async def corpus() -> Corpus:
+    made = clustered(ROWS, CELLS, topics=150)
+    store, name = MemoryVectors(), collection_name(uuid4(), 1)
+    await store.create(name, dim=made.vectors.shape[1], cells=CELLS)
+    ids = [uuid4() for _ in range(ROWS)]
+    cell_of = made.division.cell_of
+    by_cell: dict[int, list[ChunkVector]] = {}
+    for row, micro in enumerate(made.division.micro_of):
+        by_cell.setdefault(int(cell_of[micro]), []).append(ChunkVector(ids[row], row, made.vectors[row]))
+    await store.insert(name, by_cell)
+    routing = made.routing
+    truth = true_cells(made.vectors, cell_of[made.division.micro_of], made.queries(300, seed=9))
+    curve = calibrate(routing, made.queries(300, seed=9), truth, source="sentences")
+    micros = MicroRows(np.arange(len(routing.rows)), cell_of, routing.rows, routing.sums)
+    header = Header(1, "live", name, len(routing.rows), CELLS, 1, routing.dimension, curve, ROWS)
+    return Corpus(made, store, Generation(uuid4(), header, micros, routing), ids)
 
 
-def test_empty_cells_are_passed_over() -> None:
-    assert visited([10, 0, 10, 0, 10], 0.5) == [2, 0]
-    assert visited([0, 0, 0, 0, 7], 0.1) == [4]
+async def test_the_promised_recall_is_kept_for_part_of_the_rows(corpus: Corpus) -> None:
+    recalls, shares, predicted = [], [], []
+    for vector in corpus.made.queries(150, seed=2):
+        found = await corpus.ask(vector)
+        recalls.append(corpus.recall(found, vector))
+        shares.append((found.rows_scanned or 0) / ROWS)
+        predicted.append(found.predicted)
+        assert found.plan == "cells"
+        assert found.promised >= 0.97
+        assert found.cells_total == CELLS
+    assert np.mean(recalls) >= 0.955
+    assert np.mean(shares) < 0.5
+    assert np.mean(predicted) == pytest.approx(np.mean(recalls), abs=0.05)
 
 
-def test_counts_that_are_all_zero_are_not_believed() -> None:
-    assert visited([0, 0, 0, 0, 0], 0.1) == [1, 2, 3, 0, 4]
+async def test_exact_visits_everything(corpus: Corpus) -> None:
+    [vector] = corpus.made.queries(1, seed=3)
+    found = await corpus.ask(vector, exact=True)
+    assert (found.plan, found.cells_visited, found.rows_scanned) == ("exact", CELLS, ROWS)
+    assert corpus.recall(found, vector) == 1.0
 
 
-def test_one_cell_is_visited() -> None:
-    assert probe(QUERY, CENTROIDS[:1], np.array([3], dtype=np.int64), share=0.01) == [0]
+@pytest.mark.parametrize("share", [0.0001, 0.001, 0.01, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("topical", [False, True])
+async def test_recall_holds_under_a_filter(corpus: Corpus, share: float, topical: bool) -> None:
+    rng = np.random.default_rng(4)
+    count = max(1, int(share * ROWS))
+    recalls = []
+    for vector in corpus.made.queries(40, seed=5):
+        if topical:  # what lies around some other row, mostly far from the question
+            centre = corpus.made.vectors[rng.integers(ROWS)]
+            rows = np.sort(np.argsort(-(corpus.made.vectors @ centre))[:count])
+        else:
+            rows = np.sort(rng.permutation(ROWS)[:count])
+        found = await corpus.ask(vector, rows)
+        allowed = {corpus.ids[row] for row in rows}
+        assert all(hit.chunk_id in allowed for hit in found.hits)
+        assert len(found.hits) >= min(count, 10)
+        assert found.plan == ("matches" if count <= 2000 else "cells")
+        recalls.append(corpus.recall(found, vector, rows))
+    assert np.mean(recalls) >= 0.955
 
 
-@given(st.lists(st.integers(0, 50), min_size=5, max_size=5), st.floats(0.01, 1.0), st.integers(0, 2**31))
-def test_holds_the_share_with_no_cell_to_spare(rows: list[int], share: float, seed: int) -> None:
-    query = np.random.default_rng(seed).standard_normal(5).astype(np.float32)
-    cells = probe(query, CENTROIDS, np.array(rows, dtype=np.int64), share=share)
-    assert len(set(cells)) == len(cells) > 0
-    assert all(isinstance(cell, int) for cell in cells)
-    if sum(rows):
-        held = [rows[cell] for cell in cells]
-        assert sum(held) >= share * sum(rows) - 1e-6
-        assert sum(held[:-1]) < share * sum(rows) + 1e-6
-        scores = [query[cell] for cell in cells]
-        assert scores == sorted(scores, reverse=True)
+async def test_fewer_matches_than_wanted_are_all_found_in_cells_too(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shards.probe._MOST_FETCHED", 0)
+    rows = np.array([5, 700, 9000])
+    [vector] = corpus.made.queries(1, seed=6)
+    found = await corpus.ask(vector, rows)
+    assert found.plan == "cells"
+    assert {hit.chunk_id for hit in found.hits} == {corpus.ids[row] for row in rows}
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_more_share_only_adds_cells(number: int) -> None:
-    rng = np.random.default_rng(number)
-    centroids = rng.standard_normal((30, 8)).astype(np.float32)
-    rows = rng.integers(1, 100, 30)
-    query = rng.standard_normal(8).astype(np.float32)
-    less, more = (probe(query, centroids, rows, share=share) for share in (0.2, 0.5))
-    assert more[: len(less)] == less
+async def test_no_match_is_no_search(corpus: Corpus) -> None:
+    [vector] = corpus.made.queries(1, seed=7)
+    found = await corpus.ask(vector, np.array([], dtype=np.intp))
+    assert (found.hits, found.plan, found.cells_visited) == ([], "matches", 0)

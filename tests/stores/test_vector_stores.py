@@ -208,6 +208,30 @@ class VectorStoreConformance:
         assert sorted(seen) == sorted(row.chunk_id for row in rows if row.version_no in wanted)
         assert [page async for page in store.scan(collection, versions=[])] == []
 
+    async def test_scans_the_rows_of_some_cells(self, store: VectorStore, collection: str) -> None:
+        rng = np.random.default_rng(16)
+        by_cell = {cell: chunks(rng, range(cell * 100, cell * 100 + 25)) for cell in range(4)}
+        await store.insert(collection, by_cell)
+        pages = [page async for page in store.scan(collection, cells=[1, 3], batch=10)]
+        assert all(len(page) <= 10 for page in pages)
+        found = [row.chunk_id for page in pages for row in page]
+        assert sorted(found) == sorted(row.chunk_id for cell in (1, 3) for row in by_cell[cell])
+        with pytest.raises(ValueError, match="cells"):
+            await anext(store.scan(collection, cells=[4]))
+
+    async def test_fetches_rows_by_chunk_and_cell(self, store: VectorStore, collection: str) -> None:
+        rng = np.random.default_rng(17)
+        by_cell = {cell: chunks(rng, range(cell * 10, cell * 10 + 8)) for cell in range(4)}
+        await store.insert(collection, by_cell)
+        wanted = {cell: [row.chunk_id for row in by_cell[cell][:3]] for cell in (0, 2)}
+        elsewhere = {1: [by_cell[3][0].chunk_id, uuid4()]}
+        found = {row.chunk_id: row for row in await store.fetch(collection, wanted | elsewhere)}
+        assert set(found) == {chunk_id for chunk_ids in wanted.values() for chunk_id in chunk_ids}
+        for row in [*by_cell[0][:3], *by_cell[2][:3]]:
+            assert found[row.chunk_id].version_no == row.version_no
+            assert np.array_equal(found[row.chunk_id].vector, row.vector)
+        assert await store.fetch(collection, {}) == []
+
     async def test_a_scan_of_nothing_is_empty_and_one_may_stop_early(self, store: VectorStore, collection: str) -> None:
         assert [page async for page in store.scan(collection)] == []
         await store.insert(collection, {0: chunks(np.random.default_rng(15), range(1, 40))})

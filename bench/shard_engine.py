@@ -1,0 +1,76 @@
+"""A generation laid out in a Milvus Lite server of the benchmark's own, from vectors that are at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.calibration import Calibration, calibrate, true_cells
+from shards.catalog import Header, MicroRows
+from shards.cells import Division
+from shards.generation import Generation
+from shards.matches import Matches
+from shards.names import collection_name
+from shards.probe import AnnHits, AnnQuery, search
+from shards.routing import Routing, effective_dimension, means_of
+from shards.vectors import ChunkVector, VectorStore
+
+_BATCH = 4000
+
+
+def routed(rows: NDArray[np.float32], made: Division) -> Routing:
+    """The routing over a division, as a rebuild makes it."""
+    micros = len(made.centroids)
+    sums = np.zeros((micros, rows.shape[1]), dtype=np.float32)
+    np.add.at(sums, made.micro_of, rows)
+    counts = np.bincount(made.micro_of, minlength=micros).astype(np.int64)
+    some = np.random.default_rng(0).permutation(len(rows))[:2000]
+    dimension = effective_dimension(rows[some], means_of(sums, counts)[made.micro_of[some]])
+    return Routing(sums, counts, made.cell_of, np.arange(int(made.cell_of.max()) + 1), dimension)
+
+
+def calibrated(
+    rows: NDArray[np.float32], made: Division, routing: Routing, queries: NDArray[np.float32], source: str
+) -> Calibration:
+    truth = true_cells(rows, made.cell_of[made.micro_of], queries)
+    return calibrate(routing, queries, truth, source=source)
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Rows in a store: row `i` is chunk `ids[i]` of version `i`."""
+
+    store: VectorStore
+    generation: Generation
+    made: Division
+    ids: list[UUID]
+
+    def matches(self, rows: NDArray[np.intp]) -> Matches:
+        ids = b"".join(self.ids[row].bytes for row in rows)
+        return Matches(rows.astype(np.int64), self.made.micro_of[rows], ids)
+
+    async def ask(self, vector: NDArray[np.float32], target: float, *, k: int = 100, **more: object) -> AnnHits:
+        return await search(self.store, self.generation, AnnQuery(vector, k, 10, target, **more))  # type: ignore[arg-type]
+
+
+async def lay_out(
+    store: VectorStore, rows: NDArray[np.float32], made: Division, routing: Routing, curve: Calibration
+) -> Laid:
+    """Write rows into cells, cell by cell."""
+    cells = len(routing.cells)
+    name = collection_name(uuid4(), 1)
+    await store.create(name, dim=rows.shape[1], cells=cells)
+    ids = [UUID(bytes=blob.tobytes()) for blob in np.random.default_rng(7).integers(0, 256, (len(rows), 16), np.uint8)]
+    in_cells = made.cell_of[made.micro_of]
+    order = np.argsort(in_cells, kind="stable")
+    for start in range(0, len(order), _BATCH):
+        by_cell: dict[int, list[ChunkVector]] = {}
+        for row in order[start : start + _BATCH]:
+            by_cell.setdefault(int(in_cells[row]), []).append(ChunkVector(ids[row], int(row), rows[row]))
+        await store.insert(name, by_cell)
+    micros = MicroRows(np.arange(len(routing.rows)), made.cell_of, routing.rows, routing.sums)
+    header = Header(1, "live", name, len(routing.rows), cells, 1, routing.dimension, curve, len(rows))
+    return Laid(store, Generation(uuid4(), header, micros, routing), made, ids)

@@ -1,0 +1,100 @@
+"""What Postgres knows of a tenant's vector index: generations, their micro-cells, where every chunk lies.
+
+`Catalog` speaks for one tenant in one transaction of its caller, who commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.calibration import Calibration
+
+
+@dataclass(frozen=True)
+class Header:
+    """A generation without its micro-cells. `stamp` is that of the newest change to them."""
+
+    number: int
+    state: str
+    collection: str
+    micros: int
+    cells: int
+    stamp: int
+    dimension: float | None
+    calibration: Calibration | None
+    trained_rows: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a chunk lies in one generation."""
+
+    chunk_id: UUID
+    version_no: int
+    micro: int
+
+
+@dataclass(frozen=True, eq=False)
+class MicroRows:
+    """Some micro-cells of a generation, as arrays over them: `micro`, `cell`, `rows` (n,), `sums` (n, dim), and
+    `centroids` (n, dim) where they were asked for."""
+
+    micro: NDArray[np.int64]
+    cell: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    sums: NDArray[np.float32]
+    centroids: NDArray[np.float32] | None = None
+
+
+class Catalog(Protocol):
+    """The index of one tenant, as Postgres has it."""
+
+    tenant_id: UUID
+
+    async def live(self) -> Header | None:
+        """Return the generation that queries read, None before the first chunk."""
+
+    async def generations(self, *states: str) -> list[Header]:
+        """Return the generations in these states."""
+
+    async def plan(self, collection: str, *, embedder: str, dim: int, number: int, state: str) -> None:
+        """Record a new generation of one empty micro-cell."""
+
+    async def last_number(self) -> int:
+        """Return the highest number that a generation ever had, 0 before the first."""
+
+    async def micro_rows(self, generation: int, *, after: int = -1, centroids: bool = False) -> MicroRows:
+        """Return the micro-cells that changed after a stamp."""
+
+    async def add_micros(self, generation: int, micros: MicroRows) -> None:
+        """Record micro-cells with their centroids."""
+
+    async def add(self, generation: int, places: Sequence[Place]) -> set[UUID]:
+        """Record where chunks lie; return those that were not known. One that is known stays where it is."""
+
+    async def places(self, generation: int, *, versions: Sequence[int] | None = None) -> list[Place]:
+        """Return where the chunks (of these versions) lie."""
+
+    async def remove(self, generation: int, versions: Sequence[int]) -> list[Place]:
+        """Forget the chunks of versions; return where they lay."""
+
+    async def count(self, generation: int, changes: Mapping[int, tuple[int, NDArray[np.float32] | None]]) -> None:
+        """Add to the rows and the sum of micro-cells, and give them and the generation a new stamp."""
+
+    async def stored(self) -> dict[UUID, int]:
+        """Return every chunk that there is, with its version's number: what the live generation holds."""
+
+    async def set(self, generation: int, **values: Any) -> None:
+        """Change columns of a generation."""
+
+    async def retire(self, *states: str) -> None:
+        """Retire the generations in these states: queries that began before may read them a little longer."""
+
+    async def forget(self, generations: Iterable[int]) -> None:
+        """Delete all that is known of generations whose collections are gone."""

@@ -1,0 +1,239 @@
+"""The catalog of a tenant's index in Postgres, in the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shards.calibration import Calibration
+from shards.catalog import Header, MicroRows, Place
+from shards.index_models import ChunkCell, IndexGeneration, MicroCell
+from shards.models import Chunk, DocumentVersion
+
+_ADD = text(
+    "INSERT INTO chunk_cells (tenant_id, generation, version_no, chunk_id, micro)"
+    " SELECT :tenant, :generation, * FROM unnest(CAST(:versions AS bigint[]), CAST(:chunks AS uuid[]),"
+    " CAST(:micros AS integer[])) ON CONFLICT DO NOTHING RETURNING chunk_id"
+)
+_ADD_MICROS = text(
+    "INSERT INTO micro_cells (tenant_id, generation, micro, cell, rows, stamp, sum_vector, centroid)"
+    " SELECT :tenant, :generation, f.micro, f.cell, f.rows, :stamp, f.sums, f.centroid FROM unnest("
+    " CAST(:micros AS integer[]), CAST(:cells AS integer[]), CAST(:rows AS bigint[]), CAST(:sums AS bytea[]),"
+    " CAST(:centroids AS bytea[])) AS f (micro, cell, rows, sums, centroid)"
+)
+_COUNT = text(
+    "UPDATE micro_cells m SET rows = f.rows, sum_vector = f.sums, stamp = :stamp FROM unnest("
+    " CAST(:micros AS integer[]), CAST(:rows AS bigint[]), CAST(:sums AS bytea[])) AS f (micro, rows, sums)"
+    " WHERE m.tenant_id = :tenant AND m.generation = :generation AND m.micro = f.micro"
+)
+_AT_ONCE = 2000
+
+
+class PostgresCatalog:
+    """`Catalog` of one tenant in one session."""
+
+    def __init__(self, session: AsyncSession, tenant_id: UUID) -> None:
+        self.tenant_id = tenant_id
+        self._session = session
+
+    async def live(self) -> Header | None:
+        """See `Catalog.live`."""
+        found = await self.generations("live")
+        return found[0] if found else None
+
+    async def generations(self, *states: str) -> list[Header]:
+        """See `Catalog.generations`."""
+        table = IndexGeneration
+        columns = (
+            table.generation,
+            table.state,
+            table.collection,
+            table.micros,
+            table.cells,
+            table.stamp,
+            table.dimension,
+            table.calibration,
+            table.trained_rows,
+        )
+        query = select(*columns).where(table.tenant_id == self.tenant_id, table.state.in_(states))
+        rows = await self._session.execute(query.order_by(table.generation))
+        return [
+            Header(
+                number=row.generation,
+                state=row.state,
+                collection=row.collection,
+                micros=row.micros,
+                cells=row.cells,
+                stamp=row.stamp,
+                dimension=row.dimension,
+                calibration=None if row.calibration is None else Calibration.from_json(row.calibration),
+                trained_rows=row.trained_rows,
+            )
+            for row in rows
+        ]
+
+    async def last_number(self) -> int:
+        """See `Catalog.last_number`."""
+        query = select(func.max(IndexGeneration.generation)).where(IndexGeneration.tenant_id == self.tenant_id)
+        return int(await self._session.scalar(query) or 0)
+
+    async def plan(self, collection: str, *, embedder: str, dim: int, number: int, state: str) -> None:
+        """See `Catalog.plan`."""
+        self._session.add(
+            IndexGeneration(
+                tenant_id=self.tenant_id,
+                generation=number,
+                state=state,
+                collection=collection,
+                embedder=embedder,
+                dim=dim,
+                cells=1,
+                micros=1,
+                stamp=0,
+                trained_rows=0,
+            )
+        )
+        await self._session.flush()
+
+    async def micro_rows(self, generation: int, *, after: int = -1, centroids: bool = False) -> MicroRows:
+        """See `Catalog.micro_rows`."""
+        table = MicroCell
+        columns = [table.micro, table.cell, table.rows, table.sum_vector, *([table.centroid] if centroids else [])]
+        query = select(*columns).where(
+            table.tenant_id == self.tenant_id, table.generation == generation, table.stamp > after
+        )
+        rows = (await self._session.execute(query.order_by(table.micro))).all()
+        return MicroRows(
+            np.array([row.micro for row in rows], dtype=np.int64),
+            np.array([row.cell for row in rows], dtype=np.int64),
+            np.array([row.rows for row in rows], dtype=np.int64),
+            _matrix([row.sum_vector for row in rows]),
+            _matrix([row.centroid for row in rows]) if centroids else None,
+        )
+
+    async def add_micros(self, generation: int, micros: MicroRows) -> None:
+        """See `Catalog.add_micros`."""
+        assert micros.centroids is not None
+        stamp = await self._next_stamp(generation)
+        for start in range(0, len(micros.micro), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            values = {
+                "micros": micros.micro[some].tolist(),
+                "cells": micros.cell[some].tolist(),
+                "rows": micros.rows[some].tolist(),
+                "sums": _blobs(micros.sums[some]),
+                "centroids": _blobs(micros.centroids[some]),
+            }
+            await self._session.execute(_ADD_MICROS, {**self._key(generation), "stamp": stamp, **values})
+
+    async def add(self, generation: int, places: Sequence[Place]) -> set[UUID]:
+        """See `Catalog.add`."""
+        fresh: set[UUID] = set()
+        for start in range(0, len(places), 10 * _AT_ONCE):
+            some = places[start : start + 10 * _AT_ONCE]
+            values = {
+                "versions": [place.version_no for place in some],
+                "chunks": [place.chunk_id for place in some],
+                "micros": [place.micro for place in some],
+            }
+            fresh.update(await self._session.scalars(_ADD, {**self._key(generation), **values}))
+        return fresh
+
+    async def places(self, generation: int, *, versions: Sequence[int] | None = None) -> list[Place]:
+        """See `Catalog.places`."""
+        table = ChunkCell
+        query = select(table.chunk_id, table.version_no, table.micro).where(*self._of(table, generation))
+        if versions is not None:
+            query = query.where(table.version_no.in_(versions))
+        return [Place(*row) for row in await self._session.execute(query)]
+
+    async def remove(self, generation: int, versions: Sequence[int]) -> list[Place]:
+        """See `Catalog.remove`."""
+        table = ChunkCell
+        gone = delete(table).where(*self._of(table, generation), table.version_no.in_(versions))
+        rows = await self._session.execute(gone.returning(table.chunk_id, table.version_no, table.micro))
+        return [Place(*row) for row in rows]
+
+    async def count(self, generation: int, changes: Mapping[int, tuple[int, NDArray[np.float32] | None]]) -> None:
+        """See `Catalog.count`."""
+        table = MicroCell
+        query = select(table.micro, table.rows, table.sum_vector).where(
+            *self._of(table, generation), table.micro.in_(list(changes))
+        )
+        micros, rows, sums = [], [], []
+        for row in await self._session.execute(query):
+            more, vector = changes[row.micro]
+            micros.append(row.micro)
+            rows.append(row.rows + more)
+            sums.append(row.sum_vector if vector is None else _plus(row.sum_vector, vector))
+        stamp = await self._next_stamp(generation)
+        values = {"micros": micros, "rows": rows, "sums": sums, "stamp": stamp}
+        await self._session.execute(_COUNT, {**self._key(generation), **values})
+
+    async def stored(self) -> dict[UUID, int]:
+        """See `Catalog.stored`."""
+        query = (
+            select(Chunk.id, DocumentVersion.version_no)
+            .join(
+                DocumentVersion,
+                (DocumentVersion.tenant_id == Chunk.tenant_id)
+                & (DocumentVersion.document_id == Chunk.document_id)
+                & (DocumentVersion.version == Chunk.version),
+            )
+            .where(Chunk.tenant_id == self.tenant_id)
+        )
+        return {row.id: row.version_no for row in await self._session.execute(query)}
+
+    async def set(self, generation: int, **values: Any) -> None:
+        """See `Catalog.set`."""
+        if isinstance(values.get("calibration"), Calibration):
+            values["calibration"] = values["calibration"].to_json()
+        await self._session.execute(
+            update(IndexGeneration).where(*self._of(IndexGeneration, generation)).values(values)
+        )
+
+    async def retire(self, *states: str) -> None:
+        """See `Catalog.retire`."""
+        table = IndexGeneration
+        mine = (table.tenant_id == self.tenant_id, table.state.in_(states))
+        await self._session.execute(update(table).where(*mine).values(state="retired", retired_at=datetime.now(UTC)))
+
+    async def forget(self, generations: Iterable[int]) -> None:
+        """See `Catalog.forget`."""
+        numbers = list(generations)
+        for table in (ChunkCell, MicroCell, IndexGeneration):
+            mine = (table.tenant_id == self.tenant_id, table.generation.in_(numbers))
+            await self._session.execute(delete(table).where(*mine))
+
+    async def _next_stamp(self, generation: int) -> int:
+        table = IndexGeneration
+        raised = update(table).where(*self._of(table, generation)).values(stamp=table.stamp + 1)
+        return int((await self._session.execute(raised.returning(table.stamp))).scalar_one())
+
+    def _key(self, generation: int) -> dict[str, Any]:
+        return {"tenant": self.tenant_id, "generation": generation}
+
+    def _of(self, table: Any, generation: int) -> tuple[Any, ...]:
+        return (table.tenant_id == self.tenant_id, table.generation == generation)
+
+
+def _matrix(blobs: Sequence[bytes]) -> NDArray[np.float32]:
+    if not blobs:
+        return np.empty((0, 0), dtype=np.float32)
+    return np.frombuffer(b"".join(blobs), dtype=np.float32).reshape(len(blobs), -1)
+
+
+def _blobs(rows: NDArray[np.float32]) -> list[bytes]:
+    return [row.tobytes() for row in np.ascontiguousarray(rows, dtype=np.float32)]
+
+
+def _plus(blob: bytes, vector: NDArray[np.float32]) -> bytes:
+    summed: NDArray[np.float32] = np.frombuffer(blob, dtype=np.float32) + vector
+    return summed.tobytes()

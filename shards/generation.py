@@ -1,0 +1,115 @@
+"""A generation of a tenant's index, ready for use, and the copies of it that a process keeps.
+
+A copy is brought up to date by the stamp: only micro-cells that changed since are read again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.catalog import Catalog, Header, MicroRows
+from shards.routing import Routing
+
+_KEPT_BYTES = 512 * 1024 * 1024
+NO_CELL = -1
+"""The cell of a micro-cell that was divided: its rows are in others."""
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """One generation at one moment. `micros` holds every micro-cell in order; `routing` is None while there is one."""
+
+    tenant_id: UUID
+    header: Header
+    micros: MicroRows
+    routing: Routing | None
+
+    @property
+    def collection(self) -> str:
+        """Return the name of its collection."""
+        return self.header.collection
+
+    @property
+    def number(self) -> int:
+        """Return its number."""
+        return self.header.number
+
+    @property
+    def cells(self) -> int:
+        """Return in how many partitions its rows lie."""
+        return self.header.cells
+
+    def cell_of(self, micros: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the cell (n,) that holds each of these micro-cells (n,)."""
+        found: NDArray[np.int64] = self.micros.cell[micros]
+        return found
+
+
+class Generations:
+    """The generations that this process has read, the least recently used of them dropped first."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[UUID, int], Generation] = OrderedDict()
+        self._bytes = 0
+
+    async def current(self, catalog: Catalog, header: Header) -> Generation:
+        """Return the generation of a header that was just read."""
+        key = (catalog.tenant_id, header.number)
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._bytes -= _size(kept)
+        if kept is None:
+            found = _made(catalog.tenant_id, header, await catalog.micro_rows(header.number))
+        elif kept.header.stamp < header.stamp:
+            changed = await catalog.micro_rows(header.number, after=kept.header.stamp)
+            found = _made(catalog.tenant_id, header, _merged(kept.micros, changed))
+        else:
+            found = replace(kept, header=header)
+        self._kept[key] = found
+        self._bytes += _size(found)
+        while self._bytes > _KEPT_BYTES and len(self._kept) > 1:
+            self._bytes -= _size(self._kept.popitem(last=False)[1])
+        return found
+
+
+def _made(tenant_id: UUID, header: Header, micros: MicroRows) -> Generation:
+    return Generation(tenant_id, header, micros, routing_of(micros, header.dimension))
+
+
+def routing_of(micros: MicroRows, dimension: float | None) -> Routing | None:
+    """Return how to route by these micro-cells, None while nothing tells them apart."""
+    if len(micros.micro) < 2 or dimension is None:
+        return None
+    cells, places = np.unique(micros.cell, return_inverse=True)
+    if cells[0] == NO_CELL:  # what was divided is empty, so any place will do
+        cells, places = cells[1:], np.maximum(places - 1, 0)
+    return Routing(micros.sums, micros.rows, places.astype(np.int64), cells, dimension)
+
+
+def _merged(known: MicroRows, changed: MicroRows) -> MicroRows:
+    size = max(int(changed.micro.max(initial=-1)) + 1, len(known.micro))
+    more = size - len(known.micro)
+
+    def patched(before: NDArray[np.generic], after: NDArray[np.generic]) -> NDArray[np.generic]:
+        widths = [(0, more)] + [(0, 0)] * (before.ndim - 1)
+        values = np.pad(before, widths)
+        values[changed.micro] = after
+        return values
+
+    if not len(changed.micro):
+        return known
+    return MicroRows(
+        np.arange(size),
+        patched(known.cell, changed.cell).astype(np.int64),
+        patched(known.rows, changed.rows).astype(np.int64),
+        patched(known.sums, changed.sums).astype(np.float32, copy=False),
+    )
+
+
+def _size(generation: Generation) -> int:
+    return 3 * generation.micros.sums.nbytes + 1024

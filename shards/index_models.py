@@ -1,0 +1,76 @@
+"""Tables of a tenant's vector index: its generations, their micro-cells, and where every chunk lies."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, DateTime, ForeignKeyConstraint, Index, LargeBinary, Text, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tenants.db import Base
+
+Timestamp = DateTime(timezone=True)
+
+
+class IndexGeneration(Base):
+    """One generation of a tenant's vector index. State: building, live, retired."""
+
+    __tablename__ = "index_generations"
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id"], ["tenants.id"]),
+        Index("index_generations_live", "tenant_id", unique=True, postgresql_where=text("state = 'live'")),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(Text)
+    collection: Mapped[str] = mapped_column(Text)
+    embedder: Mapped[str] = mapped_column(Text)
+    dim: Mapped[int]
+    cells: Mapped[int]
+    """Partitions that hold its rows."""
+    micros: Mapped[int]
+    """Micro-cells ever made; 1 while nothing is known of where its rows lie."""
+    stamp: Mapped[int] = mapped_column(BigInteger)
+    """Of the newest change to its micro-cells: what a reader has seen before it need not read again."""
+    dimension: Mapped[float | None]
+    """Effective dimension of rows around their micro-cell."""
+    calibration: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    trained_rows: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+    retired_at: Mapped[datetime | None] = mapped_column(Timestamp)
+
+
+class MicroCell(Base):
+    """One micro-cell of one generation: the partition that holds it, and the sum of its rows' vectors.
+
+    `centroid` and `sum_vector` are float32 (dim,). The centroid stays as it was trained, so that a repeated write finds
+    the same place; the sum follows the rows.
+    """
+
+    __tablename__ = "micro_cells"
+    __table_args__ = (Index("micro_cells_stamp", "tenant_id", "generation", "stamp"),)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True)
+    micro: Mapped[int] = mapped_column(primary_key=True)
+    cell: Mapped[int]
+    rows: Mapped[int] = mapped_column(BigInteger)
+    stamp: Mapped[int] = mapped_column(BigInteger)
+    sum_vector: Mapped[bytes] = mapped_column(LargeBinary)
+    centroid: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class ChunkCell(Base):
+    """The micro-cell of one chunk in one generation."""
+
+    __tablename__ = "chunk_cells"
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True)
+    version_no: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    chunk_id: Mapped[UUID] = mapped_column(primary_key=True)
+    micro: Mapped[int]

@@ -1,0 +1,81 @@
+"""Expected hits: the sums come out as they must, and the true hits lie where they are expected."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from shards.routing import Routing, _above, effective_dimension
+from tests.shards.clustered import DIM, Clustered, clustered, unit
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Clustered:
+    return clustered(6000, 24)
+
+
+@given(st.floats(-8, 8))
+def test_the_normal_distribution_function(x: float) -> None:
+    exact = 0.5 * math.erfc(-x / math.sqrt(2))
+    assert float(_above(np.array([x], dtype=np.float32))[0]) == pytest.approx(exact, abs=2e-6)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 10_000), st.integers(1, 100))
+def test_k_rows_are_expected_above_the_kth_score(corpus: Clustered, seed: int, k: int) -> None:
+    [query] = corpus.queries(1, seed)
+    expected = corpus.routing.expect(query, k)
+    assert float(expected.hits.sum()) == pytest.approx(k, rel=0.1)
+    assert (expected.hits >= 0).all()
+    assert (expected.hits <= corpus.routing.cell_rows * 1.001).all()
+
+
+def test_the_predicted_kth_score_follows_the_true_one(corpus: Clustered) -> None:
+    queries = corpus.queries(200, seed=2)
+    true = [float(corpus.vectors[corpus.best(query, 10)[-1]] @ query) for query in queries]
+    predicted = [corpus.routing.expect(query, 10).score for query in queries]
+    assert np.corrcoef(true, predicted)[0, 1] > 0.9
+
+
+def test_cells_with_most_expected_hits_hold_most_true_ones(corpus: Clustered) -> None:
+    in_cell = corpus.division.cell_of[corpus.division.micro_of]
+    found = 0.0
+    for query in corpus.queries(200, seed=3):
+        best = np.argsort(-corpus.routing.worth(corpus.routing.expect(query, 10)))[:8]
+        found += np.isin(in_cell[corpus.best(query, 10)], best).mean() / 200
+    assert found > 0.9
+
+
+def test_a_filter_moves_the_expectation_to_the_cells_that_match(corpus: Clustered) -> None:
+    routing = corpus.routing
+    only = np.where(routing.cell_of == 5, routing.rows, 0)
+    expected = routing.expect(corpus.queries(1, seed=4)[0], 10, matching=only)
+    assert expected.hits[5] == pytest.approx(10, rel=0.2)
+    assert expected.hits.sum() == expected.hits[5]
+
+
+def test_fewer_matches_than_wanted_are_all_expected(corpus: Clustered) -> None:
+    few = np.zeros(len(corpus.routing.rows), dtype=np.int64)
+    few[:4] = 1
+    expected = corpus.routing.expect(corpus.queries(1, seed=4)[0], 10, matching=few)
+    assert expected.hits.sum() == pytest.approx(4, abs=1e-3)
+
+
+def test_empty_micro_cells_expect_nothing() -> None:
+    sums = np.zeros((3, DIM), dtype=np.float32)
+    routing = Routing(sums, np.zeros(3, dtype=np.int64), np.arange(3), np.arange(3), 10.0)
+    query: NDArray[np.float32] = np.eye(DIM, dtype=np.float32)[0]
+    assert routing.expect(query, 10).hits.tolist() == [0, 0, 0]
+    assert np.isfinite(routing.worth(routing.expect(query, 10))).all()
+
+
+def test_the_effective_dimension_of_round_noise_is_its_dimension() -> None:
+    rng = np.random.default_rng(6)
+    means = unit(rng.standard_normal((4000, DIM)))
+    noise = 0.1 * rng.standard_normal((4000, DIM)).astype(np.float32)
+    assert effective_dimension(unit(means + noise), means) == pytest.approx(DIM, rel=0.2)
