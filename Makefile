@@ -3,9 +3,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST_ARGS ?=
+SEEDS ?= 20000
+FIRST ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help up down setup setup-dev test lint bench lock clean
+.PHONY: help up down setup setup-dev test lint sim bench lock clean
 
 # Run one step under its name; when it fails say which, and pass its exit status on.
 define step
@@ -35,6 +37,9 @@ lint: setup-dev ## Style, types and the order of packages
 	$(call step,ruff format --check,$(BIN)/ruff format --check .)
 	$(call step,mypy,$(BIN)/mypy)
 	$(call step,import-linter,$(BIN)/lint-imports)
+
+sim: setup-dev ## Simulate the upkeep of cells under crashes: SEEDS=20000, FIRST=0
+	@$(BIN)/python -m tests.shards.simulation --seeds $(SEEDS) --first $(FIRST)
 
 bench: setup ## Measure, beside the running stack; DATA=folder that holds squad_dev and mtrag
 	@if [ -z '$(DATA)' ]; then echo 'make bench needs DATA=<folder that holds squad_dev and mtrag>' >&2; exit 2; fi

@@ -202,6 +202,8 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
     flips: list[Flip] = []
     results: dict[UUID, dict[str, Any]] = {}
     superseded: list[DocumentVersion] = []
+    attempts = {job.id: job.attempts for job in batch.jobs}
+    tried = {one.version.version_no for one in group.documents if attempts[one.job_id] > 1}
     offset = 0
     for document in group.documents:
         version = document.version
@@ -221,11 +223,13 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
         catalog = PostgresCatalog(session, tenant_id)
         generation = await runtime.indexes.open(catalog)
         with batch.watch.step("index"):
-            await runtime.indexes.insert(catalog, generation, index_rows)
+            repeated = [flip.version.version_no for flip in flips if flip.version.version_no in tried]
+            await runtime.indexes.insert(catalog, generation, index_rows, repeated=repeated)
         with batch.watch.step("store"):
             await repository.store_chunks(session, tenant_id, chunk_rows)
         replaced = await repository.flip_active(session, flips)
-        if runtime.indexes.wants_training(generation, await repository.count_active_chunks(session, tenant_id)):
+        rows = await repository.count_active_chunks(session, tenant_id)
+        if runtime.indexes.wants_training(generation, rows) or runtime.indexes.wants_balance(generation):
             await jobs.queue_partition(session, tenant_id)
         await _queue_purges(session, tenant_id, replaced)
     await _supersede(session, tenant_id, superseded)

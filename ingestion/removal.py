@@ -16,6 +16,14 @@ from tenants.db import Base
 from tenants.models import Tenant
 
 
+async def forget_document(session: AsyncSession, runtime: Runtime, tenant_id: UUID, document_id: UUID) -> None:
+    """Take the versions that `purge_document` removes out of the index's counts; committed before it."""
+    versions = await repository.purgeable_versions(session, tenant_id, document_id)
+    if versions:
+        numbers = [version.version_no for version in versions]
+        await runtime.indexes.forget_versions(PostgresCatalog(session, tenant_id), numbers)
+
+
 async def purge_document(session: AsyncSession, runtime: Runtime, tenant_id: UUID, document_id: UUID) -> dict[str, int]:
     """Remove the replaced versions of a document, or all of a deleted one, from every store; return the receipt."""
     versions = await repository.purgeable_versions(session, tenant_id, document_id)

@@ -22,6 +22,7 @@ from ingestion.batch import Batch, held
 from ingestion.models import Job
 from ingestion.own_sentences import embedded, own_sentences
 from ingestion.runtime import Runtime
+from shards.catalog import CellChange
 from shards.catalog_postgres import PostgresCatalog
 from shards.rebuild import Rebuild
 from tenants.errors import TesseraError
@@ -32,6 +33,7 @@ _LONGEST_S = 3 * 3600
 """A task that takes longer is ended and its batch tried again; below the broker's visibility timeout."""
 READERS_GRACE = timedelta(seconds=60)
 """How long a retired generation is kept for queries that began before the switch."""
+_LATER = timedelta(seconds=1)
 _CATCH_UPS = 5
 _LITTLE = 500
 """Chunks that a rebuild may still lack when it takes the writer lock."""
@@ -157,11 +159,19 @@ async def _skip_deleted(session: Any, batch: Batch, present: Any) -> None:
 
 
 async def _purge(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
+    async def before(session: Any, job: Job) -> None:
+        assert job.document_id is not None
+        await removal.forget_document(session, runtime, tenant_id, job.document_id)
+
     async def work(session: Any, job: Job) -> dict[str, Any]:
         assert job.document_id is not None
-        return await removal.purge_document(session, runtime, tenant_id, job.document_id)
+        receipt = await removal.purge_document(session, runtime, tenant_id, job.document_id)
+        live = await runtime.indexes.live(PostgresCatalog(session, tenant_id))
+        if live is not None and runtime.indexes.wants_balance(live):
+            await jobs.queue_partition(session, tenant_id)
+        return receipt
 
-    await _one_job(runtime, tenant_id, batch_id, "purging", work)
+    await _one_job(runtime, tenant_id, batch_id, "purging", work, before=before)
 
 
 async def _partition(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
@@ -171,55 +181,88 @@ async def _partition(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
         batch.advance("training", 0.1)
         try:
             async with runtime.database.rebuild_lock(tenant_id):
-                await _rebuild(runtime, batch)
+                await _upkeep(runtime, batch)
         except TesseraError as error:
             log.warning("training for tenant %s: %s", tenant_id, error.detail)
             await _fail_batch(runtime, tenant_id, batch_id, error)
 
 
-async def _rebuild(runtime: Runtime, batch: Batch) -> None:
-    """Fill the next generation beside the live one; only the last step holds the writer lock."""
-    database, indexes, tenant_id = runtime.database, runtime.indexes, batch.tenant_id
+async def _upkeep(runtime: Runtime, batch: Batch) -> None:
+    """Train the tenant's cells anew when that is due, else divide and join those that have the wrong size."""
+    indexes, tenant_id = runtime.indexes, batch.tenant_id
     rebuilt: Rebuild | None = None
-    sentences: list[str] = []
-    async with database.tenant(tenant_id) as session:
+    changes: list[CellChange] = []
+    async with runtime.database.tenant(tenant_id) as session:
         catalog = PostgresCatalog(session, tenant_id)
         live = await indexes.live(catalog)
         rows = await repository.count_active_chunks(session, tenant_id)
-        if live is not None and indexes.wants_training(live, rows):
-            rebuilt = await indexes.plan_next(catalog, live)
-            sentences = await own_sentences(session, tenant_id, indexes.settings.calibration_sentences)
+        if live is not None:
+            await indexes.abandon(catalog, live)
+            if indexes.wants_training(live, rows):
+                rebuilt = await indexes.plan_next(catalog, live)
+            else:
+                changes = await indexes.plan_changes(catalog, live)
             await session.commit()
     if rebuilt is not None:
-        await rebuilt.fill(await embedded(runtime.embedder, sentences))
-        for _ in range(_CATCH_UPS):
-            async with database.tenant(tenant_id) as session:
-                catalog = PostgresCatalog(session, tenant_id)
-                changed = await rebuilt.catch_up(await catalog.stored())
-                await rebuilt.record(catalog)
-                await session.commit()
-            rebuilt.recorded()
-            if changed < _LITTLE:
-                break
-    async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
+        result = await _rebuild(runtime, batch, rebuilt)
+    else:
+        done = [change.kind for change in changes if await _reshape(runtime, batch, change)]
+        result = {"split": done.count("split"), "merged": done.count("merge")}
+    async with runtime.database.tenant(tenant_id) as session:
         [job] = batch.jobs
-        if not await jobs.hold(session, tenant_id, batch.batch_id, [job.id]):
-            return
-        result: dict[str, Any] = {"trained": False}
-        if rebuilt is not None:
+        if await jobs.hold(session, tenant_id, batch.batch_id, [job.id]):
+            await jobs.finish(session, tenant_id, {job.id: result})
+            session.add(jobs.new_job(tenant_id, "drop_generation", delay=READERS_GRACE + _LATER))
+            await session.commit()
+
+
+async def _rebuild(runtime: Runtime, batch: Batch, rebuilt: Rebuild) -> dict[str, Any]:
+    """Fill the next generation beside the live one; only the last step holds the writer lock."""
+    database, indexes, tenant_id = runtime.database, runtime.indexes, batch.tenant_id
+    async with database.tenant(tenant_id) as session:
+        sentences = await own_sentences(session, tenant_id, indexes.settings.calibration_sentences)
+    await rebuilt.fill(await embedded(runtime.embedder, sentences))
+    for _ in range(_CATCH_UPS):
+        async with database.tenant(tenant_id) as session:
             catalog = PostgresCatalog(session, tenant_id)
-            await rebuilt.catch_up(await catalog.stored())
+            changed = await rebuilt.catch_up(catalog)
+            await rebuilt.record(catalog)
+            await session.commit()
+        rebuilt.recorded()
+        if changed < _LITTLE:
+            break
+    async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
+        if await jobs.hold(session, tenant_id, batch.batch_id, [job.id for job in batch.jobs]):
+            catalog = PostgresCatalog(session, tenant_id)
+            await rebuilt.catch_up(catalog)
             await indexes.adopt(catalog, rebuilt)
-            session.add(jobs.new_job(tenant_id, "drop_generation", delay=READERS_GRACE))
-            micros = len(rebuilt.micros.micro)
-            result = {"generation": rebuilt.number, "cells": rebuilt.cells, "micros": micros, "rows": rebuilt.rows}
-        await jobs.finish(session, tenant_id, {job.id: result})
+            await session.commit()
+    micros = len(rebuilt.micros.micro)
+    return {"generation": rebuilt.number, "cells": rebuilt.cells, "micros": micros, "rows": rebuilt.rows}
+
+
+async def _reshape(runtime: Runtime, batch: Batch, change: CellChange) -> bool:
+    """Copy the rows of cells into others beside them; only the last step holds the writer lock."""
+    database, indexes, tenant_id = runtime.database, runtime.indexes, batch.tenant_id
+    async with database.tenant(tenant_id) as session:
+        live = await indexes.live(PostgresCatalog(session, tenant_id))
+    assert live is not None
+    reshaped = indexes.reshape(live, change)
+    if not await reshaped.fill():
+        return False
+    async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
+        if not await jobs.hold(session, tenant_id, batch.batch_id, [job.id for job in batch.jobs]):
+            return False
+        catalog = PostgresCatalog(session, tenant_id)
+        await reshaped.catch_up(catalog)
+        await indexes.flip(catalog, reshaped)
         await session.commit()
+    return True
 
 
 async def _drop_generation(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
     async def work(session: Any, job: Job) -> dict[str, Any]:
-        return {"dropped": await runtime.indexes.drop_retired(PostgresCatalog(session, tenant_id))}
+        return {"dropped": await runtime.indexes.drop_retired(PostgresCatalog(session, tenant_id), grace=READERS_GRACE)}
 
     await _one_job(runtime, tenant_id, batch_id, "dropping", work)
 
@@ -232,7 +275,14 @@ async def _erase_tenant(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> No
 
 
 async def _one_job(
-    runtime: Runtime, tenant_id: UUID, batch_id: UUID, stage: str, work: Any, *, erasing: bool = False
+    runtime: Runtime,
+    tenant_id: UUID,
+    batch_id: UUID,
+    stage: str,
+    work: Any,
+    *,
+    before: Any = None,
+    erasing: bool = False,
 ) -> None:
     database = runtime.database
     async with held(database, runtime.settings, tenant_id, batch_id) as batch:
@@ -247,6 +297,9 @@ async def _one_job(
                 await stack.enter_async_context(database.writer_lock(tenant_id))
                 session = await stack.enter_async_context(scope(tenant_id))
                 [job] = batch.jobs
+                if before is not None and await jobs.hold(session, tenant_id, batch_id, [job.id]):
+                    await before(session, job)
+                    await session.commit()
                 if await jobs.hold(session, tenant_id, batch_id, [job.id]):
                     await jobs.finish(session, tenant_id, {job.id: await work(session, job)})
                 await session.commit()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -52,6 +53,21 @@ class MicroRows:
     centroids: NDArray[np.float32] | None = None
 
 
+@dataclass(frozen=True)
+class CellChange:
+    """Cells of a generation (`parents`) that become others (`children`).
+
+    Kind: split, merge. State: copying, flipped (queries read the children), done (the parents are gone), abandoned.
+    """
+
+    id: UUID
+    generation: int
+    kind: str
+    state: str
+    parents: tuple[int, ...]
+    children: tuple[int, ...]
+
+
 class Catalog(Protocol):
     """The index of one tenant, as Postgres has it."""
 
@@ -60,8 +76,8 @@ class Catalog(Protocol):
     async def live(self) -> Header | None:
         """Return the generation that queries read, None before the first chunk."""
 
-    async def generations(self, *states: str) -> list[Header]:
-        """Return the generations in these states."""
+    async def generations(self, *states: str, before: timedelta | None = None) -> list[Header]:
+        """Return the generations in these states, or of them those retired at least so long ago."""
 
     async def plan(self, collection: str, *, embedder: str, dim: int, number: int, state: str) -> None:
         """Record a new generation of one empty micro-cell."""
@@ -69,26 +85,42 @@ class Catalog(Protocol):
     async def last_number(self) -> int:
         """Return the highest number that a generation ever had, 0 before the first."""
 
-    async def micro_rows(self, generation: int, *, after: int = -1, centroids: bool = False) -> MicroRows:
-        """Return the micro-cells that changed after a stamp."""
+    async def micro_rows(
+        self, generation: int, *, after: int = -1, first: int = 0, centroids: bool = False
+    ) -> MicroRows:
+        """Return the micro-cells from number `first` that changed after a stamp."""
 
     async def add_micros(self, generation: int, micros: MicroRows) -> None:
         """Record micro-cells with their centroids."""
 
+    async def empty_micros(self, generation: int, micros: Sequence[int]) -> None:
+        """Record that micro-cells hold nothing any more and lie in no cell."""
+
+    async def plan_change(self, generation: int, kind: str, parents: Sequence[int], children: int) -> CellChange:
+        """Record that cells are to become so many others, whose numbers were never used."""
+
+    async def changes(self, generation: int, *states: str, before: timedelta | None = None) -> list[CellChange]:
+        """Return the changes that are in these states (at least so long), the oldest first."""
+
+    async def set_change(self, change: CellChange, state: str) -> None:
+        """Record the state of a change."""
+
     async def add(self, generation: int, places: Sequence[Place]) -> set[UUID]:
         """Record where chunks lie; return those that were not known. One that is known stays where it is."""
 
-    async def places(self, generation: int, *, versions: Sequence[int] | None = None) -> list[Place]:
-        """Return where the chunks (of these versions) lie."""
+    async def places(
+        self, generation: int, *, versions: Sequence[int] | None = None, micros: Sequence[int] | None = None
+    ) -> list[Place]:
+        """Return where the chunks (of these versions, in these micro-cells) lie."""
+
+    async def move(self, generation: int, places: Sequence[Place]) -> None:
+        """Record that chunks lie in other micro-cells now."""
 
     async def remove(self, generation: int, versions: Sequence[int]) -> list[Place]:
         """Forget the chunks of versions; return where they lay."""
 
     async def count(self, generation: int, changes: Mapping[int, tuple[int, NDArray[np.float32] | None]]) -> None:
         """Add to the rows and the sum of micro-cells, and give them and the generation a new stamp."""
-
-    async def stored(self) -> dict[UUID, int]:
-        """Return every chunk that there is, with its version's number: what the live generation holds."""
 
     async def set(self, generation: int, **values: Any) -> None:
         """Change columns of a generation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
 
 from shards.calibration import Calibration
-from shards.catalog import Header, MicroRows, Place
-from shards.index_models import ChunkCell, IndexGeneration, MicroCell
-from shards.models import Chunk, DocumentVersion
+from shards.catalog import CellChange, Header, MicroRows, Place
+from shards.index_models import CellChangeRow, ChunkCell, IndexGeneration, MicroCell
 
 _ADD = text(
     "INSERT INTO chunk_cells (tenant_id, generation, version_no, chunk_id, micro)"
@@ -33,6 +33,16 @@ _COUNT = text(
     " CAST(:micros AS integer[]), CAST(:rows AS bigint[]), CAST(:sums AS bytea[])) AS f (micro, rows, sums)"
     " WHERE m.tenant_id = :tenant AND m.generation = :generation AND m.micro = f.micro"
 )
+_MOVE = text(
+    "UPDATE chunk_cells c SET micro = f.micro FROM unnest(CAST(:versions AS bigint[]), CAST(:chunks AS uuid[]),"
+    " CAST(:micros AS integer[])) AS f (version_no, chunk_id, micro) WHERE c.tenant_id = :tenant"
+    " AND c.generation = :generation AND c.version_no = f.version_no AND c.chunk_id = f.chunk_id"
+)
+_EMPTY = text(
+    "UPDATE micro_cells SET rows = 0, cell = -1, stamp = :stamp,"
+    " sum_vector = decode(repeat('00', length(sum_vector)), 'hex')"
+    " WHERE tenant_id = :tenant AND generation = :generation AND micro = ANY(CAST(:micros AS integer[]))"
+)
 _AT_ONCE = 2000
 
 
@@ -48,7 +58,7 @@ class PostgresCatalog:
         found = await self.generations("live")
         return found[0] if found else None
 
-    async def generations(self, *states: str) -> list[Header]:
+    async def generations(self, *states: str, before: timedelta | None = None) -> list[Header]:
         """See `Catalog.generations`."""
         table = IndexGeneration
         columns = (
@@ -63,6 +73,8 @@ class PostgresCatalog:
             table.trained_rows,
         )
         query = select(*columns).where(table.tenant_id == self.tenant_id, table.state.in_(states))
+        if before is not None:
+            query = query.where(table.retired_at <= func.now() - before)
         rows = await self._session.execute(query.order_by(table.generation))
         return [
             Header(
@@ -96,19 +108,20 @@ class PostgresCatalog:
                 dim=dim,
                 cells=1,
                 micros=1,
+                next_cell=1,
                 stamp=0,
                 trained_rows=0,
             )
         )
         await self._session.flush()
 
-    async def micro_rows(self, generation: int, *, after: int = -1, centroids: bool = False) -> MicroRows:
+    async def micro_rows(
+        self, generation: int, *, after: int = -1, first: int = 0, centroids: bool = False
+    ) -> MicroRows:
         """See `Catalog.micro_rows`."""
         table = MicroCell
         columns = [table.micro, table.cell, table.rows, table.sum_vector, *([table.centroid] if centroids else [])]
-        query = select(*columns).where(
-            table.tenant_id == self.tenant_id, table.generation == generation, table.stamp > after
-        )
+        query = select(*columns).where(*self._of(table, generation), table.stamp > after, table.micro >= first)
         rows = (await self._session.execute(query.order_by(table.micro))).all()
         return MicroRows(
             np.array([row.micro for row in rows], dtype=np.int64),
@@ -146,13 +159,26 @@ class PostgresCatalog:
             fresh.update(await self._session.scalars(_ADD, {**self._key(generation), **values}))
         return fresh
 
-    async def places(self, generation: int, *, versions: Sequence[int] | None = None) -> list[Place]:
+    async def places(
+        self, generation: int, *, versions: Sequence[int] | None = None, micros: Sequence[int] | None = None
+    ) -> list[Place]:
         """See `Catalog.places`."""
         table = ChunkCell
         query = select(table.chunk_id, table.version_no, table.micro).where(*self._of(table, generation))
         if versions is not None:
             query = query.where(table.version_no.in_(versions))
+        if micros is not None:
+            query = query.where(table.micro.in_(micros))
         return [Place(*row) for row in await self._session.execute(query)]
+
+    async def move(self, generation: int, places: Sequence[Place]) -> None:
+        """See `Catalog.move`."""
+        values = {
+            "versions": [place.version_no for place in places],
+            "chunks": [place.chunk_id for place in places],
+            "micros": [place.micro for place in places],
+        }
+        await self._session.execute(_MOVE, {**self._key(generation), **values})
 
     async def remove(self, generation: int, versions: Sequence[int]) -> list[Place]:
         """See `Catalog.remove`."""
@@ -160,6 +186,42 @@ class PostgresCatalog:
         gone = delete(table).where(*self._of(table, generation), table.version_no.in_(versions))
         rows = await self._session.execute(gone.returning(table.chunk_id, table.version_no, table.micro))
         return [Place(*row) for row in rows]
+
+    async def empty_micros(self, generation: int, micros: Sequence[int]) -> None:
+        """See `Catalog.empty_micros`."""
+        stamp = await self._next_stamp(generation)
+        await self._session.execute(_EMPTY, {**self._key(generation), "stamp": stamp, "micros": list(micros)})
+
+    async def plan_change(self, generation: int, kind: str, parents: Sequence[int], children: int) -> CellChange:
+        """See `Catalog.plan_change`."""
+        table = IndexGeneration
+        raised = update(table).where(*self._of(table, generation)).values(next_cell=table.next_cell + children)
+        end = int((await self._session.execute(raised.returning(table.next_cell))).scalar_one())
+        numbers = range(end - children, end)
+        change = CellChange(uuid7(), generation, kind, "copying", tuple(parents), tuple(numbers))
+        row = {"parents": list(change.parents), "children": list(change.children), "id": change.id}
+        self._session.add(
+            CellChangeRow(**row, tenant_id=self.tenant_id, generation=generation, kind=kind, state="copying")
+        )
+        await self._session.flush()
+        return change
+
+    async def changes(self, generation: int, *states: str, before: timedelta | None = None) -> list[CellChange]:
+        """See `Catalog.changes`."""
+        table = CellChangeRow
+        query = select(table).where(*self._of(table, generation), table.state.in_(states)).order_by(table.id)
+        if before is not None:
+            query = query.where(table.changed_at <= func.now() - before)
+        return [
+            CellChange(row.id, generation, row.kind, row.state, tuple(row.parents), tuple(row.children))
+            for row in await self._session.scalars(query)
+        ]
+
+    async def set_change(self, change: CellChange, state: str) -> None:
+        """See `Catalog.set_change`."""
+        table = CellChangeRow
+        changed = update(table).where(*self._of(table, change.generation), table.id == change.id)
+        await self._session.execute(changed.values(state=state, changed_at=func.now()))
 
     async def count(self, generation: int, changes: Mapping[int, tuple[int, NDArray[np.float32] | None]]) -> None:
         """See `Catalog.count`."""
@@ -176,20 +238,6 @@ class PostgresCatalog:
         stamp = await self._next_stamp(generation)
         values = {"micros": micros, "rows": rows, "sums": sums, "stamp": stamp}
         await self._session.execute(_COUNT, {**self._key(generation), **values})
-
-    async def stored(self) -> dict[UUID, int]:
-        """See `Catalog.stored`."""
-        query = (
-            select(Chunk.id, DocumentVersion.version_no)
-            .join(
-                DocumentVersion,
-                (DocumentVersion.tenant_id == Chunk.tenant_id)
-                & (DocumentVersion.document_id == Chunk.document_id)
-                & (DocumentVersion.version == Chunk.version),
-            )
-            .where(Chunk.tenant_id == self.tenant_id)
-        )
-        return {row.id: row.version_no for row in await self._session.execute(query)}
 
     async def set(self, generation: int, **values: Any) -> None:
         """See `Catalog.set`."""
@@ -208,7 +256,7 @@ class PostgresCatalog:
     async def forget(self, generations: Iterable[int]) -> None:
         """See `Catalog.forget`."""
         numbers = list(generations)
-        for table in (ChunkCell, MicroCell, IndexGeneration):
+        for table in (ChunkCell, MicroCell, CellChangeRow, IndexGeneration):
             mine = (table.tenant_id == self.tenant_id, table.generation.in_(numbers))
             await self._session.execute(delete(table).where(*mine))
 

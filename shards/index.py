@@ -7,20 +7,24 @@ it was retired.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shards import cells, names, probe
-from shards.catalog import Catalog, Header, MicroRows, Place
-from shards.generation import Generation, Generations
+from shards.balance import wishes
+from shards.catalog import Catalog, CellChange, Header, MicroRows, Place
+from shards.generation import NO_CELL, Generation, Generations
 from shards.lexical import ChunkText, LexicalStore
 from shards.probe import AnnHits, AnnQuery
-from shards.rebuild import Rebuild
+from shards.rebuild import InThread, Rebuild
+from shards.reshape import Reshape
 from shards.settings import ShardSettings
 from shards.vectors import ChunkVector, MissingCollection, Scored, VectorStore, VersionScope
 
@@ -40,15 +44,23 @@ class TenantIndexes:
     """Reads and writes the indexes of all tenants."""
 
     def __init__(
-        self, vectors: VectorStore, lexical: LexicalStore, settings: ShardSettings, *, embedder: str, dim: int
+        self,
+        vectors: VectorStore,
+        lexical: LexicalStore,
+        settings: ShardSettings,
+        *,
+        embedder: str,
+        dim: int,
+        in_thread: InThread = asyncio.to_thread,
     ) -> None:
         self.vectors = vectors
         self.lexical = lexical
         self.settings = settings
         self._embedder = embedder
         self._dim = dim
+        self._in_thread = in_thread
         self._generations = Generations()
-        self._centroids: dict[tuple[UUID, int], tuple[int, NDArray[np.float32]]] = {}
+        self._centroids: dict[tuple[UUID, int], tuple[int, NDArray[np.int64], NDArray[np.float32]]] = {}
 
     async def live(self, catalog: Catalog) -> Generation | None:
         """Return the generation that queries read, None before the first chunk."""
@@ -71,8 +83,16 @@ class TenantIndexes:
         assert header is not None
         return await self._generations.current(catalog, header)
 
-    async def insert(self, catalog: Catalog, generation: Generation, rows: Sequence[IndexRow]) -> None:
-        """Write chunks into both engines and record where they lie. Idempotent by chunk id."""
+    async def insert(
+        self, catalog: Catalog, generation: Generation, rows: Sequence[IndexRow], *, repeated: Sequence[int] = ()
+    ) -> None:
+        """Write chunks into both engines and record where they lie.
+
+        Idempotent by chunk id. What an interrupted attempt wrote of the versions `repeated` is removed first: it may
+        lie in other cells than the rows belong to by now.
+        """
+        if repeated:
+            await self.vectors.delete_versions(generation.collection, repeated)
         micros = await self._assign(catalog, generation, rows)
         in_cells = generation.cell_of(micros)
         by_cell: dict[int, list[ChunkVector]] = {}
@@ -88,13 +108,18 @@ class TenantIndexes:
             vectors = np.stack([row.vector for row in rows])
             await catalog.count(generation.number, _changes(micros[new], vectors[new], 1))
 
+    async def forget_versions(self, catalog: Catalog, versions: Sequence[int]) -> None:
+        """Take versions out of what is known of the live generation. The caller commits before `delete_versions`:
+        the vectors are needed for it, so a repeat after a crash must not find them counted but gone."""
+        header = await catalog.live()
+        if header is not None:
+            await self._uncount(catalog, header, versions)
+
     async def delete_versions(self, catalog: Catalog, versions: Sequence[int]) -> dict[str, int]:
         """Remove versions from every generation and from the lexical index; return the counts per engine."""
         counts = {"vectors": 0, "lexical": 0}
         for header in await catalog.generations("live", "building", "retired"):
-            with suppress(MissingCollection) if header.state == "building" else nullcontext():
-                if header.state == "live":
-                    await self._uncount(catalog, header, versions)
+            with nullcontext() if header.state == "live" else suppress(MissingCollection):
                 counts["vectors"] += await self.vectors.delete_versions(header.collection, versions)
         counts["lexical"] = await self.lexical.delete_versions(names.lexical_name(catalog.tenant_id), versions)
         return counts
@@ -119,11 +144,17 @@ class TenantIndexes:
 
     async def plan_next(self, catalog: Catalog, live: Generation) -> Rebuild:
         """Plan the next generation; the caller commits before it is filled. See `shards.rebuild`."""
-        await catalog.retire("building")
         number = await catalog.last_number() + 1
         collection = names.collection_name(catalog.tenant_id, number)
         await catalog.plan(collection, embedder=self._embedder, dim=self._dim, number=number, state="building")
-        return Rebuild(self.vectors, self.settings, live=live.collection, number=number, collection=collection)
+        return Rebuild(
+            self.vectors,
+            self.settings,
+            live=live,
+            number=number,
+            collection=collection,
+            in_thread=self._in_thread,
+        )
 
     async def adopt(self, catalog: Catalog, rebuilt: Rebuild) -> None:
         """Make a rebuilt generation the live one and retire the other, in the caller's transaction and writer lock.
@@ -140,6 +171,7 @@ class TenantIndexes:
         await catalog.set(
             rebuilt.number,
             state="live",
+            next_cell=rebuilt.cells,
             cells=rebuilt.cells,
             micros=len(rebuilt.micros.micro),
             dimension=rebuilt.dimension,
@@ -147,13 +179,58 @@ class TenantIndexes:
             trained_rows=rebuilt.rows,
         )
 
-    async def drop_retired(self, catalog: Catalog) -> int:
-        """Drop the collections of retired generations; return how many."""
-        retired = await catalog.generations("retired")
+    def wants_balance(self, generation: Generation) -> bool:
+        """Say whether cells are to be divided or joined."""
+        return generation.routing is not None and bool(wishes(generation.routing, self.settings, most=1))
+
+    async def plan_changes(self, catalog: Catalog, live: Generation) -> list[CellChange]:
+        """Plan the changes of cells that are due; the caller commits before the first is begun."""
+        due = [] if live.routing is None else wishes(live.routing, self.settings)
+        return [await catalog.plan_change(live.number, wish.kind, wish.parents, wish.children) for wish in due]
+
+    async def abandon(self, catalog: Catalog, live: Generation) -> None:
+        """Give up what was planned and never came to its end, by whoever holds the rebuild lock now."""
+        await catalog.retire("building")
+        for change in await catalog.changes(live.number, "copying"):
+            await self.vectors.drop_cells(live.collection, change.children)
+            await catalog.set_change(change, "abandoned")
+
+    def reshape(self, live: Generation, change: CellChange) -> Reshape:
+        """Begin a planned change. See `shards.reshape`."""
+        return Reshape(self.vectors, self.settings, live, change, in_thread=self._in_thread)
+
+    async def flip(self, catalog: Catalog, reshaped: Reshape) -> None:
+        """Let queries read the children of a change, in the caller's transaction and writer lock.
+
+        Raises:
+            RuntimeError: the children do not hold what was written to them.
+        """
+        change = reshaped.change
+        await reshaped.verify(change.children)
+        header = await catalog.live()
+        assert header is not None
+        micros = reshaped.micros
+        await catalog.move(change.generation, list(reshaped.held.values()))
+        await catalog.empty_micros(change.generation, reshaped.replaced)
+        await catalog.add_micros(change.generation, micros)
+        cells_now = header.cells - len(change.parents) + len(change.children)
+        await catalog.set(change.generation, micros=header.micros + len(micros.micro), cells=cells_now)
+        await catalog.set_change(change, "flipped")
+
+    async def drop_retired(self, catalog: Catalog, *, grace: timedelta) -> int:
+        """Drop the collections of generations and the cells that were replaced at least `grace` ago: no query that
+        began before reads them any more. Return how many of both."""
+        retired = await catalog.generations("retired", before=grace)
         for header in retired:
             await self.vectors.drop(header.collection)
         await catalog.forget([header.number for header in retired])
-        return len(retired)
+        dropped = len(retired)
+        for header in await catalog.generations("live"):
+            for change in await catalog.changes(header.number, "flipped", before=grace):
+                await self.vectors.drop_cells(header.collection, change.parents)
+                await catalog.set_change(change, "done")
+                dropped += len(change.parents)
+        return dropped
 
     async def drop_tenant(self, tenant_id: UUID) -> dict[str, int]:
         """Drop every collection and the lexical index of a tenant, known to Postgres or not; return the counts."""
@@ -172,22 +249,26 @@ class TenantIndexes:
     async def _assign(self, catalog: Catalog, generation: Generation, rows: Sequence[IndexRow]) -> NDArray[np.int64]:
         if generation.routing is None:
             return np.zeros(len(rows), dtype=np.int64)
-        centroids = await self._trained(catalog, generation)
-        return cells.assign(np.stack([row.vector for row in rows]), centroids)
+        numbers, centroids = await self._trained(catalog, generation)
+        return numbers[cells.assign(np.stack([row.vector for row in rows]), centroids)]
 
-    async def _trained(self, catalog: Catalog, generation: Generation) -> NDArray[np.float32]:
-        """Return the centroids (micros, dim), which change only when micro-cells are added."""
-        key = (generation.tenant_id, generation.number)
+    async def _trained(self, catalog: Catalog, generation: Generation) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the numbers (n,) and centroids (n, dim) of the micro-cells that take rows. They change only when
+        some are replaced by others, which have higher numbers."""
+        key, made = (generation.tenant_id, generation.number), generation.header.micros
         kept = self._centroids.get(key)
-        if kept is None or kept[0] != generation.header.micros:
-            found = await catalog.micro_rows(generation.number, centroids=True)
-            assert found.centroids is not None
-            kept = (generation.header.micros, found.centroids)
+        if kept is None or kept[0] != made:
+            before = kept or (0, np.empty(0, dtype=np.int64), np.empty((0, self._dim), dtype=np.float32))
+            more = await catalog.micro_rows(generation.number, first=before[0], centroids=True)
+            assert more.centroids is not None
+            numbers = np.concatenate([before[1], more.micro])
+            centroids = np.concatenate([before[2], more.centroids.reshape(len(more.micro), self._dim)])
+            taking = generation.micros.cell[numbers] != NO_CELL
+            kept = (made, numbers[taking], centroids[taking])
             self._centroids[key] = kept
-        return kept[1]
+        return kept[1], kept[2]
 
     async def _uncount(self, catalog: Catalog, header: Header, versions: Sequence[int]) -> None:
-        """Take the rows of versions out of what is known of their micro-cells, before they are deleted."""
         gone = await catalog.remove(header.number, versions)
         if not gone:
             return

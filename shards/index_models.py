@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, ForeignKeyConstraint, Index, LargeBinary, Text, func, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import BigInteger, DateTime, ForeignKeyConstraint, Index, Integer, LargeBinary, Text, func, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tenants.db import Base
@@ -34,6 +34,8 @@ class IndexGeneration(Base):
     """Partitions that hold its rows."""
     micros: Mapped[int]
     """Micro-cells ever made; 1 while nothing is known of where its rows lie."""
+    next_cell: Mapped[int]
+    """Number of the next cell: a number is never used again."""
     stamp: Mapped[int] = mapped_column(BigInteger)
     """Of the newest change to its micro-cells: what a reader has seen before it need not read again."""
     dimension: Mapped[float | None]
@@ -62,6 +64,22 @@ class MicroCell(Base):
     stamp: Mapped[int] = mapped_column(BigInteger)
     sum_vector: Mapped[bytes] = mapped_column(LargeBinary)
     centroid: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class CellChangeRow(Base):
+    """Cells that become others; see `shards.catalog.CellChange`."""
+
+    __tablename__ = "cell_changes"
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    generation: Mapped[int]
+    kind: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(Text)
+    parents: Mapped[list[int]] = mapped_column(ARRAY(Integer))
+    children: Mapped[list[int]] = mapped_column(ARRAY(Integer))
+    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+    changed_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
 
 
 class ChunkCell(Base):

@@ -22,7 +22,7 @@ _B = 0.75
 
 @dataclass
 class _Collection:
-    cells: int
+    cells: set[int]
     rows: dict[tuple[UUID, int], ChunkVector] = field(default_factory=dict)
 
 
@@ -36,8 +36,21 @@ class MemoryVectors:
         """See `VectorStore.create`."""
         if not 1 <= cells <= MAX_CELLS:
             raise ValueError(f"{cells} cells, not 1..{MAX_CELLS}")
-        found = self._collections.setdefault(checked_collection(collection), _Collection(cells))
-        found.cells = max(found.cells, cells)
+        found = self._collections.setdefault(checked_collection(collection), _Collection(set()))
+        found.cells |= set(range(cells))
+
+    async def add_cells(self, collection: str, cells: Sequence[int]) -> None:
+        """See `VectorStore.add_cells`."""
+        found = self._found(collection)
+        if len(found.cells | set(cells)) > MAX_CELLS:
+            raise ValueError(f"at most {MAX_CELLS} cells")
+        found.cells |= set(cells)
+
+    async def drop_cells(self, collection: str, cells: Sequence[int]) -> None:
+        """See `VectorStore.drop_cells`."""
+        found = self._found(collection)
+        found.cells -= set(cells)
+        found.rows = {key: row for key, row in found.rows.items() if key[1] in found.cells}
 
     async def insert(self, collection: str, cell_rows: Mapping[int, Sequence[ChunkVector]]) -> None:
         """See `VectorStore.insert`."""
@@ -52,6 +65,13 @@ class MemoryVectors:
         for key in gone:
             del found.rows[key]
         return len(gone)
+
+    async def delete_chunks(self, collection: str, cell_chunks: Mapping[int, Sequence[UUID]]) -> None:
+        """See `VectorStore.delete_chunks`."""
+        rows = self._found(collection).rows
+        for cell, chunk_ids in cell_chunks.items():
+            for chunk_id in chunk_ids:
+                rows.pop((chunk_id, cell), None)
 
     async def search(
         self,
@@ -104,6 +124,11 @@ class MemoryVectors:
         for start in range(0, len(rows), batch):
             yield rows[start : start + batch]
 
+    async def keys(self, collection: str, *, cells: Sequence[int]) -> AsyncIterator[list[UUID]]:
+        """See `VectorStore.keys`."""
+        async for page in self.scan(collection, cells=cells):
+            yield [row.chunk_id for row in page]
+
     async def count(self, collection: str) -> int:
         """See `VectorStore.count`."""
         return len(self._found(collection).rows)
@@ -130,9 +155,9 @@ class MemoryVectors:
 
 
 def _check_cells(found: _Collection, cells: Mapping[int, object] | Sequence[int]) -> None:
-    outside = [cell for cell in cells if not 0 <= cell < found.cells]
+    outside = sorted(set(cells) - found.cells)
     if outside:
-        raise ValueError(f"cells {outside} of {found.cells}")
+        raise ValueError(f"cells {outside} are not among the {len(found.cells)} cells")
 
 
 @dataclass(frozen=True)

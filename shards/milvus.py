@@ -24,10 +24,23 @@ from weakref import WeakValueDictionary
 import grpc  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
-from pymilvus import AsyncMilvusClient, DataType, MilvusClient, MilvusException
+from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
 from pymilvus.client.types import Status
 
 from shards.milvus_filter import ScopeFilter, versions_in
+from shards.milvus_rows import (
+    FIELDS,
+    add_cells,
+    cell_of,
+    chunk_id_of,
+    create,
+    drop_cells,
+    entity,
+    key_of,
+    partition_of,
+    rows_of,
+    sift,
+)
 from shards.names import COLLECTION, checked_collection
 from shards.settings import MilvusSettings
 from shards.vectors import MAX_CELLS, MAX_K, ChunkVector, MissingCollection, Scored, VersionScope
@@ -38,7 +51,7 @@ T = TypeVar("T")
 _CONNECT_S = 2.0
 _INSERT_ROWS = 1000
 _DELETE_VERSIONS = 500
-_FIELDS = ["row", "version_no", "vector"]
+_KEYS = 5000
 _NOT_LOADED = 101
 _NO_COLLECTION = 100
 _RATE_LIMITED = 8
@@ -70,7 +83,7 @@ class MilvusVectors:
         self._client: AsyncMilvusClient | None = None
         self._connecting = asyncio.Lock()
         self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._cells: dict[str, int] = {}
+        self._cells: dict[str, set[int]] = {}
 
     async def create(self, collection: str, *, dim: int, cells: int) -> None:
         """See `VectorStore.create`."""
@@ -78,8 +91,25 @@ class MilvusVectors:
         if not 1 <= cells <= MAX_CELLS:
             raise ValueError(f"{cells} cells, not 1..{MAX_CELLS}")
         async with self._writer(name):
-            await self._blocking(name, lambda client: _create(client, name, dim, cells))
-        self._cells[name] = cells
+            await self._blocking(name, lambda client: create(client, name, dim, range(cells)))
+        self._cells[name] = set(range(cells))
+
+    async def add_cells(self, collection: str, cells: Sequence[int]) -> None:
+        """See `VectorStore.add_cells`."""
+        name = checked_collection(collection)
+        self._cells.pop(name, None)
+        known = await self._call(name, lambda client: client.list_partitions(name))
+        if len(known) - 1 + len(set(cells)) > MAX_CELLS:
+            raise ValueError(f"{len(known) - 1} cells and {len(set(cells))} more, but at most {MAX_CELLS}")
+        async with self._writer(name):
+            await self._blocking(name, lambda client: add_cells(client, name, cells))
+
+    async def drop_cells(self, collection: str, cells: Sequence[int]) -> None:
+        """See `VectorStore.drop_cells`."""
+        name = checked_collection(collection)
+        self._cells.pop(name, None)
+        async with self._writer(name):
+            await self._blocking(name, lambda client: drop_cells(client, name, cells))
 
     async def insert(self, collection: str, cell_rows: Mapping[int, Sequence[ChunkVector]]) -> None:
         """See `VectorStore.insert`."""
@@ -88,8 +118,8 @@ class MilvusVectors:
         async with self._writer(name):
             for cell, rows in cell_rows.items():
                 for start in range(0, len(rows), _INSERT_ROWS):
-                    data = [_entity(row, cell) for row in rows[start : start + _INSERT_ROWS]]
-                    await self._upsert(name, data, f"c{cell}")
+                    data = [entity(row, cell) for row in rows[start : start + _INSERT_ROWS]]
+                    await self._upsert(name, data, partition_of(cell))
 
     async def delete_versions(self, collection: str, versions: Sequence[int]) -> int:
         """See `VectorStore.delete_versions`."""
@@ -99,6 +129,15 @@ class MilvusVectors:
             for start in range(0, len(versions), _DELETE_VERSIONS):
                 found += await self._delete(name, versions_in(versions[start : start + _DELETE_VERSIONS]))
         return found
+
+    async def delete_chunks(self, collection: str, cell_chunks: Mapping[int, Sequence[UUID]]) -> None:
+        """See `VectorStore.delete_chunks`."""
+        name = checked_collection(collection)
+        keys = [key_of(chunk_id, cell) for cell, chunk_ids in cell_chunks.items() for chunk_id in chunk_ids]
+        async with self._writer(name):
+            for start in range(0, len(keys), _INSERT_ROWS):
+                some = keys[start : start + _INSERT_ROWS]
+                await self._loaded(name, lambda client, ids=some: client.delete(name, ids=ids))  # type: ignore[misc]
 
     async def search(
         self,
@@ -116,14 +155,14 @@ class MilvusVectors:
         await self._check_cells(name, cells or ())
         if (cells is not None and not len(cells)) or (scope is not None and not len(scope.versions)):
             return []
-        partitions = None if cells is None else [f"c{cell}" for cell in cells]
+        partitions = None if cells is None else [partition_of(cell) for cell in cells]
         if scope is None:
             return await self._sifted(name, vector, k, partitions)
         filtered = ScopeFilter(scope)
         fetch = filtered.first_fetch(k)
         while fetch is not None:
             hits = await self._hits(name, vector, fetch, partitions, "")
-            kept = _sift(hits, scope)
+            kept = sift(hits, scope)
             if len(kept) >= k or len(hits) < fetch:
                 return kept[:k]
             fetch = filtered.next_fetch(k, fetch, len(kept))
@@ -132,12 +171,12 @@ class MilvusVectors:
     async def fetch(self, collection: str, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[ChunkVector]:
         """See `VectorStore.fetch`."""
         name = checked_collection(collection)
-        keys = [_key(chunk_id, cell) for cell, chunk_ids in cell_chunks.items() for chunk_id in chunk_ids]
+        keys = [key_of(chunk_id, cell) for cell, chunk_ids in cell_chunks.items() for chunk_id in chunk_ids]
         found: list[ChunkVector] = []
         for start in range(0, len(keys), _INSERT_ROWS):
             some = keys[start : start + _INSERT_ROWS]
-            found += _rows(
-                await self._loaded(name, lambda client, ids=some: client.get(name, ids=ids, output_fields=_FIELDS))  # type: ignore[misc]
+            found += rows_of(
+                await self._loaded(name, lambda client, ids=some: client.get(name, ids=ids, output_fields=FIELDS))  # type: ignore[misc]
             )
         return found
 
@@ -155,14 +194,23 @@ class MilvusVectors:
             partitions = await self._call(name, lambda client: client.list_partitions(name))
         else:
             await self._check_cells(name, cells)
-            partitions = [f"c{cell}" for cell in cells]
-        for partition in partitions:  # one by one: a server looks for the next page among all rows in scope
-            async for page in self._pages(name, partition, versions, batch):
-                yield page
+            partitions = [partition_of(cell) for cell in cells]
+        for partition in partitions:
+            async for page in self._pages(name, partition, versions, batch, FIELDS):
+                yield rows_of(page)
+
+    async def keys(self, collection: str, *, cells: Sequence[int]) -> AsyncIterator[list[UUID]]:
+        """See `VectorStore.keys`."""
+        name = checked_collection(collection)
+        await self._check_cells(name, cells)
+        for cell in cells:
+            async for page in self._pages(name, partition_of(cell), None, _KEYS, ["row"]):
+                yield [chunk_id_of(row["row"]) for row in page]
 
     async def _pages(
-        self, name: str, partition: str, versions: Sequence[int] | None, batch: int
-    ) -> AsyncIterator[list[ChunkVector]]:
+        self, name: str, partition: str, versions: Sequence[int] | None, batch: int, fields: list[str]
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """Stream a partition's rows. One partition: a server looks for the next page among all rows in scope."""
         last, among = "", "" if versions is None else f" and {versions_in(versions)}"
         while True:
             # `iterator` makes a server return the smallest keys first; without it a limit takes any rows. pymilvus
@@ -173,14 +221,14 @@ class MilvusVectors:
                     name,
                     filter=f'row > "{after}"{among}',
                     limit=batch,
-                    output_fields=_FIELDS,
+                    output_fields=fields,
                     partition_names=[partition],
                     iterator="True",
                 ),
             )
             if page:
                 last = page[-1]["row"]
-                yield _rows(page)
+                yield page
             if len(page) < batch:
                 return
 
@@ -220,7 +268,7 @@ class MilvusVectors:
         fetch = k
         while True:
             hits = await self._hits(name, vector, fetch, partitions, expression)
-            kept = _sift(hits, None)
+            kept = sift(hits, None)
             if len(kept) >= k or len(hits) < fetch or fetch == MAX_K:
                 return kept[:k]
             fetch = min(2 * fetch, MAX_K)
@@ -264,13 +312,13 @@ class MilvusVectors:
 
     async def _check_cells(self, name: str, cells: Iterable[int]) -> None:
         """Refuse cells that are not there: Milvus Lite would answer with nothing, as if they were empty."""
-        outside = [cell for cell in cells if not 0 <= cell < self._cells.get(name, 0)]
-        if not outside:
+        if self._cells.get(name, set()).issuperset(cells):
             return
         names = await self._call(name, lambda client: client.list_partitions(name))
-        self._cells[name] = known = sum(partition != "_default" for partition in names)
-        if not all(0 <= cell < known for cell in outside):
-            raise ValueError(f"cells {outside} of {name}, which has {known}")
+        known = {cell for partition in names if (cell := cell_of(partition)) is not None}
+        self._cells[name] = known
+        if not known.issuperset(cells):
+            raise ValueError(f"cells {sorted(set(cells) - known)} are not among the {len(known)} cells of {name}")
 
     def _writer(self, name: str) -> asyncio.Lock:
         return self._writing.setdefault(name, asyncio.Lock())
@@ -333,52 +381,3 @@ class MilvusVectors:
 
 class _NotLoadedError(Exception):
     """The collection exists, but its server has not loaded it."""
-
-
-def _create(client: MilvusClient, name: str, dim: int, cells: int) -> None:
-    if not client.has_collection(name):
-        schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field("row", DataType.VARCHAR, is_primary=True, max_length=48)
-        schema.add_field("version_no", DataType.INT64)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
-        client.create_collection(name, schema=schema, consistency_level="Strong")
-    present = set(client.list_partitions(name))
-    for cell in range(cells):
-        if f"c{cell}" not in present:
-            client.create_partition(name, f"c{cell}")
-    if not client.list_indexes(name):
-        index = client.prepare_index_params()
-        index.add_index("vector", index_type="FLAT", metric_type="IP")
-        # Without `sync`, pymilvus sleeps half a second before it asks whether the empty index is ready.
-        client.create_index(name, index, sync=False)
-    client.load_collection(name)
-
-
-def _key(chunk_id: UUID, cell: int) -> str:
-    return f"{chunk_id.hex}:{cell}"
-
-
-def _entity(row: ChunkVector, cell: int) -> dict[str, Any]:
-    return {"row": _key(row.chunk_id, cell), "version_no": row.version_no, "vector": row.vector}
-
-
-def _rows(page: Iterable[Mapping[str, Any]]) -> list[ChunkVector]:
-    return [
-        ChunkVector(_chunk_id(row["row"]), row["version_no"], np.asarray(row["vector"], dtype=np.float32))
-        for row in page
-    ]
-
-
-def _chunk_id(row: str) -> UUID:
-    return UUID(hex=row.partition(":")[0])
-
-
-def _sift(hits: Sequence[tuple[str, int, float]], scope: VersionScope | None) -> list[Scored]:
-    """Drop hits outside the scope and repeated chunks; the hits are best first."""
-    if scope is not None and hits:
-        allowed = scope.allows(np.array([version for _, version, _ in hits], dtype=np.int64))
-        hits = [hit for hit, ok in zip(hits, allowed, strict=True) if ok]
-    best: dict[UUID, float] = {}
-    for row, _, score in hits:
-        best.setdefault(_chunk_id(row), score)
-    return [Scored(chunk_id, score) for chunk_id, score in best.items()]

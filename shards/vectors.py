@@ -88,6 +88,16 @@ class VectorStore(Protocol):
             ValueError: more than MAX_CELLS cells.
         """
 
+    async def add_cells(self, collection: str, cells: Sequence[int]) -> None:
+        """Make further cells; those that are there stay as they are.
+
+        Raises:
+            ValueError: more than MAX_CELLS cells.
+        """
+
+    async def drop_cells(self, collection: str, cells: Sequence[int]) -> None:
+        """Remove cells with their rows; those that are not there are passed over. No search may name them any more."""
+
     async def insert(self, collection: str, cell_rows: Mapping[int, Sequence[ChunkVector]]) -> None:
         """Write rows into cells. The same chunk in the same cell again replaces the row; it is never doubled.
 
@@ -100,6 +110,9 @@ class VectorStore(Protocol):
 
     async def delete_versions(self, collection: str, versions: Sequence[int]) -> int:
         """Remove every row of these versions and return how many there were. A search never returns them again."""
+
+    async def delete_chunks(self, collection: str, cell_chunks: Mapping[int, Sequence[UUID]]) -> None:
+        """Remove the rows of chunks by the cell that each lies in; those not there are passed over."""
 
     async def search(
         self,
@@ -139,6 +152,9 @@ class VectorStore(Protocol):
         Raises:
             ValueError: an unknown cell.
         """
+
+    def keys(self, collection: str, *, cells: Sequence[int]) -> AsyncIterator[list[UUID]]:
+        """Stream the chunk of every row in these cells, as `scan` does, without the vectors."""
 
     async def count(self, collection: str) -> int:
         """Return the number of rows."""

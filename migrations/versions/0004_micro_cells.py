@@ -15,7 +15,8 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-TABLES = ("micro_cells", "chunk_cells")
+TABLES = ("micro_cells", "chunk_cells", "cell_changes")
+READ = ("index_generations", "chunks", "document_versions")
 TENANT = "nullif(current_setting('app.tenant_id', true), '')::uuid"
 
 
@@ -42,14 +43,30 @@ def upgrade() -> None:
         sa.Column("micro", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "generation", "version_no", "chunk_id"),
     )
+    op.create_table(
+        "cell_changes",
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("parents", postgresql.ARRAY(sa.Integer()), nullable=False),
+        sa.Column("children", postgresql.ARRAY(sa.Integer()), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "id"),
+    )
     # The sum changes with every row and stays in the row; the centroid never changes and is kept apart, so that an
     # update does not write it again. Neither compresses.
     op.execute("ALTER TABLE micro_cells ALTER COLUMN sum_vector SET STORAGE MAIN")
     op.execute("ALTER TABLE micro_cells ALTER COLUMN centroid SET STORAGE EXTERNAL")
     op.add_column("index_generations", sa.Column("micros", sa.Integer(), nullable=False, server_default="1"))
+    op.add_column("index_generations", sa.Column("next_cell", sa.Integer(), nullable=False, server_default="1"))
     op.add_column("index_generations", sa.Column("stamp", sa.BigInteger(), nullable=False, server_default="0"))
     op.add_column("index_generations", sa.Column("dimension", sa.Float()))
     op.add_column("index_generations", sa.Column("calibration", postgresql.JSONB()))
+    for table in READ:  # the owner too is bound by row-level security, and would see nothing
+        op.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
     op.execute(
         "INSERT INTO chunk_cells (tenant_id, generation, version_no, chunk_id, micro)"
         " SELECT g.tenant_id, g.generation, v.version_no, c.id, 0 FROM index_generations g"
@@ -62,8 +79,10 @@ def upgrade() -> None:
         " AND c.generation = g.generation), 0, z.zeros, z.zeros FROM index_generations g,"
         " LATERAL (SELECT decode(repeat('00', 4 * g.dim), 'hex') AS zeros) z WHERE g.state = 'live'"
     )
-    op.execute("UPDATE index_generations SET trained_rows = 0")
-    for column in ("micros", "stamp"):
+    op.execute("UPDATE index_generations SET trained_rows = 0, next_cell = cells")
+    for table in READ:
+        op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+    for column in ("micros", "next_cell", "stamp"):
         op.alter_column("index_generations", column, server_default=None)
     op.drop_column("index_generations", "centroids")
     op.drop_column("index_generations", "cell_rows")
@@ -81,7 +100,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.add_column("index_generations", sa.Column("centroids", sa.LargeBinary()))
     op.add_column("index_generations", sa.Column("cell_rows", postgresql.ARRAY(sa.BigInteger())))
-    for column in ("micros", "stamp", "dimension", "calibration"):
+    for column in ("micros", "next_cell", "stamp", "dimension", "calibration"):
         op.drop_column("index_generations", column)
     for table in TABLES:
         op.drop_table(table)

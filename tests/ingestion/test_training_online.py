@@ -15,12 +15,14 @@ DOCUMENTS = 4_300
 
 
 def text_of(number: int) -> str:
+    if number >= DOCUMENTS:
+        return f"Ledger page {number} of the salt pans: the brine of basin {number % 7} was weighed."
     return f"Lot {number} holds {GOODS[number % 10]} and {GOODS[number // 10 % 10]}."
 
 
 async def upload(tenant: TenantAccess, numbers: range) -> list[dict[str, Any]]:
     files = [("file", (f"{n}.txt", text_of(n).encode(), "text/plain")) for n in numbers]
-    form = {"items": json.dumps([{"external_id": str(n)} for n in numbers])}
+    form = {"items": json.dumps([{"external_id": str(n), "metadata": {"number": n}} for n in numbers])}
     answer = await tenant.client.post("/v1/documents/bulk", files=files, data=form)
     assert answer.status_code == 202, answer.text
     items: list[dict[str, Any]] = answer.json()["items"]
@@ -78,3 +80,41 @@ async def test_cells_are_trained_while_the_tenant_is_in_use(tenant: TenantAccess
         body = {"query": text_of(number), "k": 5, "exact": True}
         found = [hit["external_id"] for hit in (await tenant.client.post("/v1/search", json=body)).json()["hits"]]
         assert found.count(str(number)) == (str(number) in made), number
+
+    await one_topic_grows(tenant)
+
+
+async def one_topic_grows(tenant: TenantAccess) -> None:
+    """A cell that takes in too much is divided while the tenant asks; nothing is lost or doubled."""
+    ended = asyncio.Event()
+    wanted = text_of(DOCUMENTS)
+
+    async def ask() -> None:
+        while not ended.is_set():
+            hits = await tenant.search(wanted, k=3)
+            assert [hit["external_id"] for hit in hits].count(str(DOCUMENTS)) == 1, "found at every moment, once"
+            await asyncio.sleep(0.05)
+
+    first = await upload(tenant, range(DOCUMENTS, DOCUMENTS + 1))
+    await tenant.job(first[0]["job"]["id"])
+    asking = asyncio.create_task(ask())
+    grown = range(DOCUMENTS + 1, DOCUMENTS + 900)
+    for start in range(grown.start, grown.stop, 100):
+        await upload(tenant, range(start, min(start + 100, grown.stop)))
+    divided: list[dict[str, Any]] = []
+    while not divided or any([await jobs(tenant, state) for state in ("queued", "running", "retrying")]):
+        upkeep = [job for job in await jobs(tenant, "done") if job["kind"] == "partition"]
+        divided = [job for job in upkeep if job["result"].get("split")] or divided
+        await asyncio.sleep(0.05)
+        assert not asking.done(), "a search failed"
+    ended.set()
+    await asking
+    assert not await jobs(tenant, "failed")
+    for number in range(DOCUMENTS, DOCUMENTS + 900, 83):
+        for tree, plan in (({"eq": number}, "matches"), ({"gte": 40, "lte": number}, "cells")):
+            body = {"query": text_of(number), "k": 100, "filter": {"number": tree}, "debug": True}
+            answer = (await tenant.client.post("/v1/search", json=body)).json()
+            assert answer["debug"]["plan"] == plan
+            found = [hit["external_id"] for hit in answer["hits"]]
+            assert len(found) == len(set(found)) == (1 if plan == "matches" else 100)
+            assert plan == "cells" or found == [str(number)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 from alembic import command
@@ -90,4 +91,41 @@ def test_the_migrations_go_down_and_up_again(spare_database: DatabaseUrls) -> No
     command.upgrade(config, "head")
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+    engine.dispose()
+
+
+def test_an_index_made_before_micro_cells_is_recorded_as_one(spare_database: DatabaseUrls) -> None:
+    """The owner is bound by row-level security too: a migration that reads must not see nothing."""
+    config = alembic_config(spare_database.owner)
+    command.downgrade(config, "0003")
+    engine = create_engine(spare_database.superuser)
+    tenant, document = uuid4(), uuid4()
+    with engine.begin() as connection:
+        for statement in (
+            "INSERT INTO tenants (id, slug, name, plan, state, placement, settings)"
+            " VALUES (:tenant, 's', 'n', 'p', 'active', 'd', '{}')",
+            "INSERT INTO documents (tenant_id, id, title, state, source, format, metadata, content_sha256,"
+            " latest_version, created_at) VALUES (:tenant, :document, 't', 'active', 'u', 'txt', '{}', '', 1, now())",
+            "INSERT INTO document_versions (tenant_id, document_id, version, title, title_given, filename,"
+            " content_type, format, size_bytes, content_sha256, object_key, metadata, state)"
+            " VALUES (:tenant, :document, 1, 't', true, 'f', 'c', 'txt', 1, '', 'k', '{}', 'active')",
+            "INSERT INTO chunks (tenant_id, id, document_id, version, position, headings, text, span_start, span_end,"
+            " tokens, token_bits) SELECT :tenant, gen_random_uuid(), :document, 1, n, '{}', 'x', 0, 1, 1, ''"
+            " FROM generate_series(1, 5) n",
+            "INSERT INTO index_generations (tenant_id, generation, state, collection, embedder, dim, cells,"
+            " trained_rows) VALUES (:tenant, 2, 'live', 'c', 'e', 4, 3, 900)",
+        ):
+            connection.execute(text(statement), {"tenant": tenant, "document": document})
+    command.upgrade(config, "head")
+    with engine.begin() as connection:
+        micro = connection.execute(text("SELECT micro, cell, rows, length(sum_vector) FROM micro_cells")).one()
+        assert tuple(micro) == (0, 0, 5, 16)
+        assert connection.execute(text("SELECT count(*) FROM chunk_cells WHERE generation = 2")).scalar() == 5
+        generation = connection.execute(text("SELECT micros, cells, trained_rows, next_cell FROM index_generations"))
+        assert tuple(generation.one()) == (1, 3, 0, 3)
+        forced = "SELECT bool_and(relforcerowsecurity) FROM pg_class WHERE relname IN ('chunks', 'index_generations')"
+        assert connection.execute(text(forced)).scalar() is True
+        for table in ("chunk_cells", "micro_cells", "index_generations", "chunks", "document_versions", "documents"):
+            connection.execute(text(f"DELETE FROM {table}"))
+        connection.execute(text("DELETE FROM tenants"))
     engine.dispose()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from shards.memory import MemoryVectors
 from shards.milvus import MilvusVectors
 from shards.names import collection_name
-from shards.vectors import ChunkVector, MissingCollection, VectorStore, VersionScope
+from shards.vectors import MAX_CELLS, ChunkVector, MissingCollection, VectorStore, VersionScope
 
 DIM = 16
 
@@ -231,6 +231,45 @@ class VectorStoreConformance:
             assert found[row.chunk_id].version_no == row.version_no
             assert np.array_equal(found[row.chunk_id].vector, row.vector)
         assert await store.fetch(collection, {}) == []
+
+    async def test_cells_are_added_and_dropped_beside_others(self, store: VectorStore, collection: str) -> None:
+        rng = np.random.default_rng(18)
+        by_cell = {cell: chunks(rng, range(cell * 10, cell * 10 + 8)) for cell in range(4)}
+        await store.insert(collection, by_cell)
+        await store.add_cells(collection, [7, 9])
+        await store.add_cells(collection, [9, 3])
+        await store.insert(collection, {7: by_cell[1], 9: []})
+        query = unit(rng, 1)[0]
+        assert len(await store.search(collection, query, k=50, cells=None, scope=None)) == 32
+        assert sum([len(page) async for page in store.keys(collection, cells=[1, 7])]) == 16
+        await store.drop_cells(collection, [1, 9, 12])
+        await store.drop_cells(collection, [1, 9, 12])
+        assert await store.count(collection) == 32
+        found = await store.search(collection, query, k=50, cells=[7], scope=None)
+        assert {hit.chunk_id for hit in found} == {row.chunk_id for row in by_cell[1]}
+        assert len(await store.search(collection, query, k=50, cells=None, scope=None)) == 32
+        for gone in (1, 9):
+            with pytest.raises(ValueError, match="cells"):
+                await store.search(collection, query, k=5, cells=[gone], scope=None)
+            with pytest.raises(ValueError, match="cells"):
+                await store.insert(collection, {gone: by_cell[0]})
+        keys = [chunk_id async for page in store.keys(collection, cells=[0, 7]) for chunk_id in page]
+        assert sorted(keys) == sorted(row.chunk_id for cell in (0, 1) for row in by_cell[cell])
+        with pytest.raises(ValueError, match="at most"):
+            await store.add_cells(collection, range(20, 20 + MAX_CELLS))
+
+    async def test_deletes_chunks_from_one_cell_alone(self, store: VectorStore, collection: str) -> None:
+        rng = np.random.default_rng(19)
+        rows = chunks(rng, range(8))
+        await store.insert(collection, {0: rows, 1: rows})
+        await store.delete_chunks(collection, {1: [row.chunk_id for row in rows[:5]], 2: [rows[7].chunk_id, uuid4()]})
+        kept = {
+            cell: {chunk_id async for page in store.keys(collection, cells=[cell]) for chunk_id in page}
+            for cell in (0, 1)
+        }
+        assert kept[0] == {row.chunk_id for row in rows}
+        assert kept[1] == {row.chunk_id for row in rows[5:]}
+        await store.delete_chunks(collection, {})
 
     async def test_a_scan_of_nothing_is_empty_and_one_may_stop_early(self, store: VectorStore, collection: str) -> None:
         assert [page async for page in store.scan(collection)] == []

@@ -1,0 +1,66 @@
+"""Which cells are to be divided or joined, so that they keep the size that pays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.routing import Routing
+from shards.settings import ShardSettings
+
+SPLIT_AT = 2.0
+"""A cell of more rows, in multiples of the wanted size, is divided."""
+MERGE_AT = 0.25
+_MERGED = 1.25
+"""The most rows of a joined cell."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Cells (their numbers) that should become so many others."""
+
+    kind: str
+    parents: tuple[int, ...]
+    children: int
+
+
+def wishes(routing: Routing, settings: ShardSettings, *, most: int = 8) -> list[Wish]:
+    """Return the changes that are due, the largest cells first; no cell is in two of them.
+
+    The wanted size grows with the tenant once it has as many cells as it may have.
+    """
+    rows = routing.cell_rows
+    wanted = max(float(settings.rows_per_cell), float(rows.sum()) / settings.max_cells)
+    found: list[Wish] = []
+    for cell in np.argsort(-rows, kind="stable"):
+        if rows[cell] <= SPLIT_AT * wanted or len(found) == most:
+            break
+        found.append(Wish("split", (int(routing.cells[cell]),), max(2, round(float(rows[cell]) / wanted))))
+    return found + _merges(routing, wanted, most - len(found))
+
+
+def _merges(routing: Routing, wanted: float, most: int) -> list[Wish]:
+    rows = routing.cell_rows
+    small = [int(cell) for cell in np.argsort(rows, kind="stable") if rows[cell] < MERGE_AT * wanted]
+    taken: set[int] = set()
+    found: list[Wish] = []
+    centres = _centres(routing)
+    for cell in small:
+        if cell in taken or len(found) >= most:
+            continue
+        for other in np.argsort(-(centres @ centres[cell]), kind="stable"):
+            joined = int(other)
+            if joined != cell and joined not in taken and 0 < rows[cell] + rows[joined] <= _MERGED * wanted:
+                found.append(Wish("merge", (int(routing.cells[cell]), int(routing.cells[joined])), 1))
+                taken |= {cell, joined}
+                break
+    return found
+
+
+def _centres(routing: Routing) -> NDArray[np.float32]:
+    sums = np.zeros((len(routing.cells), routing.sums.shape[1]), dtype=np.float32)
+    np.add.at(sums, routing.cell_of, routing.sums)
+    centres: NDArray[np.float32] = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
+    return centres

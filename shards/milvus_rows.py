@@ -1,0 +1,97 @@
+"""How a row looks in Milvus: the schema of a collection, the key of a row, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import grpc  # type: ignore[import-untyped]
+import numpy as np
+from pymilvus import DataType, MilvusClient, MilvusException
+
+from shards.vectors import ChunkVector, Scored, VersionScope
+
+FIELDS = ["row", "version_no", "vector"]
+
+
+def create(client: MilvusClient, name: str, dim: int, cells: Iterable[int]) -> None:
+    """Make a collection with these cells, its index, and load it; what is there already is left as it is."""
+    if not client.has_collection(name):
+        schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("row", DataType.VARCHAR, is_primary=True, max_length=48)
+        schema.add_field("version_no", DataType.INT64)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
+        client.create_collection(name, schema=schema, consistency_level="Strong")
+    add_cells(client, name, cells)
+    if not client.list_indexes(name):
+        index = client.prepare_index_params()
+        index.add_index("vector", index_type="FLAT", metric_type="IP")
+        # Without `sync`, pymilvus sleeps half a second before it asks whether the empty index is ready.
+        client.create_index(name, index, sync=False)
+    client.load_collection(name)
+
+
+def add_cells(client: MilvusClient, name: str, cells: Iterable[int]) -> None:
+    """Make the cells that are not there yet."""
+    present = set(client.list_partitions(name))
+    for cell in cells:
+        if partition_of(cell) not in present:
+            client.create_partition(name, partition_of(cell))
+
+
+def drop_cells(client: MilvusClient, name: str, cells: Iterable[int]) -> None:
+    """Remove cells with their rows, as far as they are there."""
+    present = set(client.list_partitions(name))
+    gone = [partition_of(cell) for cell in cells if partition_of(cell) in present]
+    if not gone:
+        return
+    with suppress(MilvusException, grpc.RpcError):  # a server asks for it, Milvus Lite does not know it
+        client.release_partitions(name, gone)
+    for partition in gone:
+        client.drop_partition(name, partition)
+
+
+def partition_of(cell: int) -> str:
+    """Return the name of a cell's partition."""
+    return f"c{cell}"
+
+
+def cell_of(partition: str) -> int | None:
+    """Return the cell of a partition, None for the one that Milvus makes by itself."""
+    return int(partition[1:]) if partition[1:].isdigit() else None
+
+
+def key_of(chunk_id: UUID, cell: int) -> str:
+    """Return the primary key of a chunk in a cell."""
+    return f"{chunk_id.hex}:{cell}"
+
+
+def entity(row: ChunkVector, cell: int) -> dict[str, Any]:
+    """Return a row as Milvus takes it."""
+    return {"row": key_of(row.chunk_id, cell), "version_no": row.version_no, "vector": row.vector}
+
+
+def rows_of(page: Iterable[Mapping[str, Any]]) -> list[ChunkVector]:
+    """Return rows from what a query gave."""
+    return [
+        ChunkVector(chunk_id_of(row["row"]), row["version_no"], np.asarray(row["vector"], dtype=np.float32))
+        for row in page
+    ]
+
+
+def chunk_id_of(row: str) -> UUID:
+    """Return the chunk of a primary key."""
+    return UUID(hex=row.partition(":")[0])
+
+
+def sift(hits: Sequence[tuple[str, int, float]], scope: VersionScope | None) -> list[Scored]:
+    """Drop hits outside the scope and repeated chunks; the hits are best first."""
+    if scope is not None and hits:
+        allowed = scope.allows(np.array([version for _, version, _ in hits], dtype=np.int64))
+        hits = [hit for hit, ok in zip(hits, allowed, strict=True) if ok]
+    best: dict[UUID, float] = {}
+    for row, _, score in hits:
+        best.setdefault(chunk_id_of(row), score)
+    return [Scored(chunk_id, score) for chunk_id, score in best.items()]

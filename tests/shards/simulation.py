@@ -1,0 +1,479 @@
+"""A tenant's index under a seeded scheduler: writers, deleters, purgers, readers, upkeep and crashes in any order.
+
+Every call to a store and every statement is a place where another actor may go on, or where an actor's process may die:
+its locks are freed, its transaction is undone, what it wrote to the vector store stays. A reader is checked against a
+model: it finds every chunk that was there from its beginning to its end, and none that was deleted before. At the end,
+when everything interrupted was done again, stores and catalog hold exactly what the model holds.
+
+    python -m tests.shards.simulation [--seeds 2000] [--first 0] [--steps 400]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid5
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.calibration import Calibration
+from shards.catalog import Header
+from shards.generation import NO_CELL
+from shards.index import IndexRow, TenantIndexes
+from shards.memory import MemoryLexical, MemoryVectors
+from shards.probe import AnnQuery
+from shards.settings import ShardSettings
+from shards.vectors import ChunkVector, Scored, VersionScope
+from tenants.errors import TesseraError
+from tests.shards.memory_catalog import CatalogState, MemoryCatalog
+
+DIM = 6
+TENANT = UUID(int=7)
+SETTINGS = ShardSettings(threshold=40, rows_per_cell=50, max_cells=8, micros_per_cell=3, retrain_growth=3.0).model_copy(
+    update={"rows_per_cell": 10}
+)
+VISIT_ALL = Calibration("sentences", 0, (), (), (), (), ())
+NO_QUESTIONS = np.empty((0, DIM), dtype=np.float32)
+
+
+class Violated(AssertionError):
+    """What must hold did not."""
+
+
+class Turn:
+    """Lets the scheduler choose who goes on."""
+
+    def __await__(self) -> Generator[None]:
+        yield
+
+
+async def pause() -> None:
+    await Turn()
+
+
+class Lock:
+    """An advisory lock: waits by turns, freed at once when its holder dies."""
+
+    def __init__(self) -> None:
+        self.held = False
+
+    async def __aenter__(self) -> None:
+        while self.held:
+            await pause()
+        self.held = True
+
+    async def __aexit__(self, *_: object) -> None:
+        self.held = False
+
+
+class Vectors(MemoryVectors):
+    """The twin, with a turn before and after every effect."""
+
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__()
+        self.chance = chance
+
+    async def create(self, collection: str, *, dim: int, cells: int) -> None:
+        await pause()
+        await super().create(collection, dim=dim, cells=cells)
+        await pause()
+
+    async def add_cells(self, collection: str, cells: Sequence[int]) -> None:
+        await pause()
+        await super().add_cells(collection, cells)
+
+    async def drop_cells(self, collection: str, cells: Sequence[int]) -> None:
+        await pause()
+        await super().drop_cells(collection, cells)
+        await pause()
+
+    async def insert(self, collection: str, cell_rows: Mapping[int, Sequence[ChunkVector]]) -> None:
+        cut = self.chance.randint(0, len(cell_rows))  # a crash may fall between two cells
+        for part in (list(cell_rows.items())[:cut], list(cell_rows.items())[cut:]):
+            await super().insert(collection, dict(part))
+            await pause()
+
+    async def delete_versions(self, collection: str, versions: Sequence[int]) -> int:
+        await pause()
+        found = await super().delete_versions(collection, versions)
+        await pause()
+        return found
+
+    async def delete_chunks(self, collection: str, cell_chunks: Mapping[int, Sequence[UUID]]) -> None:
+        await pause()
+        await super().delete_chunks(collection, cell_chunks)
+        await pause()
+
+    async def fetch(self, collection: str, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[ChunkVector]:
+        await pause()
+        return await super().fetch(collection, cell_chunks)
+
+    async def search(
+        self,
+        collection: str,
+        vector: NDArray[np.float32],
+        *,
+        k: int,
+        cells: Sequence[int] | None,
+        scope: VersionScope | None,
+    ) -> list[Scored]:
+        await pause()
+        return await super().search(collection, vector, k=k, cells=cells, scope=scope)
+
+    async def scan(self, *arguments: Any, **named: Any) -> AsyncIterator[list[ChunkVector]]:
+        await pause()
+        async for page in super().scan(*arguments, **{**named, "batch": 20}):
+            yield page
+            await pause()
+
+    async def drop(self, collection: str) -> bool:
+        await pause()
+        return await super().drop(collection)
+
+
+@dataclass
+class Version:
+    """One version of one document."""
+
+    number: int
+    document: int
+    rows: list[IndexRow]
+    tried: bool = False
+
+
+@dataclass
+class Actor:
+    """A coroutine on its way, and what to do when its process dies."""
+
+    name: str
+    work: Coroutine[Any, Any, None]
+    began: int
+    again: Callable[[], None] | None
+    """Puts the work back, as the queue of jobs does; None for a reader, which does not die."""
+
+
+@dataclass
+class World:
+    """The tenant. `active` is what its documents show; `purges` are versions to be removed everywhere."""
+
+    chance: random.Random
+    state: CatalogState = field(default_factory=CatalogState)
+    active: dict[int, Version] = field(default_factory=dict)
+    versions: dict[int, Version] = field(default_factory=dict)
+    purges: list[int] = field(default_factory=list)
+    uploads: list[Version] = field(default_factory=list)
+    actors: list[Actor] = field(default_factory=list)
+    writer: Lock = field(default_factory=Lock)
+    rebuild: Lock = field(default_factory=Lock)
+    step: int = 0
+    flipped: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.vectors = Vectors(self.chance)
+        self.restart()
+
+    def restart(self) -> None:
+        """A new process: nothing is remembered but what the stores hold."""
+        self.indexes = TenantIndexes(
+            self.vectors, MemoryLexical(), SETTINGS, embedder="sim", dim=DIM, in_thread=at_once
+        )
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[MemoryCatalog]:
+        yield MemoryCatalog(self.state, TENANT, pause)
+
+    def note(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    # What the service does, in the order in which it does it.
+
+    async def upload(self, version: Version) -> None:
+        async with self.writer, self.transaction() as catalog:
+            generation = await self.indexes.open(catalog)
+            await self.indexes.insert(
+                catalog, generation, version.rows, repeated=[version.number] if version.tried else []
+            )
+            await catalog.store({row.chunk_id: version.number for row in version.rows})
+            await pause()
+            catalog.commit()  # nothing may come between this and the next two lines: they are one transaction
+            replaced = self.active.get(version.document)
+            if replaced is not None and replaced.number > version.number:
+                self.purges.append(version.number)
+            else:
+                self.active[version.document] = version
+                self.purges += [replaced.number] if replaced is not None else []
+
+    async def purge(self, number: int) -> None:
+        async with self.writer, self.transaction() as catalog:
+            await self.indexes.forget_versions(catalog, [number])
+            await pause()
+            catalog.commit()
+            await self.indexes.delete_versions(catalog, [number])
+            await catalog.purge([number])
+            await pause()
+            catalog.commit()
+
+    async def upkeep(self) -> None:
+        async with self.rebuild:
+            async with self.transaction() as catalog:
+                live = await self.indexes.live(catalog)
+                if live is None:
+                    return
+                await self.indexes.abandon(catalog, live)
+                train = self.indexes.wants_training(live, len(self.state.chunks))
+                rebuilt = await self.indexes.plan_next(catalog, live) if train else None
+                changes = [] if train else await self.indexes.plan_changes(catalog, live)
+                catalog.commit()
+            if rebuilt is not None:
+                await rebuilt.fill(NO_QUESTIONS)
+                rebuilt.calibration = VISIT_ALL
+                async with self.transaction() as catalog:
+                    await rebuilt.catch_up(catalog)
+                    await rebuilt.record(catalog)
+                    catalog.commit()
+                rebuilt.recorded()
+                async with self.writer, self.transaction() as catalog:
+                    await rebuilt.catch_up(catalog)
+                    await self.indexes.adopt(catalog, rebuilt)
+                    await pause()
+                    catalog.commit()
+                    self.flipped = self.step
+                self.note("rebuilt")
+            for change in changes:
+                async with self.transaction() as catalog:
+                    live = await self.indexes.live(catalog)
+                assert live is not None
+                reshaped = self.indexes.reshape(live, change)
+                if not await reshaped.fill():
+                    continue
+                async with self.writer, self.transaction() as catalog:
+                    await reshaped.catch_up(catalog)
+                    await self.indexes.flip(catalog, reshaped)
+                    await pause()
+                    catalog.commit()
+                    self.flipped = self.step
+                self.note(change.kind)
+
+    async def drop(self) -> None:
+        async with self.writer, self.transaction() as catalog:
+            if any(actor.began <= self.flipped for actor in self.actors if actor.again is None):
+                return  # a reader from before the last flip is still under way: the grace has not passed
+            await self.indexes.drop_retired(catalog, grace=timedelta())
+            catalog.commit()
+
+    async def read(self) -> None:
+        async with self.transaction() as catalog:
+            began = {row.chunk_id: version for version in self.active.values() for row in version.rows}
+            generation = await self.indexes.live(catalog)
+        if generation is None:
+            if began:
+                raise Violated("there are chunks, and no generation")
+            return
+        query = AnnQuery(unit(self.chance), 1000, 1000, 0.98, exact=self.chance.random() < 0.3)
+        found = await self.indexes.search_ann(generation, query)
+        hits = [hit.chunk_id for hit in found.hits]
+        now = {row.chunk_id for version in self.active.values() for row in version.rows}
+        shown = [chunk_id for chunk_id in hits if chunk_id in now]
+        if len(shown) != len(set(shown)):
+            raise Violated("a chunk was found twice")
+        lost = [chunk_id for chunk_id in began if chunk_id in now and chunk_id not in set(hits)]
+        if lost:
+            raise Violated(f"{len(lost)} of {len(began)} chunks were not found ({found.plan})")
+        self.note("read")
+
+    # What may happen next.
+
+    def start(self, name: str, work: Coroutine[Any, Any, None], again: Callable[[], None] | None) -> None:
+        self.actors.append(Actor(name, work, self.step, again))
+
+    def begin(self, *, quiet: bool = False) -> None:
+        """Start something at random."""
+        draw = self.chance.random()
+        if self.uploads and draw < 0.25:
+            version = self.uploads.pop(0)
+            self.start("upload", self.upload(version), lambda: self.upload_again(version))
+        elif self.purges and draw < 0.45:
+            number = self.purges.pop(0)
+            self.start("purge", self.purge(number), lambda: self.purges.append(number))
+        elif draw < 0.6 and not any(actor.name == "upkeep" for actor in self.actors):
+            self.start("upkeep", self.upkeep(), lambda: None)
+        elif draw < 0.65 and not any(actor.name == "drop" for actor in self.actors):
+            self.start("drop", self.drop(), lambda: None)
+        elif quiet:
+            return
+        elif draw < 0.75:
+            self.start("read", self.read(), None)
+        elif draw < 0.83 and self.active:
+            version = self.active.pop(self.chance.choice(sorted(self.active)))
+            self.purges.append(version.number)
+        else:
+            self.new_version()
+
+    def upload_again(self, version: Version) -> None:
+        version.tried = True
+        self.uploads.insert(0, version)
+
+    def new_version(self) -> None:
+        known = sorted({version.document for version in self.versions.values()})
+        document = self.chance.choice(known) if known and self.chance.random() < 0.2 else len(known)
+        number = len(self.versions) + 1
+        # Later documents speak of other things, so that cells grow unevenly.
+        topic = np.array([1.0, number / 8, 0, 0, 0, 0]) + np.array([self.chance.gauss(0, 0.5) for _ in range(DIM)])
+        rows = []
+        for at in range(self.chance.randint(2, 12)):
+            vector = topic + np.array([self.chance.gauss(0, 0.4) for _ in range(DIM)])
+            vector = (vector / np.linalg.norm(vector)).astype(np.float32)
+            rows.append(IndexRow(uuid5(TENANT, f"{number}:{at}"), number, "", "word", vector))
+        version = Version(number, document, rows)
+        if not any(other.document == document for other in self.uploads):
+            self.versions[number] = version
+            self.uploads.append(version)
+
+    def crash(self) -> None:
+        """End one worker process: what it does alone, or everything but the readers."""
+        dying = [actor for actor in self.actors if actor.again is not None]
+        if dying and self.chance.random() < 0.5:
+            dying = [self.chance.choice(dying)]
+        self.actors = [actor for actor in self.actors if actor not in dying]
+        for actor in reversed(dying):
+            actor.work.close()
+            if actor.again is not None:
+                actor.again()
+        self.restart()
+        self.note("crash")
+
+    def advance(self) -> None:
+        """Let one actor go on to its next turn."""
+        self.step += 1
+        actor = self.chance.choice(self.actors)
+        try:
+            actor.work.send(None)
+        except StopIteration:
+            self.actors.remove(actor)
+
+    def run(self, steps: int) -> None:
+        for _ in range(self.chance.randint(8, 16)):
+            self.new_version()
+        for step in range(steps):
+            if len(self.actors) < 4 and self.chance.random() < 0.35:
+                self.begin()
+            if self.actors:
+                self.advance()
+            if step > steps / 4 and self.chance.random() < 0.012:
+                self.crash()
+        self.settle()
+        self.check()
+
+    def settle(self) -> None:
+        """Let everything end, do again what was interrupted, and what is due, until nothing changes."""
+        for _ in range(40):
+            while self.actors:
+                self.advance()
+            before = dict(self.counts)
+            if self.uploads or self.purges:
+                for _ in range(10):
+                    self.begin(quiet=True)
+                continue
+            self.start("upkeep", self.upkeep(), lambda: None)
+            while self.actors:
+                self.advance()
+            if before == self.counts:
+                break
+        for name in ("drop", "read"):
+            self.start(name, getattr(self, name)(), None if name == "read" else (lambda: None))
+            while self.actors:
+                self.advance()
+
+    def check(self) -> None:
+        """Compare stores and catalog with the model."""
+        expected = {row.chunk_id: row for version in self.active.values() for row in version.rows}
+        if self.state.chunks.keys() != expected.keys():
+            raise Violated("the chunks are not those of the documents")
+        live = [header for header in self.state.headers.values() if header.state == "live"]
+        if not live:
+            return
+        [header] = live
+        collection = self.vectors._collections[header.collection]
+        if set(self.vectors._collections) != {header.collection}:
+            raise Violated(f"collections linger: {sorted(self.vectors._collections)}")
+        held = [chunk_id for chunk_id, _ in collection.rows]
+        if sorted(held) != sorted(expected):
+            raise Violated(f"the store holds {len(held)} rows, {len(expected)} are right")
+        self.check_micros(header, expected)
+
+    def check_micros(self, header: Header, expected: Mapping[UUID, IndexRow]) -> None:
+        """Compare what is known of the micro-cells with the rows in them."""
+        collection = self.vectors._collections[header.collection]
+        micros = {number: micro for (made, number), micro in self.state.micros.items() if made == header.number}
+        cells = {micro.cell for micro in micros.values()} - {NO_CELL}
+        if cells != collection.cells:
+            raise Violated(f"cells {sorted(collection.cells)} in the store, {sorted(cells)} in the catalog")
+        if header.cells != len(cells):
+            raise Violated(f"{header.cells} cells recorded, {len(cells)} there")
+        places = {key[1]: place for key, place in self.state.places.items() if key[0] == header.number}
+        if places.keys() != expected.keys():
+            raise Violated("the places are not those of the chunks")
+        for number, micro in micros.items():
+            members = [expected[place.chunk_id].vector for place in places.values() if place.micro == number]
+            if micro.rows != len(members):
+                raise Violated(f"micro-cell {number} counts {micro.rows} rows and holds {len(members)}")
+            total = np.sum(members, axis=0) if members else np.zeros(DIM)
+            if not np.allclose(micro.total, total, atol=1e-4):
+                raise Violated(f"the sum of micro-cell {number} is wrong")
+        for chunk_id, cell in collection.rows:
+            if micros[places[chunk_id].micro].cell != cell:
+                raise Violated("a row lies in another cell than the catalog says")
+
+
+async def at_once(work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    await pause()
+    return work(*arguments, **named)
+
+
+def unit(chance: random.Random) -> NDArray[np.float32]:
+    vector = np.array([chance.gauss(0, 1) for _ in range(DIM)], dtype=np.float32)
+    normal: NDArray[np.float32] = vector / np.linalg.norm(vector)
+    return normal
+
+
+def simulate(seed: int, steps: int = 400) -> dict[str, int]:
+    """Run one world; the same seed is the same run. Returns what happened how often.
+
+    Raises:
+        Violated: with the seed and the step.
+    """
+    world = World(random.Random(seed))
+    try:
+        world.run(steps)
+    except (Violated, TesseraError, RuntimeError, KeyError, ValueError) as error:
+        raise Violated(f"seed {seed}, step {world.step}: {type(error).__name__}: {error}") from error
+    finally:
+        for actor in world.actors:
+            actor.work.close()
+    return world.counts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=2000)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=400)
+    chosen = parser.parse_args()
+    began, totals = time.perf_counter(), dict.fromkeys(("read", "rebuilt", "split", "merge", "crash"), 0)
+    for seed in range(chosen.first, chosen.first + chosen.seeds):
+        for what, count in simulate(seed, chosen.steps).items():
+            totals[what] += count
+    spent = time.perf_counter() - began
+    print(f"{chosen.seeds} seeds in {spent:.1f} s, nothing violated: {totals}")  # noqa: T201 - its result
+
+
+if __name__ == "__main__":
+    main()
