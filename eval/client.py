@@ -79,6 +79,10 @@ class TesseraClient:
         """Return a tenant."""
         return await self._json("GET", _path("/v1/admin/tenants", tenant_id))
 
+    async def shards(self, tenant_id: str) -> Json:
+        """Return how the index of a tenant stands."""
+        return await self._json("GET", f"/v1/admin/tenants/{tenant_id}/shards")
+
     async def change_tenant(self, tenant_id: str, **changes: Any) -> Json:
         """Change name, plan or settings."""
         return await self._json("PATCH", _path("/v1/admin/tenants", tenant_id), json=changes)

@@ -25,6 +25,8 @@ from ingestion.runtime import Runtime
 from shards.catalog import CellChange
 from shards.catalog_postgres import PostgresCatalog
 from shards.rebuild import Rebuild
+from shards.recalibration import is_due, last_samples, recalibrated
+from shards.report import heat_of
 from tenants.errors import TesseraError
 
 log = logging.getLogger(__name__)
@@ -201,13 +203,14 @@ async def _upkeep(runtime: Runtime, batch: Batch) -> None:
             if indexes.wants_training(live, rows):
                 rebuilt = await indexes.plan_next(catalog, live)
             else:
-                changes = await indexes.plan_changes(catalog, live)
+                changes = await indexes.plan_changes(catalog, live, await heat_of(session, live))
             await session.commit()
     if rebuilt is not None:
-        result = await _rebuild(runtime, batch, rebuilt)
+        result: dict[str, Any] = await _rebuild(runtime, batch, rebuilt)
     else:
         done = [change.kind for change in changes if await _reshape(runtime, batch, change)]
         result = {"split": done.count("split"), "merged": done.count("merge")}
+        result["calibrated"] = await _recalibrate(runtime, tenant_id)
     async with runtime.database.tenant(tenant_id) as session:
         [job] = batch.jobs
         if await jobs.hold(session, tenant_id, batch.batch_id, [job.id]):
@@ -239,6 +242,21 @@ async def _rebuild(runtime: Runtime, batch: Batch, rebuilt: Rebuild) -> dict[str
             await session.commit()
     micros = len(rebuilt.micros.micro)
     return {"generation": rebuilt.number, "cells": rebuilt.cells, "micros": micros, "rows": rebuilt.rows}
+
+
+async def _recalibrate(runtime: Runtime, tenant_id: UUID) -> bool:
+    """Let the threshold rest on the questions that were asked, once they are enough, or when recall fell."""
+    async with runtime.database.tenant(tenant_id) as session:
+        catalog = PostgresCatalog(session, tenant_id)
+        live = await runtime.indexes.live(catalog)
+        if live is None:
+            return False
+        samples = await last_samples(session, tenant_id, live.number)
+        if not is_due(live, samples, runtime.indexes.settings.recall_target):
+            return False
+        await catalog.set(live.number, calibration=await recalibrated(session, live, samples))
+        await session.commit()
+        return True
 
 
 async def _reshape(runtime: Runtime, batch: Batch, change: CellChange) -> bool:

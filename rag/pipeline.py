@@ -21,6 +21,7 @@ from shards.generation import Generation
 from shards.index import TenantIndexes
 from shards.matches import Matches
 from shards.probe import AnnHits, AnnQuery
+from shards.usage import UsageWatch
 from shards.vectors import Scored
 from tenants.context import TenantContext
 from tenants.db import Database
@@ -62,6 +63,7 @@ class Retriever:
     embedder: Embedder
     reranker: Reranker | None
     settings: SearchSettings
+    usage: UsageWatch | None = None
 
     async def search(self, tenant: TenantContext, query: Query) -> Found:
         """Answer a search.
@@ -77,6 +79,8 @@ class Retriever:
         if generation is None or (matches is not None and not len(matches)):
             return Found([], degraded, watch.total(), embedding, {})
         ann, bm25, idf = await self._engines(tenant, query, embedding, generation, matches, watch, degraded)
+        if ann is not None and self.usage is not None:
+            self.usage.note(generation, embedding.vector, ann, filtered=matches is not None)
         with watch.step("fuse"):
             weight = tenant.settings.bm25_weight
             fused = fuse(

@@ -20,6 +20,8 @@ from service import health, openapi, problems
 from service.edge import RequestEdge
 from service.resources import open_resources
 from service.settings import Settings
+from shards import api as shards_api
+from shards.usage import UsageWatch
 from tenants import api as tenants_api
 from tenants.auth import Authenticator
 from tenants.cursor import CursorSigner
@@ -45,6 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ingestion_api.router,
         jobs_api.router,
         rag_api.router,
+        shards_api.router,
         health.router,
     ):
         app.include_router(router)
@@ -63,12 +66,14 @@ async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
     async with open_resources(settings, settings.database.url) as resources:
         redis = Redis.from_url(settings.redis.url)
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
+        usage = UsageWatch(resources.database, resources.indexes, settings.shards)
         retriever = Retriever(
             database=resources.database,
             indexes=resources.indexes,
             embedder=resources.embedder,
             reranker=build_reranker(settings.search),
             settings=settings.search,
+            usage=usage,
         )
         generator = build_generator(settings.generation, resources.embedder)
         try:
@@ -76,6 +81,7 @@ async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
                 "resources": resources,
                 "database": resources.database,
                 "objects": resources.objects,
+                "indexes": resources.indexes,
                 "redis": redis,
                 "pepper": pepper,
                 "cursors": CursorSigner(pepper),
@@ -86,5 +92,6 @@ async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
                 "problem": problems.problem,
             }
         finally:
+            await usage.aclose()
             await generator.aclose()
             await redis.aclose()

@@ -11,17 +11,20 @@ from uuid import UUID
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import Redis
-from sqlalchemy import text
+from sqlalchemy import select, text, update
 
 from ingestion.dispatch import Dispatcher
+from ingestion.jobs import queue_partition
 from service.alive import keep_alive
 from service.broker import make_celery
 from service.settings import Settings
+from shards.usage_models import IndexUse
 from tenants.db import Database
 from tenants.errors import Unavailable
 
 log = logging.getLogger(__name__)
 _TIDY_EVERY_S = 600.0
+_UPKEEP_EVERY_S = 15.0
 _AWAY_PAUSE_S = 1.0
 
 
@@ -36,11 +39,14 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     sign = keep_alive(Redis.from_url(settings.redis.url), "scheduler")
-    tidied = -_TIDY_EVERY_S
+    tidied, looked = -_TIDY_EVERY_S, -_UPKEEP_EVERY_S
     while not stop.is_set():
         pause = settings.ingest.poll_s
         try:
             await dispatcher.tick()
+            if loop.time() - looked > _UPKEEP_EVERY_S:
+                await _queue_upkeep(database)
+                looked = loop.time()
             if loop.time() - tidied > _TIDY_EVERY_S:
                 await _tidy(database)
                 tidied = loop.time()
@@ -58,6 +64,16 @@ def _sender(celery: Celery):  # type: ignore[no-untyped-def]
         celery.send_task(task, kwargs={"tenant_id": str(tenant_id), "batch_id": str(batch_id)}, retry=False)
 
     return send
+
+
+async def _queue_upkeep(database: Database) -> None:
+    """Queue a look at the cells of tenants whose searches asked for it."""
+    async with database.dispatcher() as session:
+        due = list(await session.scalars(select(IndexUse.tenant_id).where(IndexUse.upkeep_due)))
+    for tenant_id in due:
+        async with database.tenant(tenant_id) as session, session.begin():
+            await queue_partition(session, tenant_id)
+            await session.execute(update(IndexUse).values(upkeep_due=False).where(IndexUse.tenant_id == tenant_id))
 
 
 async def _tidy(database: Database) -> None:

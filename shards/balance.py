@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,9 @@ from shards.settings import ShardSettings
 SPLIT_AT = 2.0
 """A cell of more rows, in multiples of the wanted size, is divided."""
 MERGE_AT = 0.25
+HOT = 8.0
+"""A cell is hot when it takes so many times its share of the visits."""
+_LEAST_VISITS = 1000.0
 _MERGED = 1.25
 """The most rows of a joined cell."""
 
@@ -26,19 +30,29 @@ class Wish:
     children: int
 
 
-def wishes(routing: Routing, settings: ShardSettings, *, most: int = 8) -> list[Wish]:
+def wishes(
+    routing: Routing, settings: ShardSettings, *, heat: Mapping[int, float] | None = None, most: int = 8
+) -> list[Wish]:
     """Return the changes that are due, the largest cells first; no cell is in two of them.
 
+    A cell of more than the wanted size that takes `HOT` times its share of all visits (`heat`, by cell) is divided too.
     The wanted size grows with the tenant once it has as many cells as it may have.
     """
     rows = routing.cell_rows
     wanted = max(float(settings.rows_per_cell), float(rows.sum()) / settings.max_cells)
     found: list[Wish] = []
     for cell in np.argsort(-rows, kind="stable"):
-        if rows[cell] <= SPLIT_AT * wanted or len(found) == most:
+        if rows[cell] <= wanted or len(found) == most:
             break
+        if rows[cell] <= SPLIT_AT * wanted and not _is_hot(int(routing.cells[cell]), len(rows), heat or {}):
+            continue
         found.append(Wish("split", (int(routing.cells[cell]),), max(2, round(float(rows[cell]) / wanted))))
     return found + _merges(routing, wanted, most - len(found))
+
+
+def _is_hot(cell: int, cells: int, heat: Mapping[int, float]) -> bool:
+    total = sum(heat.values())
+    return total >= _LEAST_VISITS and heat.get(cell, 0.0) > HOT * total / cells
 
 
 def _merges(routing: Routing, wanted: float, most: int) -> list[Wish]:

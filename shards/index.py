@@ -183,9 +183,11 @@ class TenantIndexes:
         """Say whether cells are to be divided or joined."""
         return generation.routing is not None and bool(wishes(generation.routing, self.settings, most=1))
 
-    async def plan_changes(self, catalog: Catalog, live: Generation) -> list[CellChange]:
+    async def plan_changes(
+        self, catalog: Catalog, live: Generation, heat: Mapping[int, float] | None = None
+    ) -> list[CellChange]:
         """Plan the changes of cells that are due; the caller commits before the first is begun."""
-        due = [] if live.routing is None else wishes(live.routing, self.settings)
+        due = [] if live.routing is None else wishes(live.routing, self.settings, heat=heat)
         return [await catalog.plan_change(live.number, wish.kind, wish.parents, wish.children) for wish in due]
 
     async def abandon(self, catalog: Catalog, live: Generation) -> None:

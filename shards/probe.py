@@ -53,6 +53,8 @@ class AnnHits:
     promised: float
     predicted: float
     rounds: int = 1
+    visited: tuple[int, ...] = ()
+    """The cells, where they were chosen."""
 
 
 async def search(vectors: VectorStore, generation: Generation, query: AnnQuery) -> AnnHits:
@@ -140,6 +142,7 @@ class _Probe:
             round(self._threshold.recall, 4),
             round(predicted, 4),
             rounds,
+            tuple(self.routing.cells[visited].tolist()),
         )
 
     def _expect(self, score: float | None) -> Expectation:

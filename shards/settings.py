@@ -74,5 +74,11 @@ class ShardSettings(BaseModel):
     """Mean recall@10 that a search of the cells keeps, for tenants that do not choose their own."""
     calibration_sentences: int = Field(default=300, ge=50)
     """Sentences of its own chunks that a tenant's threshold is calibrated on."""
+    shadow_share: float = Field(default=0.02, ge=0, le=1)
+    """Share of the questions that are asked again of every cell, in the background, to measure recall."""
+    shadow_load: float = Field(default=0.05, gt=0, le=1)
+    """Most of an engine's time that these take."""
+    usage_every_s: float = Field(default=10.0, gt=0)
+    """How often counted visits are written down."""
     retrain_growth: float = Field(default=2.0, gt=1)
     """A new generation is trained when the tenant has grown this many times since the last."""

@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": ("service.cli.demo:app", "Provision two demo tenants, ingest their documents, ask questions."),
     "tenant": ("service.cli.tenant:app", "Create, list, suspend, resume and delete tenants."),
     "key": ("service.cli.key:app", "Create, list and revoke a tenant's API keys."),
+    "shards": ("service.cli.shards:app", "Show where a tenant's vectors lie, and how well they are found."),
     "upload": ("service.cli.upload:app", "Upload documents and wait until they can be found."),
     "documents": ("service.cli.documents:app", "List, download and delete documents."),
     "search": ("service.cli.search:app", "Find passages."),

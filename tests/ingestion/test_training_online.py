@@ -7,6 +7,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import httpx
+
     from tests.conftest import TenantAccess
 
 GOODS = ("copper", "barley", "cotton", "amber", "timber", "saffron", "wool", "salt", "indigo", "pepper")
@@ -36,7 +38,7 @@ async def jobs(tenant: TenantAccess, state: str) -> list[dict[str, Any]]:
     return [job for job in found if job["kind"] != "drop_generation"]
 
 
-async def test_cells_are_trained_while_the_tenant_is_in_use(tenant: TenantAccess) -> None:
+async def test_cells_are_trained_while_the_tenant_is_in_use(tenant: TenantAccess, admin: httpx.AsyncClient) -> None:
     ended = asyncio.Event()
     asked = 0
 
@@ -82,6 +84,7 @@ async def test_cells_are_trained_while_the_tenant_is_in_use(tenant: TenantAccess
         assert found.count(str(number)) == (str(number) in made), number
 
     await one_topic_grows(tenant)
+    await what_is_seen_of_it(tenant, admin)
 
 
 async def one_topic_grows(tenant: TenantAccess) -> None:
@@ -118,3 +121,24 @@ async def one_topic_grows(tenant: TenantAccess) -> None:
             found = [hit["external_id"] for hit in answer["hits"]]
             assert len(found) == len(set(found)) == (1 if plan == "matches" else 100)
             assert plan == "cells" or found == [str(number)]
+
+
+async def what_is_seen_of_it(tenant: TenantAccess, admin: httpx.AsyncClient) -> None:
+    """The searches were counted by cell, and some were asked again of every cell."""
+    path = f"/v1/admin/tenants/{tenant.id}/shards"
+    shown: dict[str, Any] = {}
+    for number in range(600):
+        await tenant.search(text_of(number * 7 % DOCUMENTS), k=5)
+        if number % 50 == 49:
+            shown = (await admin.get(path)).json()
+            if shown["recall"] is not None and sum(cell["heat"] for cell in shown["cells"]) > 50:
+                break
+            await asyncio.sleep(1)
+    assert shown["recall"]["samples"] >= 1
+    assert shown["recall"]["recall"] >= 0.8
+    assert shown["searches"] > 50
+    assert sum(cell["heat"] for cell in shown["cells"]) > 50
+    assert sum(cell["rows"] for cell in shown["cells"]) == shown["rows"]
+    assert [change["kind"] for change in shown["changes"]].count("split") >= 1
+    assert shown["calibration"]["source"] in ("sentences", "questions")
+    assert shown["calibration"]["target"] == 0.98

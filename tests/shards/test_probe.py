@@ -9,14 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 from shards.calibration import calibrate, true_cells
-from shards.catalog import Header, MicroRows
 from shards.generation import Generation
 from shards.matches import Matches
 from shards.memory import MemoryVectors
-from shards.names import collection_name
 from shards.probe import AnnHits, AnnQuery, search
 from shards.vectors import ChunkVector
 from tests.shards.clustered import Clustered, clustered
+from tests.shards.generations import generation_of
 
 CELLS = 40
 ROWS = 12_000
@@ -47,20 +46,19 @@ class Corpus:
 @pytest.fixture(scope="module")
 async def corpus() -> Corpus:
     made = clustered(ROWS, CELLS, topics=150)
-    store, name = MemoryVectors(), collection_name(uuid4(), 1)
+    store = MemoryVectors()
+    routing, cell_of = made.routing, made.division.cell_of
+    truth = true_cells(made.vectors, cell_of[made.division.micro_of], made.queries(300, seed=9))
+    curve = calibrate(routing, made.queries(300, seed=9), truth, source="sentences")
+    generation = generation_of(made, curve)
+    name = generation.collection
     await store.create(name, dim=made.vectors.shape[1], cells=CELLS)
     ids = [uuid4() for _ in range(ROWS)]
-    cell_of = made.division.cell_of
     by_cell: dict[int, list[ChunkVector]] = {}
     for row, micro in enumerate(made.division.micro_of):
         by_cell.setdefault(int(cell_of[micro]), []).append(ChunkVector(ids[row], row, made.vectors[row]))
     await store.insert(name, by_cell)
-    routing = made.routing
-    truth = true_cells(made.vectors, cell_of[made.division.micro_of], made.queries(300, seed=9))
-    curve = calibrate(routing, made.queries(300, seed=9), truth, source="sentences")
-    micros = MicroRows(np.arange(len(routing.rows)), cell_of, routing.rows, routing.sums)
-    header = Header(1, "live", name, len(routing.rows), CELLS, 1, routing.dimension, curve, ROWS)
-    return Corpus(made, store, Generation(uuid4(), header, micros, routing), ids)
+    return Corpus(made, store, generation, ids)
 
 
 async def test_the_promised_recall_is_kept_for_part_of_the_rows(corpus: Corpus) -> None:

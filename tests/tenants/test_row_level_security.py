@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -24,7 +25,7 @@ A, B = uuid4(), uuid4()
 
 def rows_of(tenant: UUID) -> list[tuple[str, dict[str, object]]]:
     """One row for every table that has a tenant, in the order that foreign keys ask for."""
-    document, conversation = tenant, tenant
+    document, conversation, now = tenant, tenant, datetime.now(UTC)
     mine = {"tenant_id": tenant}
     content = {"content_sha256": tenant.bytes, "format": "txt", "title": "t", "metadata": {}}
     return [
@@ -127,6 +128,21 @@ def rows_of(tenant: UUID) -> list[tuple[str, dict[str, object]]]:
                 "state": "copying",
                 "parents": [0],
                 "children": [1, 2],
+            },
+        ),
+        ("index_use", {**mine, "used_at": now, "searches": 1, "upkeep_due": False}),
+        ("cell_heat", {**mine, "generation": 1, "cell": 0, "heat": 1.0, "counted_at": now}),
+        (
+            "probe_samples",
+            {
+                **mine,
+                "id": tenant,
+                "generation": 1,
+                "vector": b"v",
+                "truth": [tenant],
+                "recall": 1.0,
+                "predicted": 1.0,
+                "rows_share": 0.1,
             },
         ),
         ("chunk_cells", {**mine, "generation": 1, "version_no": 1, "chunk_id": tenant, "micro": 0}),

@@ -1,0 +1,82 @@
+"""The commands `tessera shards ...`."""
+
+from __future__ import annotations
+
+import typer
+
+from eval.client import Json
+from service.cli.connection import AdminKeyOption, UrlOption, admin_client
+from service.cli.tenant import TenantArgument, find_tenant
+from service.cli.terminal import JsonOption, moment, out, print_fields, print_json, run, table, text
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Where tenants' vectors lie, and how well."
+)
+_SHOWN = 20
+
+
+@app.callback()
+def shards() -> None:
+    """Where tenants' vectors lie, and how well they are found."""
+
+
+@app.command("show")
+def show_shards(
+    tenant: TenantArgument, as_json: JsonOption = False, url: UrlOption = None, admin_key: AdminKeyOption = None
+) -> None:
+    """Show the index of a tenant: cells, heat, recall promised and measured, changes under way."""
+
+    async def found() -> Json:
+        async with admin_client(url, admin_key) as client:
+            return await client.shards((await find_tenant(client, tenant))["id"])
+
+    shown = run(found())
+    if as_json:
+        print_json(shown)
+        return
+    print_fields(summary(shown))
+    if len(shown["cells"]) > 1:
+        _print_cells(shown["cells"])
+    if shown["changes"]:
+        rows = table("change", "state", "cells", "became", "at")
+        for change in shown["changes"]:
+            before, after = (", ".join(map(str, change[name])) for name in ("parents", "children"))
+            rows.add_row(change["kind"], change["state"], before, after, moment(change["changed_at"]))
+        out.print(rows)
+
+
+def summary(shown: Json) -> Json:
+    """Return the lines above the tables."""
+    if shown["generation"] is None:
+        return {"generation": "none: no document has been ingested yet"}
+    known, seen = shown["calibration"], shown["recall"]
+    fields: Json = {
+        "generation": shown["generation"],
+        "rows": f"{shown['rows']:,} in {len(shown['cells']):,} cells",
+        "searches": f"{shown['searches']:,}, the last {moment(shown['used_at'])}" if shown["used_at"] else "none yet",
+    }
+    if known is None:
+        return fields | {"search": "exact: so few rows are all compared"}
+    fields["promised"] = (
+        f"recall {known['recall']:.3f} for {known['rows_share']:.1%} of the rows (target {known['target']:g}),"
+        f" from {known['questions']} {known['source']}"
+    )
+    fields["measured"] = "nothing yet: a share of the questions is sampled"
+    if seen is not None:
+        fields["measured"] = (
+            f"recall {seen['recall']:.3f} ({seen['low']:.3f} to {seen['high']:.3f}) for {seen['rows_share']:.1%} of the"
+            f" rows, {seen['samples']} sampled questions"
+        )
+    return fields
+
+
+def _print_cells(cells: list[Json]) -> None:
+    rows = table("cell", "micro-cells", "rows", "heat")
+    for column in rows.columns:
+        column.justify = "right"
+    hottest = sorted(cells, key=lambda cell: (-cell["heat"], -cell["rows"]))
+    for cell in hottest[:_SHOWN]:
+        rows.add_row(*(f"{cell[name]:,}" for name in ("cell", "micro_cells", "rows")), f"{cell['heat']:,.1f}")
+    out.print(rows)
+    if len(cells) > _SHOWN:
+        out.print(text(f"and {len(cells) - _SHOWN} cooler cells (--json shows all)"))

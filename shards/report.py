@@ -1,0 +1,144 @@
+"""How a tenant's index stands: its cells, their heat, the recall promised and measured, changes under way."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import numpy as np
+from pydantic import BaseModel
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shards.catalog_postgres import PostgresCatalog
+from shards.generation import Generation
+from shards.index import TenantIndexes
+from shards.index_models import CellChangeRow
+from shards.recalibration import last_samples, running_recall
+from shards.usage import HALF_LIFE_S
+from shards.usage_models import CellHeat, IndexUse
+
+_LAST_CHANGES = 20
+
+
+class CellOut(BaseModel):
+    """One cell. `heat` counts visits, halved every hour."""
+
+    cell: int
+    micro_cells: int
+    rows: int
+    heat: float
+
+
+class CalibrationOut(BaseModel):
+    """What the threshold rests on, and what it promises at the tenant's target."""
+
+    source: str
+    questions: int
+    target: float
+    threshold: float
+    recall: float
+    rows_share: float
+
+
+class RecallOut(BaseModel):
+    """Recall@10 of the last sampled questions, with its 95% confidence interval."""
+
+    samples: int
+    recall: float
+    low: float
+    high: float
+    rows_share: float
+
+
+class ChangeOut(BaseModel):
+    """Cells that became others."""
+
+    kind: str
+    state: str
+    parents: list[int]
+    children: list[int]
+    changed_at: datetime
+
+
+class ShardsOut(BaseModel):
+    """The index of one tenant. Without a document it has no generation."""
+
+    tenant_id: UUID
+    generation: int | None
+    collection: str | None = None
+    rows: int = 0
+    cells: list[CellOut] = []
+    trained_rows: int = 0
+    calibration: CalibrationOut | None = None
+    recall: RecallOut | None = None
+    changes: list[ChangeOut] = []
+    searches: int = 0
+    used_at: datetime | None = None
+
+
+async def report(session: AsyncSession, indexes: TenantIndexes, tenant_id: UUID, target: float | None) -> ShardsOut:
+    """Return how the index of a tenant stands; `target` is the recall that the tenant chose."""
+    use = await session.get(IndexUse, tenant_id)
+    searches, used_at = (use.searches, use.used_at) if use is not None else (0, None)
+    live = await indexes.live(PostgresCatalog(session, tenant_id))
+    if live is None:
+        return ShardsOut(tenant_id=tenant_id, generation=None, searches=searches, used_at=used_at)
+    seen = running_recall(await last_samples(session, tenant_id, live.number))
+    return ShardsOut(
+        tenant_id=tenant_id,
+        generation=live.number,
+        collection=live.collection,
+        rows=int(live.micros.rows.sum()),
+        cells=_cells(live, await heat_of(session, live)),
+        trained_rows=live.header.trained_rows,
+        calibration=_calibration(live, target or indexes.settings.recall_target),
+        recall=None if seen is None else RecallOut(**vars(seen)),
+        changes=await _changes(session, live),
+        searches=searches,
+        used_at=used_at,
+    )
+
+
+async def heat_of(session: AsyncSession, generation: Generation) -> dict[int, float]:
+    """Return the heat of the generation's cells, as of now."""
+    age = func.extract("epoch", func.now() - CellHeat.counted_at)
+    query = select(CellHeat.cell, CellHeat.heat * func.power(0.5, age / HALF_LIFE_S)).where(
+        CellHeat.tenant_id == generation.tenant_id, CellHeat.generation == generation.number
+    )
+    return {cell: float(heat) for cell, heat in await session.execute(query)}
+
+
+def _cells(live: Generation, heat: dict[int, float]) -> list[CellOut]:
+    if live.routing is None:
+        return [CellOut(cell=0, micro_cells=1, rows=int(live.micros.rows.sum()), heat=round(heat.get(0, 0.0), 2))]
+    micros = np.bincount(live.routing.cell_of, weights=live.routing.rows > 0, minlength=len(live.routing.cells))
+    return [
+        CellOut(cell=int(cell), micro_cells=int(count), rows=int(rows), heat=round(heat.get(int(cell), 0.0), 2))
+        for cell, count, rows in zip(live.routing.cells, micros, live.routing.cell_rows, strict=True)
+    ]
+
+
+def _calibration(live: Generation, target: float) -> CalibrationOut | None:
+    known = live.header.calibration
+    if known is None:
+        return None
+    found = known.threshold(target)
+    return CalibrationOut(
+        source=known.source,
+        questions=known.questions,
+        target=target,
+        threshold=round(found.worth, 6),
+        recall=round(found.recall, 4),
+        rows_share=round(found.rows, 4),
+    )
+
+
+async def _changes(session: AsyncSession, live: Generation) -> list[ChangeOut]:
+    table = CellChangeRow
+    query = select(table).where(table.tenant_id == live.tenant_id, table.generation == live.number)
+    rows = await session.scalars(query.order_by(table.changed_at.desc()).limit(_LAST_CHANGES))
+    return [
+        ChangeOut(kind=row.kind, state=row.state, parents=row.parents, children=row.children, changed_at=row.changed_at)
+        for row in rows
+    ]

@@ -1,0 +1,145 @@
+"""Watching an index in use: which cells are visited, and what share of the true best rows is found.
+
+Visits are counted in memory and written down now and then. A sample of the questions is asked again of every cell, in
+the background and one at a time, so that recall is measured and not only predicted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import text
+from uuid_utils.compat import uuid7
+
+from shards.calibration import K
+from shards.generation import Generation
+from shards.index import TenantIndexes
+from shards.probe import AnnHits
+from shards.settings import ShardSettings
+from shards.usage_models import ProbeSample
+from shards.vectors import MissingCollection
+from tenants.db import Database
+from tenants.errors import Unavailable
+
+log = logging.getLogger(__name__)
+HALF_LIFE_S = 3600.0
+"""After this time a visit counts half."""
+_EAGER = 100
+"""Questions of a generation that are sampled ten times as often: the sooner its threshold rests on real ones."""
+_DUE_EVERY = 50
+_HEAT = text(
+    "INSERT INTO cell_heat AS h (tenant_id, generation, cell, heat, counted_at)"
+    " SELECT :tenant, f.generation, f.cell, f.visits, now() FROM unnest(CAST(:generations AS integer[]),"
+    " CAST(:cells AS integer[]), CAST(:visits AS double precision[])) AS f (generation, cell, visits)"
+    " ON CONFLICT (tenant_id, generation, cell) DO UPDATE SET counted_at = now(), heat = EXCLUDED.heat"
+    " + h.heat * power(0.5, extract(epoch FROM now() - h.counted_at) / :half_life)"
+)
+_USE = text(
+    "INSERT INTO index_use AS u (tenant_id, used_at, searches, upkeep_due) VALUES (:tenant, now(), :searches, :due)"
+    " ON CONFLICT (tenant_id) DO UPDATE SET used_at = now(), searches = u.searches + EXCLUDED.searches,"
+    " upkeep_due = u.upkeep_due OR EXCLUDED.upkeep_due"
+)
+
+
+@dataclass
+class _Pending:
+    """What was counted for one tenant since it was last written down."""
+
+    searches: int = 0
+    visits: Counter[tuple[int, int]] = field(default_factory=Counter)
+    samples: list[ProbeSample] = field(default_factory=list)
+
+
+class UsageWatch:
+    """Counts and samples the searches of this process."""
+
+    def __init__(self, database: Database, indexes: TenantIndexes, settings: ShardSettings) -> None:
+        self._database, self._indexes, self._settings = database, indexes, settings
+        self._pending: dict[UUID, _Pending] = {}
+        self._sampled: Counter[tuple[UUID, int]] = Counter()
+        self._shadow: asyncio.Task[None] | None = None
+        self._rest_until = 0.0
+        self._loop = asyncio.create_task(self._write_now_and_then())
+
+    def note(self, generation: Generation, vector: NDArray[np.float32], found: AnnHits, *, filtered: bool) -> None:
+        """Count a search; ask it again of every cell when it is drawn as a sample."""
+        pending = self._pending.setdefault(generation.tenant_id, _Pending())
+        pending.searches += 1
+        pending.visits.update((generation.number, cell) for cell in found.visited)
+        if found.plan == "cells" and not filtered and self._drawn(generation):
+            self._shadow = asyncio.create_task(self._ask_again(generation, vector, found))
+
+    async def aclose(self) -> None:
+        """Write down what is pending and stop."""
+        for task in (self._loop, self._shadow):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        await self._write()
+
+    def _drawn(self, generation: Generation) -> bool:
+        if self._shadow is not None and not self._shadow.done():
+            return False
+        eager = self._sampled[(generation.tenant_id, generation.number)] < _EAGER
+        share = min(1.0, self._settings.shadow_share * (10 if eager else 1))
+        return time.monotonic() >= self._rest_until and random.random() < share  # noqa: S311 - not a secret
+
+    async def _ask_again(self, generation: Generation, vector: NDArray[np.float32], found: AnnHits) -> None:
+        began = time.monotonic()
+        with suppress(Unavailable, MissingCollection):
+            best = await self._indexes.vectors.search(generation.collection, vector, k=K, cells=None, scope=None)
+            hits = {hit.chunk_id for hit in found.hits[:K]}
+            truth = [hit.chunk_id for hit in best]
+            sample = ProbeSample(
+                tenant_id=generation.tenant_id,
+                id=uuid7(),
+                generation=generation.number,
+                vector=vector.astype(np.float16).tobytes(),
+                truth=truth,
+                recall=sum(chunk_id in hits for chunk_id in truth) / max(len(truth), 1),
+                predicted=found.predicted,
+                rows_share=(found.rows_scanned or 0) / max(int(generation.micros.rows.sum()), 1),
+            )
+            self._pending.setdefault(generation.tenant_id, _Pending()).samples.append(sample)
+            self._sampled[(generation.tenant_id, generation.number)] += 1
+        # A search of every cell keeps a small server busy: it rests in proportion.
+        self._rest_until = time.monotonic() + (time.monotonic() - began) / self._settings.shadow_load
+
+    async def _write_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.usage_every_s)
+            try:
+                await self._write()
+            except Unavailable as error:
+                log.warning("the use of some indexes was not written down: %s", error.detail)
+
+    async def _write(self) -> None:
+        for tenant_id in list(self._pending):
+            pending = self._pending.pop(tenant_id)
+            numbers = {sample.generation for sample in pending.samples}
+            due = any(
+                self._sampled[(tenant_id, number)] % _DUE_EVERY < sum(s.generation == number for s in pending.samples)
+                for number in numbers
+            )
+            async with self._database.tenant(tenant_id) as session, session.begin():
+                await session.execute(_USE, {"tenant": tenant_id, "searches": pending.searches, "due": due})
+                if pending.visits:
+                    places, visits = zip(*pending.visits.items(), strict=True)
+                    values = {
+                        "tenant": tenant_id,
+                        "generations": [generation for generation, _ in places],
+                        "cells": [cell for _, cell in places],
+                        "visits": [float(count) for count in visits],
+                        "half_life": HALF_LIFE_S,
+                    }
+                    await session.execute(_HEAT, values)
+                session.add_all(pending.samples)
