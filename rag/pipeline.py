@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from rag.passages import Passage, Ranks
 from rag.search.fuse import Fused, fuse
 from rag.search.passages import Candidate, read_candidates
+from rag.search.places import Places
 from rag.search.prefilter import matching
 from rag.search.rerank import Reranker, blend
 from rag.search.rewrite import embed_question
@@ -64,13 +66,19 @@ class Retriever:
     reranker: Reranker | None
     settings: SearchSettings
     usage: UsageWatch | None = None
+    places: Places | None = None
 
     async def search(self, tenant: TenantContext, query: Query) -> Found:
-        """Answer a search.
+        """Answer a search, when it is the tenant's turn.
 
         Raises:
+            TooManyRequests: the tenant searches more at once than it may.
             Unavailable: the database, or both engines, are away.
         """
+        async with self.places.taken(tenant.tenant_id) if self.places is not None else nullcontext():
+            return await self._search(tenant, query)
+
+    async def _search(self, tenant: TenantContext, query: Query) -> Found:
         watch = Stopwatch()
         embedding, (generation, matches) = await asyncio.gather(
             self._embed(query, watch), self._prepare(tenant, query, watch)

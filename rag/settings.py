@@ -14,6 +14,12 @@ class SearchSettings(BaseModel):
     """Share of BM25 in the fusion for tenants that do not choose their own."""
     candidates: int = Field(default=100, ge=10, le=1000)
     """Hits asked of each engine."""
+    concurrent_per_tenant: int = Field(default=8, ge=1)
+    """Searches of one tenant that run at once in a process; others of it wait, so that they cannot take all of it."""
+    queue_per_tenant: int = Field(default=32, ge=0)
+    """Searches of one tenant that may wait; of more, the answer is 429."""
+    patience_s: float = Field(default=10.0, gt=0)
+    """Longest that a search waits for its turn."""
     rerank_depth: int = Field(default=30, ge=0, le=200)
     """Best fused hits that are reranked."""
     rerank_weight: float = Field(default=1.0, ge=0)

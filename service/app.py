@@ -16,6 +16,7 @@ from rag.answer.build import build_generator
 from rag.chat import Answerer
 from rag.pipeline import Retriever
 from rag.search.build import build_reranker
+from rag.search.places import Places
 from service import health, openapi, problems
 from service.edge import RequestEdge
 from service.resources import open_resources
@@ -74,6 +75,9 @@ async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
             reranker=build_reranker(settings.search),
             settings=settings.search,
             usage=usage,
+            places=Places(
+                settings.search.concurrent_per_tenant, settings.search.queue_per_tenant, settings.search.patience_s
+            ),
         )
         generator = build_generator(settings.generation, resources.embedder)
         try:

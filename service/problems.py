@@ -45,6 +45,8 @@ def render(request: Request, error: TesseraError) -> Response:
     headers = {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if error.status == 429:
+        headers["Retry-After"] = "1"
     if error.status == 503:
         headers["Retry-After"] = "5"
     return Response(json.dumps(body), error.status, headers, media_type="application/problem+json")

@@ -13,6 +13,7 @@ TesseraError
 ├── TooLarge                  413
 ├── UnsupportedType           415
 ├── DocumentRejected          422  the content of a document cannot be ingested; ends its job as `failed`
+├── TooManyRequests           429  the tenant asks more at once than it may; a retry can help
 ├── Unavailable               503  a dependency is away; a retry can help
 └── Misconfigured             500  a setting or role is wrong; the service refuses to start
 """
@@ -140,6 +141,15 @@ class DocumentRejected(TesseraError):
     code = "document_unreadable"
     status = 422
     title = "Document rejected"
+
+
+class TooManyRequests(TesseraError):
+    """The tenant asks more at once than it may; trying again a little later helps."""
+
+    code = "too_many_requests"
+    status = 429
+    retryable = True
+    title = "Too many requests"
 
 
 class Unavailable(TesseraError):
