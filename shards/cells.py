@@ -22,8 +22,11 @@ _ROWS_A_MICRO = 8
 
 def cell_count(rows: int, settings: ShardSettings) -> int:
     """Return how many cells `rows` chunks are divided into: one until cells pay, then by the wanted size of a cell."""
-    if rows < settings.threshold:
-        return 1
+    return 1 if rows < settings.threshold else cells_past_threshold(rows, settings)
+
+
+def cells_past_threshold(rows: int, settings: ShardSettings) -> int:
+    """Return how many cells `rows` chunks are divided into once it was decided to divide them."""
     return min(settings.max_cells, max(2, round(rows / settings.rows_per_cell)))
 
 

@@ -18,6 +18,8 @@ _PUSH_AT_ONCE = 256
 """So few literals cost less than a second search would."""
 _RANGE_FROM = 4
 """A run this long is cheaper as two comparisons than as literals."""
+_SPARE = 1.4
+"""Hits fetched for each that is expected to be in scope: the best rows may match less often than the others."""
 _MOST_RANGES = 24
 """Each range is a comparison over the rows of each segment, so a long list of ranges loses to literals."""
 
@@ -26,6 +28,7 @@ class ScopeFilter:
     """A scope as an expression over `version_no`, made of integers by us and never of a caller's text."""
 
     def __init__(self, scope: VersionScope) -> None:
+        self._share = scope.share
         runs = scope.runs()
         sizes = runs[:, 1] - runs[:, 0] + 1
         ranked = [int(i) for i in (-sizes).argsort(kind="stable")[:_MOST_RANGES] if sizes[i] >= _RANGE_FROM]
@@ -52,7 +55,9 @@ class ScopeFilter:
 
     def first_fetch(self, k: int) -> int | None:
         """Return how many hits to fetch and sift first, None when pushing the filter down is cheaper."""
-        return self._affordable(4 * k) if self.literals > _PUSH_AT_ONCE else None
+        if self.literals <= _PUSH_AT_ONCE:
+            return None
+        return self._affordable(4 * k if self._share is None else math.ceil(_SPARE * k / max(self._share, 1e-6)) + 10)
 
     def next_fetch(self, k: int, fetched: int, kept: int) -> int | None:
         """Return how many hits to fetch after `kept` < k of `fetched` were in scope, None to push the filter down."""

@@ -8,6 +8,7 @@ with it where one plan overtakes the other, not what is found.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -114,11 +115,11 @@ class _Probe:
         assert calibration is not None
         self._threshold = calibration.threshold(self.query.target)
         self._counts: NDArray[np.int64] | None = None
-        filled: NDArray[np.float64] = self.routing.cell_rows.astype(np.float64)
+        self._matching = self.routing.cell_rows
         if self.query.matches is not None:
             self._counts = self.query.matches.by_micro(len(self.routing.rows))
-            filled = self.routing.by_cell(self._counts)
-        self._filled = filled > 0
+            self._matching = self.routing.by_cell(self._counts).astype(np.int64)
+        self._filled = self._matching > 0
 
     async def run(self) -> AnnHits:
         """Visit the cells that are worth it, then those that the scores found call for."""
@@ -171,12 +172,22 @@ class _Probe:
         return self._worthwhile(known, seen, least=0), known
 
     async def _visit(self, places: NDArray[np.intp]) -> list[Scored]:
-        cells = self.routing.cells[places]
-        scope: VersionScope | None = None
-        if self.query.matches is not None:
-            scope = self.query.matches.within(self.generation.micros.cell, cells)
+        matches = self.query.matches
+        if matches is None:
+            return await self._search(places, None)
+        whole = self._matching[places] == self.routing.cell_rows[places]  # every row matches: no filter is needed
+        mixed = places[~whole]
+        rows = int(self.routing.cell_rows[mixed].sum())
+        scope = matches.within(self.generation.micros.cell, self.routing.cells[mixed], rows)
+        found = await asyncio.gather(self._search(places[whole], None), self._search(mixed, scope))
+        return _best(*found, self.query.k)
+
+    async def _search(self, places: NDArray[np.intp], scope: VersionScope | None) -> list[Scored]:
+        if not len(places):
+            return []
+        cells = self.routing.cells[places].tolist()
         collection, vector = self.generation.collection, self.query.vector
-        return await self.vectors.search(collection, vector, k=self.query.k, cells=cells.tolist(), scope=scope)
+        return await self.vectors.search(collection, vector, k=self.query.k, cells=cells, scope=scope)
 
 
 def _best(some: Sequence[Scored], more: Sequence[Scored], k: int) -> list[Scored]:

@@ -73,7 +73,8 @@ class Rebuild(Copy):
         self._forgotten, self._unrecorded = set(), {}
 
     def _divide(self, matrix: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.int64]:
-        count = cells.cell_count(len(matrix), self._settings)
+        # Deletions since the decision may have left a little less than the threshold.
+        count = cells.cells_past_threshold(len(matrix), self._settings)
         made = cells.divide(matrix, count, self._settings.micros_per_cell, seed=self.number)
         self.divided(made, np.arange(count), matrix)
         sums, rows = np.zeros_like(self._sums), np.bincount(made.micro_of, minlength=len(self._rows))

@@ -45,9 +45,11 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class VersionScope:
-    """The versions that a search may return. `versions` is ascending and without repeats."""
+    """The versions that a search may return. `versions` is ascending and without repeats. `share` is the share of the
+    rows in the searched cells that are in scope, where it is known: a store may choose its way by it."""
 
     versions: NDArray[np.int64]
+    share: float | None = None
 
     def allows(self, version_nos: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Say for each version number (n,) whether it is in scope."""
