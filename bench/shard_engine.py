@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.calibration import Calibration, calibrate, true_cells
+from shards.calibration import Calibration, calibrate, calibrate_filtered, true_cells
 from shards.catalog import Header, MicroRows
 from shards.cells import Division
 from shards.generation import Generation
@@ -36,7 +36,8 @@ def calibrated(
     rows: NDArray[np.float32], made: Division, routing: Routing, queries: NDArray[np.float32], source: str
 ) -> Calibration:
     truth = true_cells(rows, made.cell_of[made.micro_of], queries)
-    return calibrate(routing, queries, truth, source=source)
+    filtered = calibrate_filtered(routing, rows, made.micro_of, queries[:200], 1)
+    return replace(calibrate(routing, queries, truth, source=source), filtered=filtered)
 
 
 @dataclass(frozen=True)

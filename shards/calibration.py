@@ -18,6 +18,7 @@ from shards.routing import Routing
 K = 10
 """Recall is that of the best ten."""
 _CURVES = ("worth", "recall", "error", "rows", "coverage")
+_SELECTIVITIES = (0.002, 0.01, 0.05, 0.2)
 _GRID = np.geomspace(0.0005, 5.0, 120)
 
 
@@ -41,6 +42,10 @@ class Threshold:
         return min(1.0, max(0.0, 1 - (1 - coverage) * left))
 
 
+EVERYTHING = Threshold(0.0, 1.0, 1.0, 1.0)
+"""Every cell is visited: nothing is known, or nothing less keeps the target."""
+
+
 @dataclass(frozen=True)
 class Calibration:
     """A curve over falling thresholds: mean recall@10, its standard error, the mean share of rows visited, and the mean
@@ -56,26 +61,32 @@ class Calibration:
     error: tuple[float, ...]
     rows: tuple[float, ...]
     coverage: tuple[float, ...]
+    filtered: Calibration | None = None
+    """The same under filters of many selectivities."""
 
-    def threshold(self, target: float) -> Threshold:
+    def threshold(self, target: float, *, filtered: bool = False) -> Threshold:
         """Return the highest threshold whose mean recall is at least `target`, with a margin for chance where the
-        questions are real: sentences err on the safe side by themselves."""
+        questions are real: sentences err on the safe side by themselves. Under a filter the lower of both."""
+        if filtered and self.filtered is not None:
+            return min(self.threshold(target), self.filtered.threshold(target), key=lambda found: found.worth)
         margin = _margin(self.source, self.questions)
         for at, recall in enumerate(self.recall):
             if recall - margin * self.error[at] >= target:
                 return Threshold(self.worth[at], recall, self.rows[at], self.coverage[at])
-        return Threshold(0.0, 1.0, 1.0, 1.0)
+        return EVERYTHING
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads, with six decimals."""
         shorter = {name: [round(x, 6) for x in getattr(self, name)] for name in _CURVES}
-        return {"source": self.source, "questions": self.questions, **shorter}
+        filtered = {} if self.filtered is None else {"filtered": self.filtered.to_json()}
+        return {"source": self.source, "questions": self.questions, **shorter, **filtered}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Calibration:
         """Return the calibration that `to_json` wrote."""
         curves = {name: tuple(stored[name]) for name in _CURVES}
-        return cls(source=stored["source"], questions=stored["questions"], **curves)
+        filtered = cls.from_json(stored["filtered"]) if "filtered" in stored else None
+        return cls(source=stored["source"], questions=stored["questions"], **curves, filtered=filtered)
 
 
 def _margin(source: str, questions: int) -> float:
@@ -84,8 +95,21 @@ def _margin(source: str, questions: int) -> float:
     return 1.64 if questions < 1000 else 1.0
 
 
+@dataclass(frozen=True, eq=False)
+class Filtered:
+    """A filter that a calibration tries: rows that match in each micro-cell (micros,), and the true k-th score."""
+
+    matching: NDArray[np.int64]
+    score: float
+
+
 def calibrate(
-    routing: Routing, queries: NDArray[np.float32], truth: Sequence[NDArray[np.int64]], *, source: str
+    routing: Routing,
+    queries: NDArray[np.float32],
+    truth: Sequence[NDArray[np.int64]],
+    *,
+    source: str,
+    filters: Sequence[Filtered] | None = None,
 ) -> Calibration:
     """Measure the curve.
 
@@ -93,15 +117,19 @@ def calibrate(
         queries: unit vectors (q, dim).
         truth: for each query the places in `routing.cells` of the cells that hold its true best rows, one each; those
             of a query without any are left out.
+        filters: one for each query; then `truth` is that of the rows that match, and the curve that of a second round.
     """
     found: list[NDArray[np.float64]] = []
     visited, covered = np.zeros(len(_GRID)), np.zeros(len(_GRID))
     share = routing.cell_rows / max(int(routing.rows.sum()), 1)
     falling = _GRID[::-1]
-    for query, cells in zip(queries, truth, strict=True):
+    trials: Sequence[Filtered | None] = filters or [None] * len(queries)
+    for query, cells, tried in zip(queries, truth, trials, strict=True):
         if not len(cells):
             continue
         expected = routing.expect(query, K)
+        if tried is not None:
+            expected = routing.expect(query, K, matching=tried.matching, score=tried.score)
         worth = routing.worth(expected)
         best = int(np.argmax(worth))
         worth[best] = np.inf
@@ -109,11 +137,22 @@ def calibrate(
         visited += share @ (worth[:, None] >= falling)
         covered += (expected.hits / max(float(expected.hits.sum()), 1e-9)) @ (worth[:, None] >= falling)
     if not found:
-        return Calibration(source, 0, *([()] * len(_CURVES)))
-    recalls = np.stack(found)
-    error = recalls.std(axis=0) / np.sqrt(len(recalls))
-    curves = (falling, recalls.mean(axis=0), error, visited / len(recalls), covered / len(recalls))
-    return Calibration(source, len(recalls), *(tuple(float(x) for x in curve) for curve in curves))
+        return Calibration(source, 0, (), (), (), (), ())
+    recalls, count = np.stack(found), len(found)
+    error = recalls.std(axis=0) / np.sqrt(count)
+    return Calibration(
+        source,
+        count,
+        worth=_floats(falling),
+        recall=_floats(recalls.mean(axis=0)),
+        error=_floats(error),
+        rows=_floats(visited / count),
+        coverage=_floats(covered / count),
+    )
+
+
+def _floats(curve: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(float(x) for x in curve)
 
 
 def true_cells(
@@ -126,3 +165,25 @@ def true_cells(
         scores = queries[start : start + 64] @ vectors.T
         nearest += list(cell_of[np.argpartition(-scores, k - 1, axis=1)[:, :k]])
     return nearest
+
+
+def calibrate_filtered(
+    routing: Routing, vectors: NDArray[np.float32], micro_of: NDArray[np.int64], queries: NDArray[np.float32], seed: int
+) -> Calibration:
+    """Measure the curve under random filters, of 0.2% to 20% of the rows in turn.
+
+    Args:
+        vectors: the rows (rows, dim), `micro_of` (rows,) the micro-cell of each.
+    """
+    rng = np.random.default_rng(seed)
+    truth: list[NDArray[np.int64]] = []
+    filters: list[Filtered] = []
+    for number, query in enumerate(queries):
+        matching = np.flatnonzero(rng.random(len(vectors)) < _SELECTIVITIES[number % len(_SELECTIVITIES)])
+        scores = vectors[matching] @ query
+        best = np.argsort(-scores)[:K]
+        score = float(scores[best[-1]]) if len(best) == K else -1.0
+        counts = np.bincount(micro_of[matching], minlength=len(routing.rows)).astype(np.int64)
+        truth.append(routing.cell_of[micro_of[matching[best]]])
+        filters.append(Filtered(counts, score))
+    return calibrate(routing, queries, truth, source="sentences", filters=filters)

@@ -32,11 +32,10 @@ class Matches:
         """Return the matching rows of each of `micros` micro-cells."""
         return np.bincount(self.micros, minlength=micros).astype(np.int64)
 
-    def within(self, cell_of_micro: NDArray[np.int64], cells: NDArray[np.int64], rows: int) -> VersionScope:
-        """Return the versions that have rows in some of the cells, which hold so many rows in all: a shorter filter for
-        a search of those alone."""
-        inside = np.isin(cell_of_micro[self.micros], cells)
-        return VersionScope(np.unique(self.version_nos[inside]), float(inside.sum()) / max(rows, 1))
+    def within(self, micros: NDArray[np.bool_], among: int) -> VersionScope:
+        """Return the versions that have rows in some of the micro-cells (micros,): a shorter filter for a search of the
+        cells that hold these. See `VersionScope.among`."""
+        return VersionScope(np.unique(self.version_nos[micros[self.micros]]), among)
 
     def chunk_ids(self) -> list[UUID]:
         """Return the keys."""

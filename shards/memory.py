@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from shards import terms
 from shards.lexical import ChunkText
+from shards.milvus_filter import LITE
 from shards.names import checked_collection, checked_index
 from shards.vectors import MAX_CELLS, MAX_K, ChunkVector, MissingCollection, Scored, VersionScope
 
@@ -28,6 +29,8 @@ class _Collection:
 
 class MemoryVectors:
     """`VectorStore` in memory: every search is exact."""
+
+    costs = LITE
 
     def __init__(self) -> None:
         self._collections: dict[str, _Collection] = {}

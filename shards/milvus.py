@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
 from pymilvus.client.types import Status
 
-from shards.milvus_filter import ScopeFilter, versions_in
+from shards.milvus_filter import LITE, ScopeFilter, versions_in
 from shards.milvus_rows import (
     FIELDS,
     add_cells,
@@ -77,6 +77,8 @@ logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
 class MilvusVectors:
     """`VectorStore` on a Milvus server. Used in one event loop; connects with the first call."""
+
+    costs = LITE
 
     def __init__(self, settings: MilvusSettings) -> None:
         self._settings = settings
@@ -158,8 +160,10 @@ class MilvusVectors:
         partitions = None if cells is None else [partition_of(cell) for cell in cells]
         if scope is None:
             return await self._sifted(name, vector, k, partitions)
+        if scope.among:
+            return sift(await self._hits(name, vector, min(max(scope.among, k), MAX_K), partitions, ""), scope)[:k]
         filtered = ScopeFilter(scope)
-        fetch = filtered.first_fetch(k)
+        fetch = filtered.first_fetch(k) if scope.among is None else None
         while fetch is not None:
             hits = await self._hits(name, vector, fetch, partitions, "")
             kept = sift(hits, scope)

@@ -1,8 +1,7 @@
 """How a version scope is obeyed on Milvus: pushed down as a filter, or by fetching more hits and dropping.
 
-Both are exact. A filter costs by its length, because the server parses it for each search; more hits cost by their
-number. Measured on Milvus Lite 3.2 with 384 dimensions: 15 us a literal, 22 us a hit. A Milvus server is faster at
-both, in about the same proportion.
+Both are exact. A filter costs by its length and more hits by their number, both in each cell that is visited, because
+the server evaluates the one and merges the other cell by cell.
 """
 
 from __future__ import annotations
@@ -10,16 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from shards.vectors import MAX_K, VersionScope
+from shards.vectors import MAX_K, EngineCosts, VersionScope
 
-_LITERAL_US = 15
-_HIT_US = 22
-_PUSH_AT_ONCE = 256
+LITE = EngineCosts(call=2.0, row=0.0009, literal=0.0022, hit=0.0007, returned=0.012, fetch=0.12)
+"""Measured on Milvus Lite 3.2 with 384 dimensions. A Milvus server is faster at all, in about the same proportion."""
+_PUSH_AT_ONCE = 32
 """So few literals cost less than a second search would."""
 _RANGE_FROM = 4
 """A run this long is cheaper as two comparisons than as literals."""
-_SPARE = 1.4
-"""Hits fetched for each that is expected to be in scope: the best rows may match less often than the others."""
 _MOST_RANGES = 24
 """Each range is a comparison over the rows of each segment, so a long list of ranges loses to literals."""
 
@@ -28,7 +25,6 @@ class ScopeFilter:
     """A scope as an expression over `version_no`, made of integers by us and never of a caller's text."""
 
     def __init__(self, scope: VersionScope) -> None:
-        self._share = scope.share
         runs = scope.runs()
         sizes = runs[:, 1] - runs[:, 0] + 1
         ranked = [int(i) for i in (-sizes).argsort(kind="stable")[:_MOST_RANGES] if sizes[i] >= _RANGE_FROM]
@@ -57,14 +53,14 @@ class ScopeFilter:
         """Return how many hits to fetch and sift first, None when pushing the filter down is cheaper."""
         if self.literals <= _PUSH_AT_ONCE:
             return None
-        return self._affordable(4 * k if self._share is None else math.ceil(_SPARE * k / max(self._share, 1e-6)) + 10)
+        return self._affordable(4 * k)
 
     def next_fetch(self, k: int, fetched: int, kept: int) -> int | None:
         """Return how many hits to fetch after `kept` < k of `fetched` were in scope, None to push the filter down."""
         return self._affordable(math.ceil(1.5 * fetched * k / kept) if kept else 4 * fetched)
 
     def _affordable(self, hits: int) -> int | None:
-        return hits if hits <= MAX_K and hits * _HIT_US <= self.literals * _LITERAL_US else None
+        return hits if hits <= MAX_K and hits * LITE.hit <= self.literals * LITE.literal else None
 
 
 def versions_in(versions: Sequence[int]) -> str:

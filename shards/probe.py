@@ -2,31 +2,38 @@
 
 Plans, by cost: `matches` compares the few rows that a filter lets through, one by one; `cells` visits the cells that
 can be expected to hold a best row, and under a filter those that the found scores call for in a second round; `exact`
-searches every cell. The costs were measured on Milvus Lite (docs/benchmarks.md); a server's differ, and
-with it where one plan overtakes the other, not what is found.
+visits every cell. `VectorStore.costs` decides where one plan overtakes the other, not what is found.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.calibration import EVERYTHING
 from shards.generation import Generation
 from shards.matches import Matches
 from shards.routing import Expectation, Routing
-from shards.vectors import Scored, VectorStore, VersionScope
+from shards.vectors import MAX_K, Scored, VectorStore, VersionScope
 
-_SCAN_MS = 0.0009
-_FETCH_MS = 0.06
 _MOST_FETCHED = 2000
+_MOST_GROUPS = 32
+_LEAST_DEPTH = 30
+_SPARE = 1.3
+"""Hits fetched for each row that is expected to outscore the best matches."""
+_WORTH_NAMING = 0.1
+_SECOND_ROUND = 1.5
+"""What a second round adds to the cost of the first, on average."""
 _LEAST_CAP = 8000
 _CAP = 0.3
-"""A query visits at most this share of the rows, and at least `_LEAST_CAP`: the last percent cost most."""
+"""Without a filter a query visits at most this share of the rows, or `_LEAST_CAP`: the last percent cost most."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +70,18 @@ async def search(vectors: VectorStore, generation: Generation, query: AnnQuery) 
     matches, routing = query.matches, generation.routing
     if matches is not None and not len(matches):
         return AnnHits([], "matches", 0, generation.cells, 0, 1.0, 1.0)
-    if matches is not None and _fetching_pays(generation, matches):
-        return await _matches(vectors, generation, query, matches)
-    if routing is None or query.exact or generation.header.calibration is None:
+    if routing is None:
+        # With several cells it was made before micro-cells: where a row lies is not known.
+        if matches is not None and generation.cells == 1 and _fetching_pays(vectors, generation, matches):
+            return await _matches(vectors, generation, query, matches)
         return await _exact(vectors, generation, query)
     return await _Probe(vectors, generation, routing, query).run()
 
 
-def _fetching_pays(generation: Generation, matches: Matches) -> bool:
-    if len(matches) > _MOST_FETCHED:
-        return False
-    if generation.routing is None:  # with several cells it was made before micro-cells: where a row lies is not known
-        return generation.cells == 1 and len(matches) * _FETCH_MS < _rows(generation) * _SCAN_MS
-    return True
+def _fetching_pays(vectors: VectorStore, generation: Generation, matches: Matches) -> bool:
+    costs = vectors.costs
+    whole = _rows(generation) * costs.row + min(len(matches) * costs.literal, 1.0)
+    return len(matches) <= _MOST_FETCHED and len(matches) * costs.fetch < whole
 
 
 def _rows(generation: Generation) -> int:
@@ -112,25 +118,39 @@ class _Probe:
 
     def __post_init__(self) -> None:
         calibration = self.generation.header.calibration
-        assert calibration is not None
-        self._threshold = calibration.threshold(self.query.target)
+        exact = self.query.exact or calibration is None
+        self._threshold = (
+            EVERYTHING
+            if exact or calibration is None
+            else calibration.threshold(self.query.target, filtered=self.query.matches is not None)
+        )
         self._counts: NDArray[np.int64] | None = None
         self._matching = self.routing.cell_rows
         if self.query.matches is not None:
             self._counts = self.query.matches.by_micro(len(self.routing.rows))
             self._matching = self.routing.by_cell(self._counts).astype(np.int64)
         self._filled = self._matching > 0
+        # Under a filter every further hit is dear.
+        filtered = self.query.matches is not None
+        self._depth = min(self.query.k, max(_LEAST_DEPTH, 3 * self.query.wanted)) if filtered else self.query.k
 
     async def run(self) -> AnnHits:
         """Visit the cells that are worth it, then those that the scores found call for."""
+        if self._threshold is EVERYTHING:
+            return await self._everything()
         expected = self._expect(None)
         visited = self._worthwhile(expected, np.zeros(len(self._filled), dtype=np.bool_))
+        if self.query.matches is not None:
+            self._weigh(expected)
+        if self.query.matches is not None and self._fetching_pays(self.query.matches, visited):
+            return await _matches(self.vectors, self.generation, self.query, self.query.matches)
         hits = await self._visit(visited)
         rounds = 1
         if self.query.matches is not None:
             left, expected = self._left(hits, visited, expected)
             if len(left):
-                hits = _best(hits, await self._visit(left), self.query.k)
+                self._weigh(expected)
+                hits = _best([hits, await self._visit(left)], self._depth)
                 visited, rounds = np.concatenate([visited, left]), 2
         total = float(expected.hits.sum())
         predicted = self._threshold.predict(float(expected.hits[visited].sum()) / total) if total > 0 else 1.0
@@ -146,6 +166,21 @@ class _Probe:
             tuple(self.routing.cells[visited].tolist()),
         )
 
+    async def _everything(self) -> AnnHits:
+        places = np.flatnonzero(self._filled)
+        if self.query.matches is not None:
+            self._weigh(self._expect(None))
+        hits = await self._visit(places)
+        rows, cells = int(self.routing.cell_rows[places].sum()), len(self.routing.cells)
+        return AnnHits(hits, "exact", len(places), cells, rows, 1.0, 1.0)
+
+    def _fetching_pays(self, matches: Matches, visited: NDArray[np.intp]) -> bool:
+        if len(matches) > _MOST_FETCHED:
+            return False
+        mixed = visited[self._matching[visited] < self.routing.cell_rows[visited]]
+        probing = min(self._pushed_ms(mixed, self._groups(mixed)), self._sifted_ms(mixed, self._among(mixed)))
+        return len(matches) * self.vectors.costs.fetch < _SECOND_ROUND * probing
+
     def _expect(self, score: float | None) -> Expectation:
         return self.routing.expect(self.query.vector, self.query.wanted, matching=self._counts, score=score)
 
@@ -153,9 +188,10 @@ class _Probe:
         """Return the cells worth a visit, best first, at least `least` of those that hold anything."""
         worth = np.where(self._filled & ~seen, self.routing.worth(expected), -1.0)
         order = np.argsort(-worth, kind="stable")
-        rows = np.cumsum(self.routing.cell_rows[order])
-        affordable = rows <= max(_CAP * rows[-1], _LEAST_CAP)
-        taken = (worth[order] >= self._threshold.worth) & affordable
+        taken = worth[order] >= self._threshold.worth
+        if self.query.matches is None:
+            rows = np.cumsum(self.routing.cell_rows[order])
+            taken &= rows <= max(_CAP * rows[-1], _LEAST_CAP)
         taken[:least] |= worth[order[:least]] >= 0
         chosen: NDArray[np.intp] = order[taken]
         return chosen
@@ -172,27 +208,72 @@ class _Probe:
         return self._worthwhile(known, seen, least=0), known
 
     async def _visit(self, places: NDArray[np.intp]) -> list[Scored]:
-        matches = self.query.matches
-        if matches is None:
+        if self.query.matches is None:
             return await self._search(places, None)
         whole = self._matching[places] == self.routing.cell_rows[places]  # every row matches: no filter is needed
         mixed = places[~whole]
-        rows = int(self.routing.cell_rows[mixed].sum())
-        scope = matches.within(self.generation.micros.cell, self.routing.cells[mixed], rows)
-        found = await asyncio.gather(self._search(places[whole], None), self._search(mixed, scope))
-        return _best(*found, self.query.k)
+        among = self._among(mixed)
+        if self._sifted_ms(mixed, among) < self._pushed_ms(mixed, self._groups(mixed)):
+            searches = [self._search(places[whole], None), self._search(mixed, self._scope(mixed, among))]
+            found = _best(await asyncio.gather(*searches), self._depth)
+            if len(found) >= min(self.query.wanted, int(self._matching[places].sum())):
+                return found
+        groups = np.array_split(mixed, self._groups(mixed)) if len(mixed) else []
+        searches = [self._search(places[whole], None), *(self._search(some, self._scope(some, 0)) for some in groups)]
+        return _best(await asyncio.gather(*searches), self._depth)
+
+    def _scope(self, places: NDArray[np.intp], among: int) -> VersionScope:
+        """Return the filter for some cells: the versions in those of their micro-cells that are worth naming."""
+        assert self.query.matches is not None
+        named = self._present if among else self._promising
+        return self.query.matches.within(np.isin(self.routing.cell_of, places) & named, among)
+
+    def _groups(self, places: NDArray[np.intp]) -> int:
+        """Return in how many searches to visit cells of which a part matches: each names the versions of its own cells
+        only, so that the filters get shorter as the calls get more."""
+        most = max(1, min(len(places), _MOST_GROUPS))
+        return min(range(1, most + 1), key=lambda groups: self._pushed_ms(places, groups))
+
+    def _pushed_ms(self, places: NDArray[np.intp], groups: int) -> float:
+        costs, named = self.vectors.costs, float(self._literals[places].sum())
+        return groups * costs.call + named * costs.literal * len(places) / groups + self._scanned_ms(places)
+
+    def _sifted_ms(self, places: NDArray[np.intp], among: int) -> float:
+        costs = self.vectors.costs
+        return costs.call + among * (costs.hit * len(places) + costs.returned) + self._scanned_ms(places)
+
+    def _scanned_ms(self, places: NDArray[np.intp]) -> float:
+        return int(self.routing.cell_rows[places].sum()) * self.vectors.costs.row
+
+    def _among(self, places: NDArray[np.intp]) -> int:
+        """Return how many hits to fetch so that the best matches are among them."""
+        return min(MAX_K, math.ceil(_SPARE * float(self._rivals[places].sum())) + self._depth)
+
+    def _weigh(self, expected: Expectation) -> None:
+        """Work out what a filter costs: rows that outscore the best matches, and matches worth naming.
+
+        A match in a micro-cell that is worth far less than a visit is not named, as if its micro-cell were not visited.
+        """
+        assert self._counts is not None
+        rivals = self.routing.rivals(expected, self._depth, self._counts)
+        self._rivals = self.routing.by_cell(rivals)
+        mean = float(self.routing.cell_rows.mean()) * 10 / self.query.wanted
+        worth = expected.above / np.maximum(self._counts, 1) * mean
+        self._present = self._counts > 0
+        self._promising = (worth >= _WORTH_NAMING * self._threshold.worth) & (self._counts > 0)
+        self._literals = self.routing.by_cell(np.where(self._promising, self._counts, 0))
 
     async def _search(self, places: NDArray[np.intp], scope: VersionScope | None) -> list[Scored]:
         if not len(places):
             return []
         cells = self.routing.cells[places].tolist()
         collection, vector = self.generation.collection, self.query.vector
-        return await self.vectors.search(collection, vector, k=self.query.k, cells=cells, scope=scope)
+        return await self.vectors.search(collection, vector, k=self._depth, cells=cells, scope=scope)
 
 
-def _best(some: Sequence[Scored], more: Sequence[Scored], k: int) -> list[Scored]:
-    """The best k of both, a chunk once: it lies in two cells for the moment in which it moves."""
+def _best(found: Iterable[Sequence[Scored]], k: int) -> list[Scored]:
+    """The best k of all, a chunk once: it lies in two cells for the moment in which it moves."""
     merged: dict[UUID, Scored] = {}
-    for hit in sorted([*some, *more], key=lambda hit: -hit.score):
+    for hit in sorted(chain.from_iterable(found), key=lambda hit: -hit.score):
         merged.setdefault(hit.chunk_id, hit)
     return list(merged.values())[:k]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards import cells
-from shards.calibration import Calibration, calibrate, true_cells
+from shards.calibration import Calibration, calibrate, calibrate_filtered, true_cells
 from shards.catalog import Catalog
 from shards.copying import Copy
 from shards.generation import Generation, routing_of
@@ -26,6 +26,7 @@ from shards.settings import ShardSettings
 from shards.vectors import VectorStore
 
 _DIMENSION_ROWS = 2000
+_FILTERED_QUERIES = 200
 
 InThread = Callable[..., Awaitable[Any]]
 
@@ -84,5 +85,8 @@ class Rebuild(Copy):
         routing = routing_of(replace(self.micros, rows=rows, sums=sums), self.dimension)
         if routing is not None and len(queries):
             truth = true_cells(matrix, routing.cell_of[made.micro_of], queries)
-            self.calibration = calibrate(routing, queries, truth, source="sentences")
+            curve = calibrate(routing, queries, truth, source="sentences")
+            tried = queries[:: max(1, len(queries) // _FILTERED_QUERIES)]
+            filtered = calibrate_filtered(routing, matrix, made.micro_of, tried, self.number)
+            self.calibration = replace(curve, filtered=filtered)
         return made.micro_of

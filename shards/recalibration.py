@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import numpy as np
@@ -76,4 +76,6 @@ async def recalibrated(session: AsyncSession, generation: Generation, samples: l
         for sample in samples
     ]
     vectors = np.stack([np.frombuffer(sample.vector, dtype=np.float16) for sample in samples]).astype(np.float32)
-    return calibrate(generation.routing, vectors, truth, source="questions")
+    found = calibrate(generation.routing, vectors, truth, source="questions")
+    known = generation.header.calibration
+    return found if known is None else replace(found, filtered=known.filtered)

@@ -32,6 +32,10 @@ class Expectation:
     score: float
     hits: NDArray[np.float32]
     k: int
+    near: NDArray[np.float32]
+    """Score of each micro-cell's mean (micros,)."""
+    above: NDArray[np.float32]
+    """Rows expected above `score` in each micro-cell (micros,); under a filter, of those that match."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +98,13 @@ class Routing:
         if score is None:
             score = self._kth_score(near, counts, k)
         above = counts * _above((near - score) / self.spread)
-        return Expectation(score, self.by_cell(above).astype(np.float32), k)
+        return Expectation(score, self.by_cell(above).astype(np.float32), k, near, above)
+
+    def rivals(self, expected: Expectation, k: int, matching: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return how many rows of each micro-cell (micros,), matching or not, are expected above the score of the k-th
+        best that matches."""
+        score = self._kth_score(expected.near, matching.astype(np.float32), k)
+        return self.rows.astype(np.float32) * _above((expected.near - score) / self.spread)
 
     def worth(self, expected: Expectation) -> NDArray[np.float32]:
         """Return for each cell (cells,) the hits expected for the rows it costs to visit it, scaled to k = 10."""

@@ -45,11 +45,14 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class VersionScope:
-    """The versions that a search may return. `versions` is ascending and without repeats. `share` is the share of the
-    rows in the searched cells that are in scope, where it is known: a store may choose its way by it."""
+    """The versions that a search may return. `versions` is ascending and without repeats.
+
+    Without `among` a search returns the best k in scope, and the store chooses how. With it, it fetches so many hits
+    without a filter and returns those in scope: the best ones, but perhaps fewer than k. 0 asks for a filter at once.
+    """
 
     versions: NDArray[np.int64]
-    share: float | None = None
+    among: int | None = None
 
     def allows(self, version_nos: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Say for each version number (n,) whether it is in scope."""
@@ -72,6 +75,22 @@ class VersionScope:
         return np.stack([firsts, lasts], axis=1)
 
 
+@dataclass(frozen=True)
+class EngineCosts:
+    """What a search costs in milliseconds, to choose between ways that find the same.
+
+    `call` of itself; `row` for each row of the cells visited; `literal` for each version named by a filter, and `hit`
+    for each hit fetched, in each cell visited; `returned` for each hit; `fetch` for each row fetched by its key.
+    """
+
+    call: float
+    row: float
+    literal: float
+    hit: float
+    returned: float
+    fetch: float
+
+
 class VectorStore(Protocol):
     """Collections of chunk vectors, each divided into cells.
 
@@ -82,6 +101,8 @@ class VectorStore(Protocol):
     Writes to one collection must not overlap. A store serialises those of its own process; across processes the caller
     holds the tenant's writer lock.
     """
+
+    costs: EngineCosts
 
     async def create(self, collection: str, *, dim: int, cells: int) -> None:
         """Make a collection with cells 0..cells-1. Repeating it, also after a crash half-way, completes it.

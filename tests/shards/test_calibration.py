@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -50,5 +53,8 @@ def test_without_questions_everything_is_visited() -> None:
 
 def test_it_comes_back_from_json(corpus: Clustered) -> None:
     curve = measured(corpus, 5, "questions", count=50)
-    again = Calibration.from_json(curve.to_json())
+    curve = replace(curve, filtered=measured(corpus, 6, "sentences", count=50))
+    again = Calibration.from_json(json.loads(json.dumps(curve.to_json())))
+    assert again.filtered is not None
+    assert again.threshold(0.99, filtered=True).worth <= again.threshold(0.99).worth
     assert again.threshold(0.9).worth == pytest.approx(curve.threshold(0.9).worth, abs=1e-5)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from shards.calibration import calibrate, true_cells
+from shards.calibration import calibrate, calibrate_filtered, true_cells
 from shards.generation import Generation
 from shards.matches import Matches
 from shards.memory import MemoryVectors
@@ -49,7 +50,9 @@ async def corpus() -> Corpus:
     store = MemoryVectors()
     routing, cell_of = made.routing, made.division.cell_of
     truth = true_cells(made.vectors, cell_of[made.division.micro_of], made.queries(300, seed=9))
-    curve = calibrate(routing, made.queries(300, seed=9), truth, source="sentences")
+    queries = made.queries(300, seed=9)
+    filtered = calibrate_filtered(routing, made.vectors, made.division.micro_of, queries, seed=1)
+    curve = replace(calibrate(routing, queries, truth, source="sentences"), filtered=filtered)
     generation = generation_of(made, curve)
     name = generation.collection
     await store.create(name, dim=made.vectors.shape[1], cells=CELLS)
@@ -99,7 +102,7 @@ async def test_recall_holds_under_a_filter(corpus: Corpus, share: float, topical
         allowed = {corpus.ids[row] for row in rows}
         assert all(hit.chunk_id in allowed for hit in found.hits)
         assert len(found.hits) >= min(count, 10)
-        assert found.plan == ("matches" if count <= 2000 else "cells")
+        assert found.plan in ("matches", "cells")
         recalls.append(corpus.recall(found, vector, rows))
     assert np.mean(recalls) >= 0.955
 
@@ -113,6 +116,15 @@ async def test_fewer_matches_than_wanted_are_all_found_in_cells_too(
     found = await corpus.ask(vector, rows)
     assert found.plan == "cells"
     assert {hit.chunk_id for hit in found.hits} == {corpus.ids[row] for row in rows}
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3])
+async def test_exact_under_a_filter_finds_every_best_match(corpus: Corpus, share: float) -> None:
+    rows = np.sort(np.random.default_rng(8).permutation(ROWS)[: int(share * ROWS)])
+    for vector in corpus.made.queries(20, seed=9):
+        found = await corpus.ask(vector, rows, exact=True)
+        assert found.plan == "exact"
+        assert corpus.recall(found, vector, rows) == 1.0
 
 
 async def test_no_match_is_no_search(corpus: Corpus) -> None:

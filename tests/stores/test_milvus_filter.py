@@ -58,7 +58,7 @@ def test_only_integers_reach_the_filter() -> None:
 
 
 def test_few_versions_are_pushed_down_at_once() -> None:
-    assert ScopeFilter(scope({3 * n for n in range(1, 200)})).first_fetch(50) is None
+    assert ScopeFilter(scope({3 * n for n in range(1, 30)})).first_fetch(50) is None
 
 
 def test_many_versions_are_first_tried_with_more_hits() -> None:
@@ -69,7 +69,7 @@ def test_many_versions_are_first_tried_with_more_hits() -> None:
 
 
 def test_the_filter_is_pushed_down_once_more_hits_would_cost_more() -> None:
-    filtered = ScopeFilter(scope({3 * n for n in range(1, 5000)}))
+    filtered = ScopeFilter(scope({3 * n for n in range(1, 2000)}))
     assert filtered.next_fetch(50, 200, 1) is None
     assert filtered.next_fetch(50, 3200, 0) is None
 
