@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -61,7 +62,18 @@ def is_due(generation: Generation, samples: list[ProbeSample], target: float) ->
 
 
 async def recalibrated(session: AsyncSession, generation: Generation, samples: list[ProbeSample]) -> Calibration:
-    """Return the calibration that the samples give: where their true best chunks lie by now."""
+    """Return the calibration that the samples give."""
+    assert generation.routing is not None
+    truth = await true_cells_of(session, generation, samples)
+    found = calibrate(generation.routing, vectors_of(samples), truth, source="questions")
+    known = generation.header.calibration
+    return found if known is None else replace(found, filtered=known.filtered)
+
+
+async def true_cells_of(
+    session: AsyncSession, generation: Generation, samples: list[ProbeSample]
+) -> list[NDArray[np.int64]]:
+    """Return for each sample the cells (places in the routing's) that its true best chunks lie in by now."""
     assert generation.routing is not None
     wanted = {chunk_id for sample in samples for chunk_id in sample.truth}
     query = select(ChunkCell.chunk_id, ChunkCell.micro).where(
@@ -71,11 +83,12 @@ async def recalibrated(session: AsyncSession, generation: Generation, samples: l
     )
     micro_of = {row.chunk_id: row.micro for row in await session.execute(query)}
     cell_of = generation.routing.cell_of
-    truth = [
+    return [
         cell_of[np.array([micro_of[chunk_id] for chunk_id in sample.truth if chunk_id in micro_of], dtype=np.int64)]
         for sample in samples
     ]
-    vectors = np.stack([np.frombuffer(sample.vector, dtype=np.float16) for sample in samples]).astype(np.float32)
-    found = calibrate(generation.routing, vectors, truth, source="questions")
-    known = generation.header.calibration
-    return found if known is None else replace(found, filtered=known.filtered)
+
+
+def vectors_of(samples: list[ProbeSample]) -> NDArray[np.float32]:
+    """Return the questions' vectors (samples, dim)."""
+    return np.stack([np.frombuffer(sample.vector, dtype=np.float16) for sample in samples]).astype(np.float32)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from uuid import UUID
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shards.catalog_postgres import PostgresCatalog
+from shards.cell_map import positions, recall_by_cell
 from shards.generation import Generation
 from shards.index import TenantIndexes
 from shards.index_models import CellChangeRow
-from shards.recalibration import last_samples, running_recall
+from shards.recalibration import last_samples, running_recall, true_cells_of, vectors_of
 from shards.usage import HALF_LIFE_S
-from shards.usage_models import CellHeat, IndexUse
+from shards.usage_models import CellHeat, IndexUse, ProbeSample
 
 _LAST_CHANGES = 20
+_MAPPED = 200
+"""Samples that recall by cell is worked out from."""
 
 
 class CellOut(BaseModel):
@@ -28,6 +33,19 @@ class CellOut(BaseModel):
     micro_cells: int
     rows: int
     heat: float
+    x: float = 0.0
+    y: float = 0.0
+    """Place on a plane on which cells of like content are near."""
+    recall: float | None = None
+    """Share of the true best rows in it that the sampled questions would find; None where none had one here."""
+
+
+class CurveOut(BaseModel):
+    """Recall and share of rows visited over falling thresholds."""
+
+    threshold: list[float]
+    recall: list[float]
+    rows_share: list[float]
 
 
 class CalibrationOut(BaseModel):
@@ -39,6 +57,7 @@ class CalibrationOut(BaseModel):
     threshold: float
     recall: float
     rows_share: float
+    curve: CurveOut
 
 
 class RecallOut(BaseModel):
@@ -84,15 +103,18 @@ async def report(session: AsyncSession, indexes: TenantIndexes, tenant_id: UUID,
     live = await indexes.live(PostgresCatalog(session, tenant_id))
     if live is None:
         return ShardsOut(tenant_id=tenant_id, generation=None, searches=searches, used_at=used_at)
-    seen = running_recall(await last_samples(session, tenant_id, live.number))
+    samples = await last_samples(session, tenant_id, live.number)
+    seen = running_recall(samples)
+    known = _calibration(live, target or indexes.settings.recall_target)
+    recalls = await _recalls(session, live, samples[:_MAPPED], known)
     return ShardsOut(
         tenant_id=tenant_id,
         generation=live.number,
         collection=live.collection,
         rows=int(live.micros.rows.sum()),
-        cells=_cells(live, await heat_of(session, live)),
+        cells=_cells(live, await heat_of(session, live), recalls),
         trained_rows=live.header.trained_rows,
-        calibration=_calibration(live, target or indexes.settings.recall_target),
+        calibration=known,
         recall=None if seen is None else RecallOut(**vars(seen)),
         changes=await _changes(session, live),
         searches=searches,
@@ -109,13 +131,32 @@ async def heat_of(session: AsyncSession, generation: Generation) -> dict[int, fl
     return {cell: float(heat) for cell, heat in await session.execute(query)}
 
 
-def _cells(live: Generation, heat: dict[int, float]) -> list[CellOut]:
-    if live.routing is None:
+async def _recalls(
+    session: AsyncSession, live: Generation, samples: list[ProbeSample], known: CalibrationOut | None
+) -> NDArray[np.float64] | None:
+    if live.routing is None or known is None or not samples:
+        return None
+    truth = await true_cells_of(session, live, samples)
+    return await asyncio.to_thread(recall_by_cell, live.routing, vectors_of(samples), truth, known.threshold)
+
+
+def _cells(live: Generation, heat: dict[int, float], recalls: NDArray[np.float64] | None) -> list[CellOut]:
+    routing = live.routing
+    if routing is None:
         return [CellOut(cell=0, micro_cells=1, rows=int(live.micros.rows.sum()), heat=round(heat.get(0, 0.0), 2))]
-    micros = np.bincount(live.routing.cell_of, weights=live.routing.rows > 0, minlength=len(live.routing.cells))
+    micros = np.bincount(routing.cell_of, weights=routing.rows > 0, minlength=len(routing.cells))
+    places = positions(routing)
     return [
-        CellOut(cell=int(cell), micro_cells=int(count), rows=int(rows), heat=round(heat.get(int(cell), 0.0), 2))
-        for cell, count, rows in zip(live.routing.cells, micros, live.routing.cell_rows, strict=True)
+        CellOut(
+            cell=int(cell),
+            micro_cells=int(micros[at]),
+            rows=int(routing.cell_rows[at]),
+            heat=round(heat.get(int(cell), 0.0), 2),
+            x=round(float(places[at, 0]), 4),
+            y=round(float(places[at, 1]), 4),
+            recall=None if recalls is None or np.isnan(recalls[at]) else round(float(recalls[at]), 4),
+        )
+        for at, cell in enumerate(routing.cells)
     ]
 
 
@@ -131,6 +172,7 @@ def _calibration(live: Generation, target: float) -> CalibrationOut | None:
         threshold=round(found.worth, 6),
         recall=round(found.recall, 4),
         rows_share=round(found.rows, 4),
+        curve=CurveOut(threshold=list(known.worth), recall=list(known.recall), rows_share=list(known.rows)),
     )
 
 

@@ -43,6 +43,7 @@ DOORS = {
     "openai": r"rag/answer/.*",
     "typer": r"service/cli/.*",
     "rich": r"service/cli/.*",
+    "matplotlib": r"service/cli/.*",
 }
 """Which modules may import a third party: a pattern over their paths."""
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from eval.client import Json
 from service.cli.connection import AdminKeyOption, UrlOption, admin_client
+from service.cli.shard_picture import draw
 from service.cli.tenant import TenantArgument, find_tenant
-from service.cli.terminal import JsonOption, moment, out, print_fields, print_json, run, table, text
+from service.cli.terminal import JsonOption, fail, moment, out, print_fields, print_json, run, table, text
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Where tenants' vectors lie, and how well."
@@ -43,6 +47,30 @@ def show_shards(
             before, after = (", ".join(map(str, change[name])) for name in ("parents", "children"))
             rows.add_row(change["kind"], change["state"], before, after, moment(change["changed_at"]))
         out.print(rows)
+
+
+@app.command("plot")
+def plot_shards(
+    tenant: TenantArgument,
+    to: Annotated[Path, typer.Option("--out", help="File to write: .png, .svg or .pdf [TENANT.png].")] = Path(),
+    url: UrlOption = None,
+    admin_key: AdminKeyOption = None,
+) -> None:
+    """Draw the index of a tenant: its cells on a plane (area rows, colour heat), and its recall over rows visited."""
+
+    async def found() -> tuple[str, Json]:
+        async with admin_client(url, admin_key) as client:
+            target = await find_tenant(client, tenant)
+            return target["slug"], await client.shards(target["id"])
+
+    slug, shown = run(found())
+    if shown["generation"] is None:
+        fail(f"{slug} has no document yet: there is nothing to draw.")
+    path = to if to.name else Path(f"{slug}.png")
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        fail(f"{path}: the name must end in .png, .svg or .pdf.")
+    draw(slug, shown, path)
+    out.print(text(f"Drawn: {path}"))
 
 
 def summary(shown: Json) -> Json:

@@ -9,7 +9,19 @@ from typer.testing import CliRunner
 from service.cli.main import COMMANDS, app
 from service.local.settings import ROOT
 
-HEAVY = {"alembic", "celery", "fastapi", "httpx", "numpy", "onnxruntime", "psutil", "pydantic", "rich", "sqlalchemy"}
+HEAVY = {
+    "alembic",
+    "celery",
+    "matplotlib",
+    "fastapi",
+    "httpx",
+    "numpy",
+    "onnxruntime",
+    "psutil",
+    "pydantic",
+    "rich",
+    "sqlalchemy",
+}
 
 
 def test_help_imports_nothing_heavy():
