@@ -30,7 +30,8 @@ def test_the_normal_distribution_function(x: float) -> None:
 def test_k_rows_are_expected_above_the_kth_score(corpus: Clustered, seed: int, k: int) -> None:
     [query] = corpus.queries(1, seed)
     expected = corpus.routing.expect(query, k)
-    assert float(expected.hits.sum()) == pytest.approx(k, rel=0.1)
+    # No score is above 1, even where the distributions would have it so.
+    assert float(expected.hits.sum()) == pytest.approx(k, rel=0.1) or expected.score > 0.999
     assert (expected.hits >= 0).all()
     assert (expected.hits <= corpus.routing.cell_rows * 1.001).all()
 
