@@ -35,15 +35,18 @@ def wishes(
 ) -> list[Wish]:
     """Return the changes that are due, the largest cells first; no cell is in two of them.
 
+    What cannot be told apart, rows of one micro-cell, is not divided: it would be tried for ever.
     A cell of more than the wanted size that takes `HOT` times its share of all visits (`heat`, by cell) is divided too.
     The wanted size grows with the tenant once it has as many cells as it may have.
     """
-    rows = routing.cell_rows
+    rows, apart = routing.cell_rows, routing.by_cell(routing.rows > 0)
     wanted = max(float(settings.rows_per_cell), float(rows.sum()) / settings.max_cells)
     found: list[Wish] = []
     for cell in np.argsort(-rows, kind="stable"):
         if rows[cell] <= wanted or len(found) == most:
             break
+        if apart[cell] < 2:
+            continue
         if rows[cell] <= SPLIT_AT * wanted and not _is_hot(int(routing.cells[cell]), len(rows), heat or {}):
             continue
         found.append(Wish("split", (int(routing.cells[cell]),), max(2, round(float(rows[cell]) / wanted))))

@@ -160,11 +160,9 @@ class TenantIndexes:
         """Make a rebuilt generation the live one and retire the other, in the caller's transaction and writer lock.
 
         Raises:
-            RuntimeError: the collection does not hold as many rows as were written to it.
+            RuntimeError: the collection does not hold what was written to it.
         """
-        found = await self.vectors.count(rebuilt.collection)
-        if found != rebuilt.rows:
-            raise RuntimeError(f"{rebuilt.collection} holds {found} rows, not {rebuilt.rows}")
+        await rebuilt.verify(range(rebuilt.cells))
         await rebuilt.record(catalog)
         await catalog.add_micros(rebuilt.number, rebuilt.micros)
         await catalog.retire("live")

@@ -9,13 +9,14 @@ from shards.settings import ShardSettings
 SETTINGS = ShardSettings(rows_per_cell=100, max_cells=64)
 
 
-def routing(*rows: int) -> Routing:
-    """A micro-cell to a cell, cell `n` numbered 10 n, each pointing a little further round."""
-    angles = np.linspace(0, 1.5, len(rows))
+def routing(*rows: int, apart: int = 2) -> Routing:
+    """Cell `n` numbered 10 n, each pointing a little further round, of `apart` micro-cells."""
+    angles = np.repeat(np.linspace(0, 1.5, len(rows)), apart)
     means = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    counts = np.array(rows, dtype=np.int64)
+    counts = np.array([count // apart + (count % apart if at == 0 else 0) for count in rows for at in range(apart)])
     sums = means * counts[:, None].astype(np.float32)
-    return Routing(sums, counts, np.arange(len(rows)), 10 * np.arange(len(rows)), 2.0)
+    cells = np.arange(len(rows))
+    return Routing(sums, counts, np.repeat(cells, apart), 10 * cells, 2.0)
 
 
 def test_cells_of_the_right_size_stay() -> None:
@@ -24,6 +25,10 @@ def test_cells_of_the_right_size_stay() -> None:
 
 def test_a_large_cell_becomes_several() -> None:
     assert wishes(routing(100, 520, 80), SETTINGS) == [Wish("split", (10,), 5)]
+
+
+def test_rows_that_cannot_be_told_apart_are_not_divided_for_ever() -> None:
+    assert wishes(routing(100, 5200, 80, apart=1), SETTINGS) == []
 
 
 def test_a_small_cell_joins_its_neighbour() -> None:
