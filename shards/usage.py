@@ -17,7 +17,7 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import text
+from sqlalchemy import select, text
 from uuid_utils.compat import uuid7
 
 from shards.calibration import K
@@ -29,6 +29,7 @@ from shards.usage_models import ProbeSample
 from shards.vectors import MissingCollection
 from tenants.db import Database
 from tenants.errors import Unavailable
+from tenants.models import Tenant
 
 log = logging.getLogger(__name__)
 HALF_LIFE_S = 3600.0
@@ -84,7 +85,8 @@ class UsageWatch:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        await self._write()
+        with suppress(Unavailable):
+            await self._write()
 
     def _drawn(self, generation: Generation) -> bool:
         if self._shadow is not None and not self._shadow.done():
@@ -131,6 +133,9 @@ class UsageWatch:
                 for number in numbers
             )
             async with self._database.tenant(tenant_id) as session, session.begin():
+                state = await session.scalar(select(Tenant.state).where(Tenant.id == tenant_id))
+                if state in (None, "deleting"):
+                    continue  # nothing of it may be written any more
                 await session.execute(_USE, {"tenant": tenant_id, "searches": pending.searches, "due": due})
                 if pending.visits:
                     places, visits = zip(*pending.visits.items(), strict=True)
