@@ -24,6 +24,7 @@ from ingestion.parse.document import ParsedDocument
 from ingestion.parse.sandbox import ParseItem
 from ingestion.repository import Flip
 from ingestion.runtime import Runtime
+from ingestion.soundness import unsound
 from shards.catalog_postgres import PostgresCatalog
 from shards.embed import PassageEmbeddings
 from shards.index import IndexRow
@@ -160,7 +161,8 @@ async def embed_groups(
             with batch.watch.step("embed"):
                 parts.append(await runtime.embedder.embed_passages(texts[start : start + GROUP_CHUNKS]))
         embedded += len(group)
-        return Embedded(group, _in_context(group, _joined(parts)))
+        group, found = _sound(group, _joined(parts), runtime.embedder.dim, rejected)
+        return Embedded(group, _in_context(group, found) if group else found)
 
     ahead: asyncio.Task[Embedded] | None = None
     try:
@@ -168,10 +170,10 @@ async def embed_groups(
         while group := await asyncio.to_thread(next, groups, None):
             ready = await ahead if ahead is not None else None
             ahead = asyncio.create_task(embed(group))
-            if ready is not None:
+            if ready is not None and ready.documents:
                 yield ready
-        if ahead is not None:
-            yield await ahead
+        if ahead is not None and (ready := await ahead).documents:
+            yield ready
     finally:
         if ahead is not None:
             ahead.cancel()
@@ -182,6 +184,27 @@ def _in_context(group: list[Chunked], embeddings: PassageEmbeddings) -> PassageE
     by_document = np.split(embeddings.vectors, ends[:-1])
     leaning = np.concatenate([with_neighbours(vectors) for vectors in by_document])
     return PassageEmbeddings(leaning, embeddings.token_bits)
+
+
+def _sound(
+    group: list[Chunked], embeddings: PassageEmbeddings, dim: int, rejected: list[Rejected]
+) -> tuple[list[Chunked], PassageEmbeddings]:
+    """Take the documents out whose vectors cannot be indexed; they are added to `rejected`."""
+    ends = np.cumsum([len(document.chunks) for document in group])
+    kept: list[Chunked] = []
+    rows = np.ones(len(embeddings.vectors), dtype=np.bool_)
+    for document, end in zip(group, ends, strict=True):
+        own = slice(end - len(document.chunks), end)
+        error = unsound(embeddings.vectors[own], dim=dim)
+        if error is None:
+            kept.append(document)
+            continue
+        rejected.append(Rejected(document.job_id, document.version, error))
+        rows[own] = False
+    if len(kept) == len(group):
+        return group, embeddings
+    bits = [bits for bits, wanted in zip(embeddings.token_bits, rows, strict=True) if wanted]
+    return kept, PassageEmbeddings(embeddings.vectors[rows], bits)
 
 
 def _joined(parts: Sequence[PassageEmbeddings]) -> PassageEmbeddings:

@@ -51,6 +51,8 @@ async def test_creating_one_slug_many_times_at_once_makes_one_tenant(admin: http
         ({"slug": "a", "name": ""}, "body.name"),
         ({"slug": "a", "name": "x", "settings": {"bm25_weight": 2}}, "body.settings.bm25_weight"),
         ({"slug": "a", "name": "x", "settings": {"colour": 1}}, "body.settings.colour"),
+        ({"slug": "a", "name": "x", "settings": {"recall_target": 1.5}}, "body.settings.recall_target"),
+        ({"slug": "a", "name": "x", "settings": {"recall_target": 0.2}}, "body.settings.recall_target"),
         ({"slug": "a", "name": "x", "id": "1"}, "body.id"),
     ],
 )
