@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import faiss
@@ -16,6 +17,8 @@ _POINTS_PER_CENTROID = 256
 """More points do not move the centroids (Faiss's own default)."""
 _BLOCK = 16_384
 _ONE_LEVEL = 256
+_SHARED_WORK = 5_000_000
+"""Distances of one iteration from which a second thread pays."""
 _ROWS_A_MICRO = 8
 """Fewer rows say little about how a micro-cell's scores are spread."""
 
@@ -51,6 +54,8 @@ def train(vectors: NDArray[np.float32], cells: int, seed: int) -> NDArray[np.flo
         max_points_per_centroid=_POINTS_PER_CENTROID,
         min_points_per_centroid=1,
     )
+    # Threads that share little work wait for each other, on a busy machine much longer than one takes alone.
+    faiss.omp_set_num_threads(1 if rows * cells < _SHARED_WORK else len(os.sched_getaffinity(0)))
     kmeans.train(np.ascontiguousarray(vectors, dtype=np.float32))
     return np.asarray(kmeans.centroids, dtype=np.float32).reshape(cells, dim)
 

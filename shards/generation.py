@@ -53,16 +53,15 @@ class Generation:
 class Generations:
     """The generations that this process has read, the least recently used of them dropped first."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = _KEPT_BYTES) -> None:
+        self._most_bytes = most_bytes
         self._kept: OrderedDict[tuple[UUID, int], Generation] = OrderedDict()
         self._bytes = 0
 
     async def current(self, catalog: Catalog, header: Header) -> Generation:
         """Return the generation of a header that was just read."""
         key = (catalog.tenant_id, header.number)
-        kept = self._kept.pop(key, None)
-        if kept is not None:
-            self._bytes -= _size(kept)
+        kept = self._kept.get(key)
         if kept is None:
             found = _made(catalog.tenant_id, header, await catalog.micro_rows(header.number))
         elif kept.header.stamp < header.stamp:
@@ -70,9 +69,10 @@ class Generations:
             found = _made(catalog.tenant_id, header, _merged(kept.micros, changed))
         else:
             found = replace(kept, header=header)
+        before = self._kept.pop(key, None)  # another task may have put it there meanwhile
+        self._bytes += _size(found) - (0 if before is None else _size(before))
         self._kept[key] = found
-        self._bytes += _size(found)
-        while self._bytes > _KEPT_BYTES and len(self._kept) > 1:
+        while self._bytes > self._most_bytes and len(self._kept) > 1:
             self._bytes -= _size(self._kept.popitem(last=False)[1])
         return found
 

@@ -48,6 +48,7 @@ def _centres(
     kmeans = faiss.Kmeans(
         centroids.shape[1], cells, niter=_ITERATIONS, seed=seed, spherical=True, min_points_per_centroid=1
     )
+    faiss.omp_set_num_threads(1)  # as in `cells.train`: there is little to share
     kmeans.train(np.ascontiguousarray(centroids, dtype=np.float32), weights=weights)
     return np.asarray(kmeans.centroids, dtype=np.float32).reshape(cells, -1)
 

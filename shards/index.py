@@ -8,6 +8,7 @@ it was retired.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from shards.rebuild import InThread, Rebuild
 from shards.reshape import Reshape
 from shards.settings import ShardSettings
 from shards.vectors import ChunkVector, MissingCollection, Scored, VectorStore, VersionScope
+
+_CENTROIDS_KEPT = 32
+"""Generations whose centroids a writing process remembers."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class TenantIndexes:
         self._dim = dim
         self._in_thread = in_thread
         self._generations = Generations()
-        self._centroids: dict[tuple[UUID, int], tuple[int, NDArray[np.int64], NDArray[np.float32]]] = {}
+        self._centroids: OrderedDict[tuple[UUID, int], tuple[int, NDArray[np.int64], NDArray[np.float32]]]
+        self._centroids = OrderedDict()
 
     async def live(self, catalog: Catalog) -> Generation | None:
         """Return the generation that queries read, None before the first chunk."""
@@ -265,7 +270,10 @@ class TenantIndexes:
             centroids = np.concatenate([before[2], more.centroids.reshape(len(more.micro), self._dim)])
             taking = generation.micros.cell[numbers] != NO_CELL
             kept = (made, numbers[taking], centroids[taking])
-            self._centroids[key] = kept
+        self._centroids[key] = kept
+        self._centroids.move_to_end(key)
+        while len(self._centroids) > _CENTROIDS_KEPT:
+            self._centroids.popitem(last=False)
         return kept[1], kept[2]
 
     async def _uncount(self, catalog: Catalog, header: Header, versions: Sequence[int]) -> None:
