@@ -23,24 +23,16 @@ from numpy.typing import NDArray
 
 from bench.local_stack import print_line
 from bench.shard_corpus import ShardCorpus, load
-from bench.shard_engine import calibrated, lay_out, routed
+from bench.shard_engine import lay_out
 from bench.stores import milvus_lite
+from shards.calibration import K, calibrate_on_sentences, true_rows
 from shards.cells import assign, divide, train
 from shards.milvus import MilvusVectors
-from shards.routing import Routing
+from shards.routing import Routing, routing_over
 from shards.settings import MilvusSettings, ShardSettings
 
 TARGETS = (0.95, 0.98, 0.99)
-K = 10
 Flags = NDArray[np.bool_]
-
-
-def truth(rows: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The true best ten rows of each query (q, 10)."""
-    found = []
-    for start in range(0, len(queries), 64):
-        found.append(np.argpartition(-(queries[start : start + 64] @ rows.T), K - 1, axis=1)[:, :K])
-    return np.concatenate(found)
 
 
 class Ranked:
@@ -103,7 +95,7 @@ def expected_worth(routing: Routing, queries: NDArray[np.float32]) -> tuple[NDAr
 
 async def through_engine(corpus: ShardCorpus, made: Any, routing: Routing, curve: Any, count: int) -> dict[str, Any]:
     chosen = np.random.default_rng(3).permutation(len(corpus.questions))[:count]
-    best = truth(corpus.rows, corpus.questions[chosen])
+    best = true_rows(corpus.rows, corpus.questions[chosen])
     with tempfile.TemporaryDirectory(prefix="tessera-bench-") as folder, milvus_lite(Path(folder)) as uri:
         store = MilvusVectors(MilvusSettings(uri=uri, timeout_s=60))
         laid = await lay_out(store, corpus.rows, made, routing, curve)
@@ -118,7 +110,7 @@ async def through_engine(corpus: ShardCorpus, made: Any, routing: Routing, curve
                 if not exact:
                     hits = {place[hit.chunk_id] for hit in found.hits[:K]}
                     recalls.append(len(hits & set(best[number].tolist())) / K)
-                    rows.append((found.rows_scanned or 0) / len(corpus.rows))
+                    rows.append(found.rows_scanned / len(corpus.rows))
                     predicted.append(found.predicted)
         await store.aclose()
     times = {plan: {f"p{p}_ms": round(float(np.percentile(ms, p)), 2) for p in (50, 95)} for plan, ms in spent.items()}
@@ -133,13 +125,14 @@ async def through_engine(corpus: ShardCorpus, made: Any, routing: Routing, curve
 
 async def bench(folder: Path, split_count: int, engine: int) -> dict[str, Any]:
     corpus, settings = load(folder), ShardSettings()
+    sentences = corpus.sentences[: settings.calibration_sentences]
     rows, questions = corpus.rows, corpus.questions
     cells = round(len(rows) / settings.rows_per_cell)
-    best, thirds = truth(rows, questions), splits(corpus.question_groups, split_count)
+    best, thirds = true_rows(rows, questions), splits(corpus.question_groups, split_count)
     began = time.perf_counter()
     made = divide(rows, cells, settings.micros_per_cell, seed=1)
     trained_s = time.perf_counter() - began
-    routing = routed(rows, made)
+    routing = routing_over(rows, made, seed=0)
     cell_of_row = made.cell_of[made.micro_of]
     worth, route_ms = expected_worth(routing, questions)
     plain = train(rows, cells, seed=1)
@@ -151,10 +144,10 @@ async def bench(folder: Path, split_count: int, engine: int) -> dict[str, Any]:
         "micro_fixed": Ranked(_by_rank(near), cell_of_row, best),
     }
     found = {name: {str(t): held_out(order, thirds, t) for t in TARGETS} for name, order in orders.items()}
-    curve = calibrated(rows, made, routing, corpus.sentences[: settings.calibration_sentences], "sentences")
+    curve = calibrate_on_sentences(routing, rows, made.micro_of, sentences, 1)
     everything = np.ones(len(questions), dtype=np.bool_)
     own = {t: orders["expected_hits"].at(curve.threshold(t).worth, everything) for t in TARGETS}
-    sentences = {
+    from_sentences = {
         str(t): {"recall": round(float(r.mean()), 4), "rows": round(float(s.mean()), 4)} for t, (r, s) in own.items()
     }
     expected = found["expected_hits"]
@@ -167,13 +160,13 @@ async def bench(folder: Path, split_count: int, engine: int) -> dict[str, Any]:
         "train_s": round(trained_s, 1),
         "route_ms": round(route_ms, 3),
         **found,
-        "own_sentences": sentences,
+        "own_sentences": from_sentences,
         "engine_.98": await through_engine(corpus, made, routing, curve, engine) if engine else None,
         "bars": {
             "recall": all(expected[str(t)]["recall"] >= t for t in TARGETS),
             "rows_at_.98": expected["0.98"]["rows"] <= 0.06,
             "route_1ms": route_ms <= 1.0,
-            "own_sentences": all(sentences[str(t)]["recall"] >= t for t in TARGETS),
+            "own_sentences": all(from_sentences[str(t)]["recall"] >= t for t in TARGETS),
         },
     }
 

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.calibration import Calibration, calibrate, calibrate_filtered, true_cells
+from shards.calibration import Calibration
 from shards.catalog import Header, MicroRows
 from shards.cells import Division
 from shards.generation import Generation
 from shards.matches import Matches
 from shards.names import collection_name
 from shards.probe import AnnHits, AnnQuery, search
-from shards.routing import Routing, effective_dimension, means_of
+from shards.routing import Routing
 from shards.vectors import ChunkVector, VectorStore
 
 _BATCH = 4000
-
-
-def routed(rows: NDArray[np.float32], made: Division) -> Routing:
-    """The routing over a division, as a rebuild makes it."""
-    micros = len(made.centroids)
-    sums = np.zeros((micros, rows.shape[1]), dtype=np.float32)
-    np.add.at(sums, made.micro_of, rows)
-    counts = np.bincount(made.micro_of, minlength=micros).astype(np.int64)
-    some = np.random.default_rng(0).permutation(len(rows))[:2000]
-    dimension = effective_dimension(rows[some], means_of(sums, counts)[made.micro_of[some]])
-    return Routing(sums, counts, made.cell_of, np.arange(int(made.cell_of.max()) + 1), dimension)
-
-
-def calibrated(
-    rows: NDArray[np.float32], made: Division, routing: Routing, queries: NDArray[np.float32], source: str
-) -> Calibration:
-    truth = true_cells(rows, made.cell_of[made.micro_of], queries)
-    filtered = calibrate_filtered(routing, rows, made.micro_of, queries[:200], 1)
-    return replace(calibrate(routing, queries, truth, source=source), filtered=filtered)
 
 
 @dataclass(frozen=True)

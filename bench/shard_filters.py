@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 
 from bench.local_stack import print_line
 from bench.shard_corpus import load
-from bench.shard_engine import Laid, calibrated, lay_out, routed
+from bench.shard_engine import Laid, lay_out
 from bench.stores import milvus_lite
+from shards.calibration import calibrate_on_sentences
 from shards.cells import cell_count, divide
 from shards.milvus import MilvusVectors
+from shards.routing import routing_over
 from shards.settings import MilvusSettings, ShardSettings
 
 TARGET = 0.98
@@ -54,7 +56,7 @@ async def asked(
                     recalls.append(sum(laid.ids[row] in hits for row in best) / len(best))
                     plans[found.plan] += 1
                     rounds.append(found.rounds)
-                    scanned.append((found.rows_scanned or 0) / len(rows))
+                    scanned.append(found.rows_scanned / len(rows))
     p95 = {name: float(np.percentile(ms, 95)) for name, ms in spent.items()}
     return {
         "recall": round(float(np.mean(recalls)), 4),
@@ -86,10 +88,11 @@ def cases_of(
 
 async def bench(folder: Path, count: int) -> dict[str, Any]:
     corpus, settings = load(folder), ShardSettings()
+    sentences = corpus.sentences[: settings.calibration_sentences]
     rows = corpus.rows
     made = divide(rows, cell_count(len(rows), settings), settings.micros_per_cell, seed=1)
-    routing = routed(rows, made)
-    curve = calibrated(rows, made, routing, corpus.sentences[: settings.calibration_sentences], "sentences")
+    routing = routing_over(rows, made, seed=0)
+    curve = calibrate_on_sentences(routing, rows, made.micro_of, sentences, 1)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="tessera-bench-") as kept, milvus_lite(Path(kept)) as uri:
         store = MilvusVectors(MilvusSettings(uri=uri, timeout_s=120))

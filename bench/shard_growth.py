@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 
 from bench.local_stack import print_line
 from bench.shard_corpus import load
-from bench.shard_engine import Laid, calibrated, lay_out, routed
+from bench.shard_engine import Laid, lay_out
 from bench.stores import milvus_lite
+from shards.calibration import calibrate_on_sentences
 from shards.cells import cell_count, divide
 from shards.milvus import MilvusVectors
 from shards.names import collection_name
+from shards.routing import routing_over
 from shards.settings import MilvusSettings, ShardSettings
 from shards.vectors import ChunkVector, VectorStore
 
@@ -69,7 +71,7 @@ async def asked(laid: Laid, whole: str, rows: NDArray[np.float32], queries: NDAr
         began = time.perf_counter()
         found = await laid.ask(query, TARGET)
         spent["cells"].append(1000 * (time.perf_counter() - began))
-        scanned.append(found.rows_scanned or 0)
+        scanned.append(found.rows_scanned)
         visited.append(found.cells_visited)
         best = np.argpartition(-(rows @ query), 9)[:10]
         recalls.append(len({place[hit.chunk_id] for hit in found.hits[:10]} & set(best.tolist())) / 10)
@@ -87,6 +89,7 @@ async def asked(laid: Laid, whole: str, rows: NDArray[np.float32], queries: NDAr
 
 async def bench(folder: Path, sizes: list[int], count: int) -> dict[str, Any]:
     corpus, settings = load(folder), ShardSettings()
+    sentences = corpus.sentences[: settings.calibration_sentences]
     rng = np.random.default_rng(2)
     queries = corpus.questions[rng.permutation(len(corpus.questions))[:count]]
     found: dict[str, Any] = {}
@@ -97,8 +100,8 @@ async def bench(folder: Path, sizes: list[int], count: int) -> dict[str, Any]:
             began = time.perf_counter()
             made = divide(rows, max(2, cell_count(size, settings)), settings.micros_per_cell, seed=1)
             trained_s = time.perf_counter() - began
-            routing = routed(rows, made)
-            curve = calibrated(rows, made, routing, corpus.sentences[: settings.calibration_sentences], "sentences")
+            routing = routing_over(rows, made, seed=0)
+            curve = calibrate_on_sentences(routing, rows, made.micro_of, sentences, 1)
             laid = await lay_out(store, rows, made, routing, curve)
             whole = await unsharded(store, rows)
             await asyncio.sleep(3)

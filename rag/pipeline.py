@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -65,8 +64,8 @@ class Retriever:
     embedder: Embedder
     reranker: Reranker | None
     settings: SearchSettings
-    usage: UsageWatch | None = None
-    places: Places | None = None
+    usage: UsageWatch
+    places: Places
 
     async def search(self, tenant: TenantContext, query: Query) -> Found:
         """Answer a search, when it is the tenant's turn.
@@ -75,7 +74,7 @@ class Retriever:
             TooManyRequests: the tenant searches more at once than it may.
             Unavailable: the database, or both engines, are away.
         """
-        async with self.places.taken(tenant.tenant_id) if self.places is not None else nullcontext():
+        async with self.places.taken(tenant.tenant_id):
             return await self._search(tenant, query)
 
     async def _search(self, tenant: TenantContext, query: Query) -> Found:
@@ -87,7 +86,7 @@ class Retriever:
         if generation is None or (matches is not None and not len(matches)):
             return Found([], degraded, watch.total(), embedding, {})
         ann, bm25, idf = await self._engines(tenant, query, embedding, generation, matches, watch, degraded)
-        if ann is not None and self.usage is not None:
+        if ann is not None:
             self.usage.note(generation, embedding.vector, ann, filtered=matches is not None)
         with watch.step("fuse"):
             weight = tenant.settings.bm25_weight

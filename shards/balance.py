@@ -77,7 +77,6 @@ def _merges(routing: Routing, wanted: float, most: int) -> list[Wish]:
 
 
 def _centres(routing: Routing) -> NDArray[np.float32]:
-    sums = np.zeros((len(routing.cells), routing.sums.shape[1]), dtype=np.float32)
-    np.add.at(sums, routing.cell_of, routing.sums)
+    sums = routing.cell_sums
     centres: NDArray[np.float32] = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
     return centres

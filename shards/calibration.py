@@ -7,7 +7,7 @@ over a grid of thresholds, so that another target needs no new measurement.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -159,12 +159,27 @@ def true_cells(
     vectors: NDArray[np.float32], cell_of: NDArray[np.int64], queries: NDArray[np.float32], *, k: int = K
 ) -> list[NDArray[np.int64]]:
     """Return the cells of the true best `k` rows of each query: `vectors` (rows, dim), `cell_of` (rows,)."""
+    return list(cell_of[true_rows(vectors, queries, k=k)]) if len(queries) else []
+
+
+def true_rows(vectors: NDArray[np.float32], queries: NDArray[np.float32], *, k: int = K) -> NDArray[np.int64]:
+    """Return the true best `k` rows of each query (queries, k), in no order, of `vectors` (rows, dim)."""
     k = min(k, len(vectors))
-    nearest = []
-    for start in range(0, len(queries), 64):
-        scores = queries[start : start + 64] @ vectors.T
-        nearest += list(cell_of[np.argpartition(-scores, k - 1, axis=1)[:, :k]])
-    return nearest
+    blocks = (queries[start : start + 64] @ vectors.T for start in range(0, len(queries), 64))
+    return np.concatenate([np.argpartition(-scores, k - 1, axis=1)[:, :k] for scores in blocks])
+
+
+def calibrate_on_sentences(
+    routing: Routing, vectors: NDArray[np.float32], micro_of: NDArray[np.int64], queries: NDArray[np.float32], seed: int
+) -> Calibration:
+    """Measure both curves, without and under filters, on sentences out of the rows themselves.
+
+    Args:
+        vectors: the rows (rows, dim), `micro_of` (rows,) the micro-cell of each.
+    """
+    truth = true_cells(vectors, routing.cell_of[micro_of], queries)
+    filtered = calibrate_filtered(routing, vectors, micro_of, queries, seed)
+    return replace(calibrate(routing, queries, truth, source="sentences"), filtered=filtered)
 
 
 def calibrate_filtered(

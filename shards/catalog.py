@@ -119,7 +119,7 @@ class Catalog(Protocol):
     async def remove(self, generation: int, versions: Sequence[int]) -> list[Place]:
         """Forget the chunks of versions; return where they lay."""
 
-    async def count(self, generation: int, changes: Mapping[int, tuple[int, NDArray[np.float32] | None]]) -> None:
+    async def count(self, generation: int, changes: Mapping[int, tuple[int, NDArray[np.float32]]]) -> None:
         """Add to the rows and the sum of micro-cells, and give them and the generation a new stamp."""
 
     async def set(self, generation: int, **values: Any) -> None:

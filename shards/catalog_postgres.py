@@ -223,7 +223,7 @@ class PostgresCatalog:
         changed = update(table).where(*self._of(table, change.generation), table.id == change.id)
         await self._session.execute(changed.values(state=state, changed_at=func.now()))
 
-    async def count(self, generation: int, changes: Mapping[int, tuple[int, NDArray[np.float32] | None]]) -> None:
+    async def count(self, generation: int, changes: Mapping[int, tuple[int, NDArray[np.float32]]]) -> None:
         """See `Catalog.count`."""
         table = MicroCell
         query = select(table.micro, table.rows, table.sum_vector).where(
@@ -234,7 +234,7 @@ class PostgresCatalog:
             more, vector = changes[row.micro]
             micros.append(row.micro)
             rows.append(row.rows + more)
-            sums.append(row.sum_vector if vector is None else _plus(row.sum_vector, vector))
+            sums.append(_plus(row.sum_vector, vector))
         stamp = await self._next_stamp(generation)
         values = {"micros": micros, "rows": rows, "sums": sums, "stamp": stamp}
         await self._session.execute(_COUNT, {**self._key(generation), **values})

@@ -8,15 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.calibration import K
-from shards.routing import Routing
+from shards.routing import Routing, means_of
 
 
 def positions(routing: Routing) -> NDArray[np.float32]:
     """Return a place on the plane (cells, 2) for each cell: its mean along the two directions in which means differ
     most (principal components)."""
-    sums = np.zeros((len(routing.cells), routing.sums.shape[1]), dtype=np.float64)
-    np.add.at(sums, routing.cell_of, routing.sums)
-    means = sums / np.maximum(routing.cell_rows, 1)[:, None]
+    means = means_of(routing.cell_sums, routing.cell_rows)
     centred = means - means.mean(axis=0)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
     placed: NDArray[np.float32] = np.zeros((len(means), 2), dtype=np.float32)

@@ -17,7 +17,7 @@ from shards import cells
 from shards.catalog import Catalog, MicroRows, Place
 from shards.cells import Division
 from shards.generation import Generation
-from shards.vectors import ChunkVector, VectorStore
+from shards.vectors import ChunkVector, VectorStore, chunks_by_cell
 
 _WRITE_ROWS = 2000
 
@@ -93,10 +93,10 @@ class Copy:
                 f" {len(self.held)} that were written"
             )
 
-    def divided(self, made: Division, cell_numbers: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+    def divided(self, made: Division, cell_numbers: NDArray[np.int64]) -> None:
         """Take over a division of rows; its cells get these numbers."""
         self._centroids, self._cell_of = made.centroids, cell_numbers[made.cell_of]
-        self._sums = np.zeros((len(made.centroids), vectors.shape[1]), dtype=np.float32)
+        self._sums = np.zeros_like(made.centroids)
         self._rows = np.zeros(len(made.centroids), dtype=np.int64)
 
     async def write(self, rows: Sequence[ChunkVector], assigned: NDArray[np.int64]) -> None:
@@ -123,15 +123,11 @@ class Copy:
             versions = sorted({place.version_no for place in places})
             pages = self._vectors.scan(source.collection, versions=versions)
             return [row async for page in pages for row in page]
-        by_cell: dict[int, list[UUID]] = {}
-        for place in places:
-            by_cell.setdefault(int(source.micros.cell[place.micro]), []).append(place.chunk_id)
+        by_cell = chunks_by_cell((place.chunk_id, source.micros.cell[place.micro]) for place in places)
         return await self._vectors.fetch(source.collection, by_cell)
 
     async def _take_out(self, places: Sequence[Place]) -> None:
-        by_cell: dict[int, list[UUID]] = {}
-        for place in places:
-            by_cell.setdefault(int(self._cell_of[place.micro - self.first_micro]), []).append(place.chunk_id)
+        by_cell = chunks_by_cell((place.chunk_id, self._cell_of[place.micro - self.first_micro]) for place in places)
         # By key: the version may rightly have rows in other cells of the same collection.
         await self._vectors.delete_chunks(self.collection, by_cell)
         for place in places:

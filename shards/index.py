@@ -27,7 +27,7 @@ from shards.probe import AnnHits, AnnQuery
 from shards.rebuild import InThread, Rebuild
 from shards.reshape import Reshape
 from shards.settings import ShardSettings
-from shards.vectors import ChunkVector, MissingCollection, Scored, VectorStore, VersionScope
+from shards.vectors import ChunkVector, MissingCollection, Scored, VectorStore, VersionScope, chunks_by_cell
 
 _CENTROIDS_KEPT = 32
 """Generations whose centroids a writing process remembers."""
@@ -282,12 +282,11 @@ class TenantIndexes:
             return
         micros = np.array([place.micro for place in gone], dtype=np.int64)
         generation = await self._generations.current(catalog, header)
-        by_cell: dict[int, list[UUID]] = {}
-        for place, cell in zip(gone, generation.cell_of(micros), strict=True):
-            by_cell.setdefault(int(cell), []).append(place.chunk_id)
+        chunk_ids = [place.chunk_id for place in gone]
+        by_cell = chunks_by_cell(zip(chunk_ids, generation.cell_of(micros), strict=True))
         vectors = {row.chunk_id: row.vector for row in await self.vectors.fetch(header.collection, by_cell)}
         nothing = np.zeros(self._dim, dtype=np.float32)
-        matrix = np.stack([vectors.get(place.chunk_id, nothing) for place in gone])
+        matrix = np.stack([vectors.get(chunk_id, nothing) for chunk_id in chunk_ids])
         await catalog.count(header.number, _changes(micros, matrix, -1))
 
 

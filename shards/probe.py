@@ -21,7 +21,7 @@ from shards.calibration import EVERYTHING
 from shards.generation import Generation
 from shards.matches import Matches
 from shards.routing import Expectation, Routing
-from shards.vectors import MAX_K, Scored, VectorStore, VersionScope
+from shards.vectors import MAX_K, Scored, VectorStore, VersionScope, chunks_by_cell
 
 _MOST_FETCHED = 2000
 _MOST_GROUPS = 32
@@ -57,7 +57,7 @@ class AnnHits:
     plan: str
     cells_visited: int
     cells_total: int
-    rows_scanned: int | None
+    rows_scanned: int
     promised: float
     predicted: float
     rounds: int = 1
@@ -89,9 +89,7 @@ def _rows(generation: Generation) -> int:
 
 
 async def _matches(vectors: VectorStore, generation: Generation, query: AnnQuery, matches: Matches) -> AnnHits:
-    by_cell: dict[int, list[UUID]] = {}
-    for chunk_id, cell in zip(matches.chunk_ids(), generation.cell_of(matches.micros), strict=True):
-        by_cell.setdefault(int(cell), []).append(chunk_id)
+    by_cell = chunks_by_cell(zip(matches.chunk_ids(), generation.cell_of(matches.micros), strict=True))
     rows = await vectors.fetch(generation.collection, by_cell)
     if not rows:
         return AnnHits([], "matches", 0, generation.cells, 0, 1.0, 1.0)
@@ -117,13 +115,10 @@ class _Probe:
     query: AnnQuery
 
     def __post_init__(self) -> None:
-        calibration = self.generation.header.calibration
-        exact = self.query.exact or calibration is None
-        self._threshold = (
-            EVERYTHING
-            if exact or calibration is None
-            else calibration.threshold(self.query.target, filtered=self.query.matches is not None)
-        )
+        calibration, filtered = self.generation.header.calibration, self.query.matches is not None
+        self._threshold = EVERYTHING
+        if calibration is not None and not self.query.exact:
+            self._threshold = calibration.threshold(self.query.target, filtered=filtered)
         self._counts: NDArray[np.int64] | None = None
         self._matching = self.routing.cell_rows
         if self.query.matches is not None:
@@ -131,7 +126,6 @@ class _Probe:
             self._matching = self.routing.by_cell(self._counts).astype(np.int64)
         self._filled = self._matching > 0
         # Under a filter every further hit is dear.
-        filtered = self.query.matches is not None
         self._depth = min(self.query.k, max(_LEAST_DEPTH, 3 * self.query.wanted)) if filtered else self.query.k
 
     async def run(self) -> AnnHits:
@@ -212,15 +206,15 @@ class _Probe:
             return await self._search(places, None)
         whole = self._matching[places] == self.routing.cell_rows[places]  # every row matches: no filter is needed
         mixed = places[~whole]
-        among = self._among(mixed)
-        if self._sifted_ms(mixed, among) < self._pushed_ms(mixed, self._groups(mixed)):
-            searches = [self._search(places[whole], None), self._search(mixed, self._scope(mixed, among))]
-            found = _best(await asyncio.gather(*searches), self._depth)
-            if len(found) >= min(self.query.wanted, int(self._matching[places].sum())):
-                return found
-        groups = np.array_split(mixed, self._groups(mixed)) if len(mixed) else []
-        searches = [self._search(places[whole], None), *(self._search(some, self._scope(some, 0)) for some in groups)]
-        return _best(await asyncio.gather(*searches), self._depth)
+        among, groups = self._among(mixed), self._groups(mixed)
+        of_whole = await self._search(places[whole], None)
+        if self._sifted_ms(mixed, among) < self._pushed_ms(mixed, groups):
+            sifted = _best([of_whole, await self._search(mixed, self._scope(mixed, among))], self._depth)
+            if len(sifted) >= min(self.query.wanted, int(self._matching[places].sum())):
+                return sifted
+        parts = np.array_split(mixed, groups) if len(mixed) else []
+        pushed = await asyncio.gather(*(self._search(some, self._scope(some, 0)) for some in parts))
+        return _best([of_whole, *pushed], self._depth)
 
     def _scope(self, places: NDArray[np.intp], among: int) -> VersionScope:
         """Return the filter for some cells: the versions in those of their micro-cells that are worth naming."""
@@ -260,7 +254,7 @@ class _Probe:
         mean = float(self.routing.cell_rows.mean()) * 10 / self.query.wanted
         worth = expected.above / np.maximum(self._counts, 1) * mean
         self._present = self._counts > 0
-        self._promising = (worth >= _WORTH_NAMING * self._threshold.worth) & (self._counts > 0)
+        self._promising = (worth >= _WORTH_NAMING * self._threshold.worth) & self._present
         self._literals = self.routing.by_cell(np.where(self._promising, self._counts, 0))
 
     async def _search(self, places: NDArray[np.intp], scope: VersionScope | None) -> list[Scored]:

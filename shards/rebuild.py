@@ -10,23 +10,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shards import cells
-from shards.calibration import Calibration, calibrate, calibrate_filtered, true_cells
+from shards.calibration import Calibration, calibrate_on_sentences
 from shards.catalog import Catalog
 from shards.copying import Copy
-from shards.generation import Generation, routing_of
-from shards.routing import effective_dimension, means_of
+from shards.generation import Generation
+from shards.routing import routing_over
 from shards.settings import ShardSettings
 from shards.vectors import VectorStore
-
-_DIMENSION_ROWS = 2000
-_FILTERED_QUERIES = 200
 
 InThread = Callable[..., Awaitable[Any]]
 
@@ -77,16 +73,9 @@ class Rebuild(Copy):
         # Deletions since the decision may have left a little less than the threshold.
         count = cells.cells_past_threshold(len(matrix), self._settings)
         made = cells.divide(matrix, count, self._settings.micros_per_cell, seed=self.number)
-        self.divided(made, np.arange(count), matrix)
-        sums, rows = np.zeros_like(self._sums), np.bincount(made.micro_of, minlength=len(self._rows))
-        np.add.at(sums, made.micro_of, matrix)
-        some = np.random.default_rng(self.number).permutation(len(matrix))[:_DIMENSION_ROWS]
-        self.dimension = effective_dimension(matrix[some], means_of(sums, rows)[made.micro_of[some]])
-        routing = routing_of(replace(self.micros, rows=rows, sums=sums), self.dimension)
-        if routing is not None and len(queries):
-            truth = true_cells(matrix, routing.cell_of[made.micro_of], queries)
-            curve = calibrate(routing, queries, truth, source="sentences")
-            tried = queries[:: max(1, len(queries) // _FILTERED_QUERIES)]
-            filtered = calibrate_filtered(routing, matrix, made.micro_of, tried, self.number)
-            self.calibration = replace(curve, filtered=filtered)
+        self.divided(made, np.arange(count))
+        routing = routing_over(matrix, made, seed=self.number)
+        self.dimension = routing.dimension
+        if len(queries):
+            self.calibration = calibrate_on_sentences(routing, matrix, made.micro_of, queries, self.number)
         return made.micro_of

@@ -51,7 +51,7 @@ class Reshape(Copy):
         matrix = np.stack([row.vector for row in rows])
         per_cell = self._settings.micros_per_cell
         made = await self._in_thread(cells.divide, matrix, len(children), per_cell, seed=self.first_micro)
-        self.divided(made, children, matrix)
+        self.divided(made, children)
         await self.write(rows, made.micro_of)
         return True
 

@@ -14,6 +14,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.cells import Division
+
 _WIDER = 1.5
 """Factor on the standard deviation; flat between 1.25 and 1.75."""
 _PRIOR_ROWS = 4.0
@@ -21,6 +23,7 @@ _PRIOR_ROWS = 4.0
 _CANDIDATES = 512
 """Micro-cells that can matter for the k-th score."""
 _STEPS = 14
+_DIMENSION_ROWS = 2000
 _REFERENCE_K = 10.0
 """The k that thresholds are given for."""
 
@@ -74,6 +77,13 @@ class Routing:
     def cell_rows(self) -> NDArray[np.int64]:
         """Return the rows of each cell (cells,)."""
         return self.by_cell(self.rows).astype(np.int64)
+
+    @cached_property
+    def cell_sums(self) -> NDArray[np.float32]:
+        """Return the summed vectors of each cell's rows (cells, dim)."""
+        sums = np.zeros((len(self.cells), self.sums.shape[1]), dtype=np.float32)
+        np.add.at(sums, self.cell_of, self.sums)
+        return sums
 
     def by_cell(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
         """Return the sums of a value of the micro-cells (micros,) over each cell (cells,)."""
@@ -137,6 +147,18 @@ def _above(deviations: NDArray[np.float32]) -> NDArray[np.float32]:
     tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
     half: NDArray[np.float32] = 0.5 * tail * np.exp(-scaled * scaled)
     return np.where(deviations > 0, 1 - half, half).astype(np.float32)
+
+
+def routing_over(vectors: NDArray[np.float32], made: Division, *, seed: int) -> Routing:
+    """Return the routing over a division of rows (rows, dim), cells numbered from 0; the effective dimension from some
+    of the rows."""
+    micros = len(made.centroids)
+    sums = np.zeros((micros, vectors.shape[1]), dtype=np.float32)
+    np.add.at(sums, made.micro_of, vectors)
+    rows = np.bincount(made.micro_of, minlength=micros).astype(np.int64)
+    some = np.random.default_rng(seed).permutation(len(vectors))[:_DIMENSION_ROWS]
+    dimension = effective_dimension(vectors[some], means_of(sums, rows)[made.micro_of[some]])
+    return Routing(sums, rows, made.cell_of, np.arange(int(made.cell_of.max()) + 1), dimension)
 
 
 def means_of(sums: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:

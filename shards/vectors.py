@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -33,6 +33,14 @@ class ChunkVector:
     chunk_id: UUID
     version_no: int
     vector: NDArray[np.float32]
+
+
+def chunks_by_cell(placed: Iterable[tuple[UUID, int]]) -> dict[int, list[UUID]]:
+    """Return chunks by the cell of each, as `VectorStore.fetch` and `delete_chunks` take them."""
+    by_cell: dict[int, list[UUID]] = {}
+    for chunk_id, cell in placed:
+        by_cell.setdefault(int(cell), []).append(chunk_id)
+    return by_cell
 
 
 @dataclass(frozen=True)

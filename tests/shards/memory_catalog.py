@@ -61,11 +61,11 @@ class CatalogState:
             known = self.micros[(generation, number)]
             self.micros[(generation, number)] = _Micro(NO_CELL, 0, stamp, np.zeros_like(known.total), known.centroid)
 
-    def count(self, generation: int, changes: Mapping[int, tuple[int, NDArray[np.float32] | None]]) -> None:
+    def count(self, generation: int, changes: Mapping[int, tuple[int, NDArray[np.float32]]]) -> None:
         stamp = self.stamp(generation)
         for number, (rows, vector) in changes.items():
             known = self.micros[(generation, number)]
-            total = known.total if vector is None else known.total + vector
+            total = known.total + vector
             self.micros[(generation, number)] = replace(known, rows=known.rows + rows, stamp=stamp, total=total)
 
     def add(self, generation: int, places: Sequence[Place]) -> set[UUID]:
@@ -218,7 +218,7 @@ class MemoryCatalog:
         gone: list[Place] = await self._do("remove", generation, versions)
         return gone
 
-    async def count(self, generation: int, changes: Mapping[int, tuple[int, NDArray[np.float32] | None]]) -> None:
+    async def count(self, generation: int, changes: Mapping[int, tuple[int, NDArray[np.float32]]]) -> None:
         """See `Catalog.count`."""
         await self._do("count", generation, changes)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -27,12 +27,12 @@ from shards.calibration import Calibration
 from shards.catalog import Header
 from shards.generation import NO_CELL
 from shards.index import IndexRow, TenantIndexes
-from shards.memory import MemoryLexical, MemoryVectors
+from shards.memory import MemoryLexical
 from shards.probe import AnnQuery
 from shards.settings import ShardSettings
-from shards.vectors import ChunkVector, Scored, VersionScope
 from tenants.errors import TesseraError
 from tests.shards.memory_catalog import CatalogState, MemoryCatalog
+from tests.shards.turns_taken import Lock, Vectors, pause
 
 DIM = 6
 TENANT = UUID(int=7)
@@ -45,97 +45,6 @@ NO_QUESTIONS = np.empty((0, DIM), dtype=np.float32)
 
 class Violated(AssertionError):
     """What must hold did not."""
-
-
-class Turn:
-    """Lets the scheduler choose who goes on."""
-
-    def __await__(self) -> Generator[None]:
-        yield
-
-
-async def pause() -> None:
-    await Turn()
-
-
-class Lock:
-    """An advisory lock: waits by turns, freed at once when its holder dies."""
-
-    def __init__(self) -> None:
-        self.held = False
-
-    async def __aenter__(self) -> None:
-        while self.held:
-            await pause()
-        self.held = True
-
-    async def __aexit__(self, *_: object) -> None:
-        self.held = False
-
-
-class Vectors(MemoryVectors):
-    """The twin, with a turn before and after every effect."""
-
-    def __init__(self, chance: random.Random) -> None:
-        super().__init__()
-        self.chance = chance
-
-    async def create(self, collection: str, *, dim: int, cells: int) -> None:
-        await pause()
-        await super().create(collection, dim=dim, cells=cells)
-        await pause()
-
-    async def add_cells(self, collection: str, cells: Sequence[int]) -> None:
-        await pause()
-        await super().add_cells(collection, cells)
-
-    async def drop_cells(self, collection: str, cells: Sequence[int]) -> None:
-        await pause()
-        await super().drop_cells(collection, cells)
-        await pause()
-
-    async def insert(self, collection: str, cell_rows: Mapping[int, Sequence[ChunkVector]]) -> None:
-        cut = self.chance.randint(0, len(cell_rows))  # a crash may fall between two cells
-        for part in (list(cell_rows.items())[:cut], list(cell_rows.items())[cut:]):
-            await super().insert(collection, dict(part))
-            await pause()
-
-    async def delete_versions(self, collection: str, versions: Sequence[int]) -> int:
-        await pause()
-        found = await super().delete_versions(collection, versions)
-        await pause()
-        return found
-
-    async def delete_chunks(self, collection: str, cell_chunks: Mapping[int, Sequence[UUID]]) -> None:
-        await pause()
-        await super().delete_chunks(collection, cell_chunks)
-        await pause()
-
-    async def fetch(self, collection: str, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[ChunkVector]:
-        await pause()
-        return await super().fetch(collection, cell_chunks)
-
-    async def search(
-        self,
-        collection: str,
-        vector: NDArray[np.float32],
-        *,
-        k: int,
-        cells: Sequence[int] | None,
-        scope: VersionScope | None,
-    ) -> list[Scored]:
-        await pause()
-        return await super().search(collection, vector, k=k, cells=cells, scope=scope)
-
-    async def scan(self, *arguments: Any, **named: Any) -> AsyncIterator[list[ChunkVector]]:
-        await pause()
-        async for page in super().scan(*arguments, **{**named, "batch": 20}):
-            yield page
-            await pause()
-
-    async def drop(self, collection: str) -> bool:
-        await pause()
-        return await super().drop(collection)
 
 
 @dataclass

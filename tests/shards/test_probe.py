@@ -69,7 +69,7 @@ async def test_the_promised_recall_is_kept_for_part_of_the_rows(corpus: Corpus) 
     for vector in corpus.made.queries(150, seed=2):
         found = await corpus.ask(vector)
         recalls.append(corpus.recall(found, vector))
-        shares.append((found.rows_scanned or 0) / ROWS)
+        shares.append(found.rows_scanned / ROWS)
         predicted.append(found.predicted)
         assert found.plan == "cells"
         assert found.promised >= 0.97

@@ -1,0 +1,93 @@
+"""What a simulation is made of: turns, a lock, and a vector store that gives others a turn at every effect."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from typing import Any
+
+from shards.memory import MemoryVectors
+from shards.vectors import ChunkVector, Scored
+
+
+class Turn:
+    """Lets the scheduler choose who goes on."""
+
+    def __await__(self) -> Generator[None]:
+        yield
+
+
+async def pause() -> None:
+    await Turn()
+
+
+class Lock:
+    """An advisory lock: waits by turns, freed at once when its holder dies."""
+
+    def __init__(self) -> None:
+        self.held = False
+
+    async def __aenter__(self) -> None:
+        while self.held:
+            await pause()
+        self.held = True
+
+    async def __aexit__(self, *_: object) -> None:
+        self.held = False
+
+
+class Vectors(MemoryVectors):
+    """The twin, with a turn before and after every effect."""
+
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__()
+        self.chance = chance
+
+    async def create(self, *arguments: Any, **named: Any) -> None:
+        await pause()
+        await super().create(*arguments, **named)
+        await pause()
+
+    async def add_cells(self, *arguments: Any) -> None:
+        await pause()
+        await super().add_cells(*arguments)
+
+    async def drop_cells(self, *arguments: Any) -> None:
+        await pause()
+        await super().drop_cells(*arguments)
+        await pause()
+
+    async def insert(self, collection: str, cell_rows: Mapping[int, Sequence[ChunkVector]]) -> None:
+        cut = self.chance.randint(0, len(cell_rows))  # a crash may fall between two cells
+        for part in (list(cell_rows.items())[:cut], list(cell_rows.items())[cut:]):
+            await super().insert(collection, dict(part))
+            await pause()
+
+    async def delete_versions(self, *arguments: Any) -> int:
+        await pause()
+        found = await super().delete_versions(*arguments)
+        await pause()
+        return found
+
+    async def delete_chunks(self, *arguments: Any) -> None:
+        await pause()
+        await super().delete_chunks(*arguments)
+        await pause()
+
+    async def fetch(self, *arguments: Any) -> list[ChunkVector]:
+        await pause()
+        return await super().fetch(*arguments)
+
+    async def search(self, *arguments: Any, **named: Any) -> list[Scored]:
+        await pause()
+        return await super().search(*arguments, **named)
+
+    async def scan(self, *arguments: Any, **named: Any) -> AsyncIterator[list[ChunkVector]]:
+        await pause()
+        async for page in super().scan(*arguments, **{**named, "batch": 20}):
+            yield page
+            await pause()
+
+    async def drop(self, collection: str) -> bool:
+        await pause()
+        return await super().drop(collection)
