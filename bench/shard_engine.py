@@ -35,7 +35,8 @@ class Laid:
         return Matches(rows.astype(np.int64), self.made.micro_of[rows], ids)
 
     async def ask(self, vector: NDArray[np.float32], target: float, *, k: int = 100, **more: object) -> AnnHits:
-        return await search(self.store, self.generation, AnnQuery(vector, k, 10, target, **more))  # type: ignore[arg-type]
+        query = AnnQuery(vector, k, 10, target, **more)  # type: ignore[arg-type]  # `exact` or `matches`, as given
+        return await search(self.store, self.generation, query)
 
 
 async def lay_out(

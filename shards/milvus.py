@@ -139,6 +139,7 @@ class MilvusVectors:
         async with self._writer(name):
             for start in range(0, len(keys), _INSERT_ROWS):
                 some = keys[start : start + _INSERT_ROWS]
+                # mypy does not infer a lambda with a default.
                 await self._loaded(name, lambda client, ids=some: client.delete(name, ids=ids))  # type: ignore[misc]
 
     async def search(
@@ -179,7 +180,7 @@ class MilvusVectors:
         found: list[ChunkVector] = []
         for start in range(0, len(keys), _INSERT_ROWS):
             some = keys[start : start + _INSERT_ROWS]
-            found += rows_of(
+            found += rows_of(  # mypy: as in `delete_chunks`
                 await self._loaded(name, lambda client, ids=some: client.get(name, ids=ids, output_fields=FIELDS))  # type: ignore[misc]
             )
         return found
