@@ -128,7 +128,7 @@ async def bench(data_dir: Path, data: Path, slug: str, documents: int, limit: in
                 async with resources.database.tenant(UUID(place.id)) as session:
                     generation = await resources.indexes.live(PostgresCatalog(session, UUID(place.id)))
                 assert generation is not None
-                chunks = await resources.indexes.vectors.count(generation.collection)
+                chunks = await resources.indexes.vectors.count(generation.space)
                 vectors = {text: (await resources.embedder.embed_query(text)).vector for text in texts}
                 spent = await timed(calls(client, resources, generation, vectors), texts)
                 asked = like_the_service(resources.indexes, vectors[texts[0]], 100)

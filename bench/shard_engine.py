@@ -13,7 +13,7 @@ from shards.catalog import Header, MicroRows
 from shards.cells import Division
 from shards.generation import Generation
 from shards.matches import Matches
-from shards.names import collection_name
+from shards.names import Space
 from shards.probe import AnnHits, AnnQuery, search
 from shards.routing import Routing
 from shards.vectors import ChunkVector, VectorStore
@@ -44,8 +44,8 @@ async def lay_out(
 ) -> Laid:
     """Write rows into cells, cell by cell."""
     cells = len(routing.cells)
-    name = collection_name(uuid4(), 1)
-    await store.create(name, dim=rows.shape[1], cells=cells)
+    space = Space(uuid4(), 1, rows.shape[1])
+    await store.create(space, cells=cells)
     ids = [UUID(bytes=blob.tobytes()) for blob in np.random.default_rng(7).integers(0, 256, (len(rows), 16), np.uint8)]
     in_cells = made.cell_of[made.micro_of]
     order = np.argsort(in_cells, kind="stable")
@@ -53,7 +53,7 @@ async def lay_out(
         by_cell: dict[int, list[ChunkVector]] = {}
         for row in order[start : start + _BATCH]:
             by_cell.setdefault(int(in_cells[row]), []).append(ChunkVector(ids[row], int(row), rows[row]))
-        await store.insert(name, by_cell)
+        await store.insert(space, by_cell)
     micros = MicroRows(np.arange(len(routing.rows)), made.cell_of, routing.rows, routing.sums)
-    header = Header(1, "live", name, len(routing.rows), cells, 1, routing.dimension, curve, len(rows))
-    return Laid(store, Generation(uuid4(), header, micros, routing), made, ids)
+    header = Header(1, "live", space, len(routing.rows), cells, 1, routing.dimension, curve, len(rows))
+    return Laid(store, Generation(space.tenant_id, header, micros, routing), made, ids)

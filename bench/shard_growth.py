@@ -28,7 +28,7 @@ from bench.stores import milvus_lite
 from shards.calibration import calibrate_on_sentences
 from shards.cells import cell_count, divide
 from shards.milvus import MilvusVectors
-from shards.names import collection_name
+from shards.names import Space
 from shards.routing import routing_over
 from shards.settings import MilvusSettings, ShardSettings
 from shards.vectors import ChunkVector, VectorStore
@@ -54,16 +54,16 @@ def grown(rows: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     return np.concatenate([rows, *more]).astype(np.float32)
 
 
-async def unsharded(store: VectorStore, rows: NDArray[np.float32]) -> str:
-    name = collection_name(uuid4(), 1)
-    await store.create(name, dim=rows.shape[1], cells=1)
+async def unsharded(store: VectorStore, rows: NDArray[np.float32]) -> Space:
+    space = Space(uuid4(), 1, rows.shape[1])
+    await store.create(space, cells=1)
     for start in range(0, len(rows), 4000):
         part = rows[start : start + 4000]
-        await store.insert(name, {0: [ChunkVector(uuid4(), start + at, row) for at, row in enumerate(part)]})
-    return name
+        await store.insert(space, {0: [ChunkVector(uuid4(), start + at, row) for at, row in enumerate(part)]})
+    return space
 
 
-async def asked(laid: Laid, whole: str, rows: NDArray[np.float32], queries: NDArray[np.float32]) -> dict[str, Any]:
+async def asked(laid: Laid, whole: Space, rows: NDArray[np.float32], queries: NDArray[np.float32]) -> dict[str, Any]:
     place = {chunk_id: row for row, chunk_id in enumerate(laid.ids)}
     spent: dict[str, list[float]] = {"cells": [], "unsharded": []}
     scanned, recalls, visited = [], [], []

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from shards.bm25 import TantivyLexical
 from shards.lexical import ChunkText
 from shards.milvus import MilvusVectors
-from shards.names import collection_name, lexical_name
+from shards.names import Space, lexical_name
 from shards.settings import LexicalSettings, MilvusSettings
 from shards.vectors import ChunkVector, VersionScope
 
@@ -101,32 +101,32 @@ async def vectors(uri: str, rows: int) -> None:
     await store.ping()
     matrix, cells = synthetic(rows)
     rng = np.random.default_rng(1)
-    name = collection_name(uuid4(), 1)
+    space = Space(uuid4(), 1, DIM)
     start = time.perf_counter()
-    await store.create(name, dim=DIM, cells=CELLS)
+    await store.create(space, cells=CELLS)
     report("vectors.create", cells=CELLS, seconds=round(time.perf_counter() - start, 3))
     start = time.perf_counter()
     for first in range(0, rows, 100):
         by_cell: dict[int, list[ChunkVector]] = {}
         for i in range(first, first + 100):
             by_cell.setdefault(int(cells[i]), []).append(ChunkVector(uuid4(), 3 * (i // 5) + 1, matrix[i]))
-        await store.insert(name, by_cell)
+        await store.insert(space, by_cell)
     report("vectors.insert", batch=100, rows_per_s=round(rows / (time.perf_counter() - start)))
     await asyncio.sleep(2)
     for visited in (1, 4, 8, 16, CELLS):
         chosen = [[int(c) for c in rng.choice(CELLS, visited, replace=False)] for _ in range(ROUNDS)]
-        found = await timed(lambda i, c=chosen: store.search(name, matrix[i], k=100, cells=c[i], scope=None))  # type: ignore[misc]
+        found = await timed(lambda i, c=chosen: store.search(space, matrix[i], k=100, cells=c[i], scope=None))  # type: ignore[misc]
         report("vectors.search", k=100, cells=visited, of=CELLS, rows=rows, **found)
     known = 3 * np.arange(rows // 5) + 1
     for versions in (10, 100, 256, 1000, len(known) // 2, len(known)):
         scopes = [VersionScope(np.sort(rng.choice(known, versions, replace=False))) for _ in range(ROUNDS)]
-        found = await timed(lambda i, s=scopes: store.search(name, matrix[i], k=50, cells=[*range(16)], scope=s[i]))  # type: ignore[misc]
+        found = await timed(lambda i, s=scopes: store.search(space, matrix[i], k=50, cells=[*range(16)], scope=s[i]))  # type: ignore[misc]
         report("vectors.search in scope", k=50, cells=16, of=CELLS, versions=versions, known=len(known), **found)
     start = time.perf_counter()
-    scanned = sum([len(page) async for page in store.scan(name)])
+    scanned = sum([len(page) async for page in store.scan(space)])
     report("vectors.scan", rows=scanned, seconds=round(time.perf_counter() - start, 2))
-    report("vectors.count", **await timed(lambda _: store.count(name), 5))
-    found = await timed(lambda i: store.delete_versions(name, [3 * i + 1]), 20)
+    report("vectors.count", **await timed(lambda _: store.count(space), 5))
+    found = await timed(lambda i: store.delete_versions(space, [3 * i + 1]), 20)
     report("vectors.delete one version", **found)
     await store.aclose()
 

@@ -64,10 +64,16 @@ class TesseraClient:
     # Tenants and keys: the admin key.
 
     async def create_tenant(
-        self, slug: str, name: str, *, plan: str | None = None, settings: Mapping[str, Any] | None = None
+        self,
+        slug: str,
+        name: str,
+        *,
+        plan: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        placement: Mapping[str, Any] | None = None,
     ) -> tuple[Json, bool]:
         """Return the tenant, and whether it was made now: the same slug and body again give the same tenant."""
-        body = {"slug": slug, "name": name} | _given(plan=plan, settings=settings)
+        body = {"slug": slug, "name": name} | _given(plan=plan, settings=settings, placement=placement)
         response = await self._transport.send("POST", "/v1/admin/tenants", json=body)
         return json_of(response), response.status_code == 201
 
@@ -79,9 +85,19 @@ class TesseraClient:
         """Return a tenant."""
         return await self._json("GET", _path("/v1/admin/tenants", tenant_id))
 
+    async def all_shards(self) -> Json:
+        """Return how the engines stand as a whole."""
+        return await self._json("GET", "/v1/admin/shards")
+
     async def shards(self, tenant_id: str) -> Json:
         """Return how the index of a tenant stands."""
         return await self._json("GET", f"/v1/admin/tenants/{tenant_id}/shards")
+
+    async def ask_upkeep(self, tenant_id: str, what: str, **body: Any) -> Json:
+        """Ask for `placement`, `reindex` or `calibrate`; return the job."""
+        answer = await self._json("POST", f"/v1/admin/tenants/{tenant_id}/{what}", json=body)
+        job: Json = answer["job"]
+        return job
 
     async def change_tenant(self, tenant_id: str, **changes: Any) -> Json:
         """Change name, plan or settings."""

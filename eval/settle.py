@@ -12,7 +12,7 @@ from eval.job_wait import ENDED
 from eval.progress import Progress
 
 _STATES = ("queued", "running", "retrying")
-_LATER = ("drop_generation",)
+_LATER = ("drop_generation", "release")
 """Kinds that wait a while on purpose, and change nothing that a search sees."""
 _QUIET_LOOKS = 2
 """A job can slip from one state to another between two lists, so one empty look proves nothing."""

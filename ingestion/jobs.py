@@ -16,13 +16,14 @@ from uuid_utils.compat import uuid7
 
 from ingestion.models import Job
 from tenants.cursor import Position
-from tenants.errors import NotFound, TesseraError
+from tenants.errors import Conflict, NotFound, TesseraError
 from tenants.repository import newest_first
 
 WAITING = ("queued", "retrying")
 UNFINISHED = ("queued", "retrying", "running")
 _RETRY_AFTER = [timedelta(seconds=1), timedelta(seconds=10)]
 """By the number of the attempt that failed; the last one for all that follow."""
+_AWAY_PAUSE = timedelta(seconds=10)
 _RETRY = text(
     "UPDATE jobs j SET state = 'retrying', error = e.content, batch_id = NULL, lease_until = NULL, not_before = now()"
     " + (CAST(:pauses AS interval[]))[least(j.attempts, array_length(CAST(:pauses AS interval[]), 1))]"
@@ -83,6 +84,38 @@ async def queue_partition(session: AsyncSession, tenant_id: UUID) -> None:
     await session.execute(insert(Job).values(values).on_conflict_do_nothing())
 
 
+async def queue_release(session: AsyncSession, tenant_id: UUID) -> None:
+    """Queue the release of the tenant's index from memory unless that waits or runs already."""
+    pending = select(Job.id).where(Job.tenant_id == tenant_id, Job.kind == "release", Job.state.in_(UNFINISHED))
+    if await session.scalar(pending.limit(1)) is None:
+        session.add(new_job(tenant_id, "release"))
+
+
+async def ask_for_upkeep(session: AsyncSession, tenant_id: UUID, payload: dict[str, Any]) -> Job:
+    """Queue the upkeep of the tenant's index with what an operator asks of it, or add that to what waits already.
+
+    Raises:
+        Conflict: it is running (`upkeep_running`); what it does may be out of date when it ends.
+    """
+    await queue_partition(session, tenant_id)
+    waiting = select(Job).where(Job.tenant_id == tenant_id, Job.kind == "partition", Job.state.in_(WAITING))
+    job: Job | None = await session.scalar(waiting.with_for_update())
+    if job is None:
+        raise Conflict("The tenant's index is being worked on; ask again when that is done.", code="upkeep_running")
+    job.payload, job.not_before = job.payload | payload, None
+    await session.flush()
+    await session.refresh(job)
+    return job
+
+
+async def wait(session: AsyncSession, tenant_id: UUID, batch_id: UUID, error: TesseraError) -> None:
+    """Put the jobs of a batch back until what they need is there again; the attempt does not count."""
+    shown = {"code": error.code, "detail": error.detail}
+    mine = (Job.tenant_id == tenant_id, Job.batch_id == batch_id, Job.state == "running")
+    back = {"state": "retrying", "attempts": Job.attempts - 1, "not_before": func.now() + _AWAY_PAUSE}
+    await session.execute(update(Job).where(*mine).values(**back, error=shown, batch_id=None, lease_until=None))
+
+
 async def get_job(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> Job:
     """Return a job; raise `NotFound` for an unknown id."""
     job = await session.get(Job, (tenant_id, job_id))
@@ -91,9 +124,10 @@ async def get_job(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> Job:
     return job
 
 
-async def get_erasure(session: AsyncSession, job_id: UUID) -> Job:
-    """Return a tenant's erasure job, in an admin session."""
-    found: Job | None = await session.scalar(select(Job).where(Job.id == job_id, Job.kind == "erase_tenant"))
+async def get_operators_job(session: AsyncSession, job_id: UUID) -> Job:
+    """Return a tenant's erasure or the upkeep of its index, in an admin session."""
+    mine = Job.kind.in_(("erase_tenant", "partition"))
+    found: Job | None = await session.scalar(select(Job).where(Job.id == job_id, mine))
     if found is None:
         raise NotFound("There is no job with this id.")
     return found

@@ -36,9 +36,9 @@ async def list_jobs(
 
 @router.get("/jobs/{job_id}")
 async def get_job(request: Request, caller: CurrentCaller, job_id: UUID) -> JobOut:
-    """Get one job; the operator gets the jobs that erase tenants."""
+    """Get one job; the operator gets those that erase tenants and work on their indexes."""
     if isinstance(caller, AdminContext):
         async with database_of(request).admin() as session:
-            return job_out(await jobs.get_erasure(session, job_id))
+            return job_out(await jobs.get_operators_job(session, job_id))
     async with database_of(request).tenant(caller.tenant_id) as session:
         return job_out(await jobs.get_job(session, caller.tenant_id, job_id))

@@ -16,7 +16,8 @@ Timestamp = DateTime(timezone=True)
 
 
 class Job(Base):
-    """A unit of long work. Kinds: ingest, delete, purge, partition, drop_generation, erase_tenant.
+    """A unit of long work. Kinds: ingest, delete, purge, partition (upkeep of the index), release, drop_generation,
+    erase_tenant.
 
     State: queued, running, retrying, done, failed, cancelled. `batch_id` is the fence: whoever finishes a job must
     still hold the batch under which it was given out.

@@ -30,8 +30,10 @@ from shards.embed import PassageEmbeddings
 from shards.index import IndexRow
 from shards.models import DocumentVersion
 from shards.neighbours import with_neighbours
+from shards.usage import used
 from tenants.bulk import insert_all
 from tenants.errors import DocumentRejected, NotFound
+from tenants.repository import placement_of
 
 GROUP_CHUNKS = 192
 """Chunks embedded and committed together: enough to fill the embedder's batches, few enough to overlap with writing."""
@@ -244,15 +246,17 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
         results[document.job_id] = {"version": version.version, "chunks": len(index), "pages": document.pages}
     if flips:
         catalog = PostgresCatalog(session, tenant_id)
-        generation = await runtime.indexes.open(catalog)
+        placement = await placement_of(session, tenant_id)
+        generation = await runtime.indexes.open(catalog, placement)
         with batch.watch.step("index"):
             repeated = [flip.version.version_no for flip in flips if flip.version.version_no in tried]
             await runtime.indexes.insert(catalog, generation, index_rows, repeated=repeated)
         with batch.watch.step("store"):
             await repository.store_chunks(session, tenant_id, chunk_rows)
+        await used(session, tenant_id)
         replaced = await repository.flip_active(session, flips)
         rows = await repository.count_active_chunks(session, tenant_id)
-        if runtime.indexes.wants_training(generation, rows) or runtime.indexes.wants_balance(generation):
+        if runtime.indexes.wants_upkeep(generation, rows, placement):
             await jobs.queue_partition(session, tenant_id)
         await _queue_purges(session, tenant_id, replaced)
     await _supersede(session, tenant_id, superseded)

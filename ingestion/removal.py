@@ -42,7 +42,7 @@ async def erase_tenant(session: AsyncSession, runtime: Runtime, tenant_id: UUID,
 
     The row of the erasure job itself stays: it carries the receipt and nothing of the tenant.
     """
-    engines = await runtime.indexes.drop_tenant(tenant_id)
+    engines = await runtime.indexes.drop_tenant(PostgresCatalog(session, tenant_id))
     objects = await runtime.objects.delete(await runtime.objects.list_tenant(tenant_id))
     rows: dict[str, int] = {}
     for table in reversed(Base.metadata.sorted_tables):

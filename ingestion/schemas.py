@@ -109,6 +109,12 @@ class JobList(BaseModel):
     next: str | None
 
 
+class Accepted(BaseModel):
+    """The job that does what was asked."""
+
+    job: JobOut
+
+
 class DeleteOut(BaseModel):
     """The job that removes the last traces of something that is invisible already."""
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -20,25 +19,15 @@ from celery import Task, shared_task
 from ingestion import jobs, pipeline, removal, repository
 from ingestion.batch import Batch, held
 from ingestion.models import Job
-from ingestion.own_sentences import embedded, own_sentences
 from ingestion.runtime import Runtime
-from shards.catalog import CellChange
 from shards.catalog_postgres import PostgresCatalog
-from shards.rebuild import Rebuild
-from shards.recalibration import is_due, last_samples, recalibrated
-from shards.report import heat_of
 from tenants.errors import TesseraError
+from tenants.repository import placement_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _LONGEST_S = 3 * 3600
 """A task that takes longer is ended and its batch tried again; below the broker's visibility timeout."""
-READERS_GRACE = timedelta(seconds=60)
-"""How long a retired generation is kept for queries that began before the switch."""
-_LATER = timedelta(seconds=1)
-_CATCH_UPS = 5
-_LITTLE = 500
-"""Chunks that a rebuild may still lack when it takes the writer lock."""
 
 
 class Shell:
@@ -66,7 +55,8 @@ class Shell:
         cls.loop.call_soon_threadsafe(cls.loop.stop)
 
 
-async def _bounded(work: Coroutine[Any, Any, None]) -> None:
+async def bounded(work: Coroutine[Any, Any, None]) -> None:
+    """Run work that must end within the longest time of a task."""
     async with asyncio.timeout(_LONGEST_S):
         await work
 
@@ -78,41 +68,32 @@ class JobTask(Task):  # type: ignore[misc]  # celery is untyped
         """Mark what this batch still holds; the traceback is in the worker's log."""
         error = TesseraError(f"The worker failed unexpectedly ({type(exc).__name__}); see its log.")
         error.retryable = True
-        Shell.run(_fail_batch(Shell.runtime, UUID(kwargs["tenant_id"]), UUID(kwargs["batch_id"]), error))
+        Shell.run(fail_batch(Shell.runtime, UUID(kwargs["tenant_id"]), UUID(kwargs["batch_id"]), error))
 
 
-def _task(name: str) -> Any:
-    return shared_task(name=f"ingestion.{name}", base=JobTask, ignore_result=True)
+def task(name: str) -> Callable[[Callable[..., None]], Any]:
+    """Declare a task whose unexpected failure ends its jobs."""
+    declared: Callable[[Callable[..., None]], Any]
+    declared = shared_task(name=f"ingestion.{name}", base=JobTask, ignore_result=True)
+    return declared
 
 
-@_task("ingest")
+@task("ingest")
 def ingest(*, tenant_id: str, batch_id: str) -> None:
     """Ingest the documents of a batch."""
-    Shell.run(_bounded(_ingest(Shell.runtime, UUID(tenant_id), UUID(batch_id))))
+    Shell.run(bounded(_ingest(Shell.runtime, UUID(tenant_id), UUID(batch_id))))
 
 
-@_task("purge")
+@task("purge")
 def purge(*, tenant_id: str, batch_id: str) -> None:
     """Remove replaced versions or a deleted document from every store."""
-    Shell.run(_bounded(_purge(Shell.runtime, UUID(tenant_id), UUID(batch_id))))
+    Shell.run(bounded(_purge(Shell.runtime, UUID(tenant_id), UUID(batch_id))))
 
 
-@_task("partition")
-def partition(*, tenant_id: str, batch_id: str) -> None:
-    """Train the tenant's cells and move its vectors into them."""
-    Shell.run(_bounded(_partition(Shell.runtime, UUID(tenant_id), UUID(batch_id))))
-
-
-@_task("drop_generation")
-def drop_generation(*, tenant_id: str, batch_id: str) -> None:
-    """Drop generations that no query reads any more."""
-    Shell.run(_bounded(_drop_generation(Shell.runtime, UUID(tenant_id), UUID(batch_id))))
-
-
-@_task("erase_tenant")
+@task("erase_tenant")
 def erase_tenant(*, tenant_id: str, batch_id: str) -> None:
     """Erase a tenant."""
-    Shell.run(_bounded(_erase_tenant(Shell.runtime, UUID(tenant_id), UUID(batch_id))))
+    Shell.run(bounded(_erase_tenant(Shell.runtime, UUID(tenant_id), UUID(batch_id))))
 
 
 async def _ingest(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
@@ -123,7 +104,7 @@ async def _ingest(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
             await _ingest_held(runtime, batch)
         except TesseraError as error:
             log.warning("batch %s of tenant %s: %s", batch_id, tenant_id, error.detail)
-            await _fail_batch(runtime, tenant_id, batch_id, error)
+            await fail_batch(runtime, tenant_id, batch_id, error)
 
 
 async def _ingest_held(runtime: Runtime, batch: Batch) -> None:
@@ -169,130 +150,22 @@ async def _purge(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
         assert job.document_id is not None
         receipt = await removal.purge_document(session, runtime, tenant_id, job.document_id)
         live = await runtime.indexes.live(PostgresCatalog(session, tenant_id))
-        if live is not None and runtime.indexes.wants_balance(live):
+        rows = await repository.count_active_chunks(session, tenant_id)
+        if live is not None and runtime.indexes.wants_upkeep(live, rows, await placement_of(session, tenant_id)):
             await jobs.queue_partition(session, tenant_id)
         return receipt
 
-    await _one_job(runtime, tenant_id, batch_id, "purging", work, before=before)
-
-
-async def _partition(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
-    async with held(runtime.database, runtime.settings, tenant_id, batch_id) as batch:
-        if not batch.jobs:
-            return
-        batch.advance("training", 0.1)
-        try:
-            async with runtime.database.rebuild_lock(tenant_id):
-                await _upkeep(runtime, batch)
-        except TesseraError as error:
-            log.warning("training for tenant %s: %s", tenant_id, error.detail)
-            await _fail_batch(runtime, tenant_id, batch_id, error)
-
-
-async def _upkeep(runtime: Runtime, batch: Batch) -> None:
-    """Train the tenant's cells anew when that is due, else divide and join those that have the wrong size."""
-    indexes, tenant_id = runtime.indexes, batch.tenant_id
-    rebuilt: Rebuild | None = None
-    changes: list[CellChange] = []
-    async with runtime.database.tenant(tenant_id) as session:
-        catalog = PostgresCatalog(session, tenant_id)
-        live = await indexes.live(catalog)
-        rows = await repository.count_active_chunks(session, tenant_id)
-        if live is not None:
-            await indexes.abandon(catalog, live)
-            if indexes.wants_training(live, rows):
-                rebuilt = await indexes.plan_next(catalog, live)
-            else:
-                changes = await indexes.plan_changes(catalog, live, await heat_of(session, live))
-            await session.commit()
-    if rebuilt is not None:
-        result: dict[str, Any] = await _rebuild(runtime, batch, rebuilt)
-    else:
-        done = [change.kind for change in changes if await _reshape(runtime, batch, change)]
-        result = {"split": done.count("split"), "merged": done.count("merge")}
-        result["calibrated"] = await _recalibrate(runtime, tenant_id)
-    async with runtime.database.tenant(tenant_id) as session:
-        [job] = batch.jobs
-        if await jobs.hold(session, tenant_id, batch.batch_id, [job.id]):
-            await jobs.finish(session, tenant_id, {job.id: result})
-            session.add(jobs.new_job(tenant_id, "drop_generation", delay=READERS_GRACE + _LATER))
-            await session.commit()
-
-
-async def _rebuild(runtime: Runtime, batch: Batch, rebuilt: Rebuild) -> dict[str, Any]:
-    """Fill the next generation beside the live one; only the last step holds the writer lock."""
-    database, indexes, tenant_id = runtime.database, runtime.indexes, batch.tenant_id
-    async with database.tenant(tenant_id) as session:
-        sentences = await own_sentences(session, tenant_id, indexes.settings.calibration_sentences)
-    await rebuilt.fill(await embedded(runtime.embedder, sentences))
-    for _ in range(_CATCH_UPS):
-        async with database.tenant(tenant_id) as session:
-            catalog = PostgresCatalog(session, tenant_id)
-            changed = await rebuilt.catch_up(catalog)
-            await rebuilt.record(catalog)
-            await session.commit()
-        rebuilt.recorded()
-        if changed < _LITTLE:
-            break
-    async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
-        if await jobs.hold(session, tenant_id, batch.batch_id, [job.id for job in batch.jobs]):
-            catalog = PostgresCatalog(session, tenant_id)
-            await rebuilt.catch_up(catalog)
-            await indexes.adopt(catalog, rebuilt)
-            await session.commit()
-    micros = len(rebuilt.micros.micro)
-    return {"generation": rebuilt.number, "cells": rebuilt.cells, "micros": micros, "rows": rebuilt.rows}
-
-
-async def _recalibrate(runtime: Runtime, tenant_id: UUID) -> bool:
-    """Let the threshold rest on the questions that were asked, once they are enough, or when recall fell."""
-    async with runtime.database.tenant(tenant_id) as session:
-        catalog = PostgresCatalog(session, tenant_id)
-        live = await runtime.indexes.live(catalog)
-        if live is None:
-            return False
-        samples = await last_samples(session, tenant_id, live.number)
-        if not is_due(live, samples, runtime.indexes.settings.recall_target):
-            return False
-        await catalog.set(live.number, calibration=await recalibrated(session, live, samples))
-        await session.commit()
-        return True
-
-
-async def _reshape(runtime: Runtime, batch: Batch, change: CellChange) -> bool:
-    """Copy the rows of cells into others beside them; only the last step holds the writer lock."""
-    database, indexes, tenant_id = runtime.database, runtime.indexes, batch.tenant_id
-    async with database.tenant(tenant_id) as session:
-        live = await indexes.live(PostgresCatalog(session, tenant_id))
-    assert live is not None
-    reshaped = indexes.reshape(live, change)
-    if not await reshaped.fill():
-        return False
-    async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
-        if not await jobs.hold(session, tenant_id, batch.batch_id, [job.id for job in batch.jobs]):
-            return False
-        catalog = PostgresCatalog(session, tenant_id)
-        await reshaped.catch_up(catalog)
-        await indexes.flip(catalog, reshaped)
-        await session.commit()
-    return True
-
-
-async def _drop_generation(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
-    async def work(session: Any, job: Job) -> dict[str, Any]:
-        return {"dropped": await runtime.indexes.drop_retired(PostgresCatalog(session, tenant_id), grace=READERS_GRACE)}
-
-    await _one_job(runtime, tenant_id, batch_id, "dropping", work)
+    await one_job(runtime, tenant_id, batch_id, "purging", work, before=before)
 
 
 async def _erase_tenant(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
     async def work(session: Any, job: Job) -> dict[str, Any]:
         return await removal.erase_tenant(session, runtime, tenant_id, job.id)
 
-    await _one_job(runtime, tenant_id, batch_id, "erasing", work, erasing=True)
+    await one_job(runtime, tenant_id, batch_id, "erasing", work, erasing=True)
 
 
-async def _one_job(
+async def one_job(
     runtime: Runtime,
     tenant_id: UUID,
     batch_id: UUID,
@@ -302,6 +175,8 @@ async def _one_job(
     before: Any = None,
     erasing: bool = False,
 ) -> None:
+    """Run a batch of one job under the writer lock: `before` in a transaction of its own, then `work`, whose result
+    ends the job."""
     database = runtime.database
     async with held(database, runtime.settings, tenant_id, batch_id) as batch:
         if not batch.jobs:
@@ -323,10 +198,11 @@ async def _one_job(
                 await session.commit()
         except TesseraError as error:
             log.warning("%s for tenant %s: %s", stage, tenant_id, error.detail)
-            await _fail_batch(runtime, tenant_id, batch_id, error)
+            await fail_batch(runtime, tenant_id, batch_id, error)
 
 
-async def _fail_batch(runtime: Runtime, tenant_id: UUID, batch_id: UUID, error: TesseraError) -> None:
+async def fail_batch(runtime: Runtime, tenant_id: UUID, batch_id: UUID, error: TesseraError) -> None:
+    """End what a batch still holds, or let it be tried again."""
     async with runtime.database.tenant(tenant_id) as session:
         ended = await jobs.of_batch(session, tenant_id, batch_id)
         errors = {job.id: error for job in ended}

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from ingestion import api as ingestion_api
-from ingestion import erasure_api, jobs_api, upload_api
+from ingestion import erasure_api, jobs_api, upkeep_api, upload_api
 from rag import api as rag_api
 from rag.answer.build import build_generator
 from rag.chat import Answerer
@@ -22,6 +22,7 @@ from service.edge import RequestEdge
 from service.resources import open_resources
 from service.settings import Settings
 from shards import api as shards_api
+from shards import provisioning_api
 from shards.usage import UsageWatch
 from tenants import api as tenants_api
 from tenants.auth import Authenticator
@@ -43,12 +44,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="Tessera", version="1", description=DESCRIPTION, lifespan=lifespan)
     for router in (
         tenants_api.router,
+        provisioning_api.router,
         erasure_api.router,
         upload_api.router,
         ingestion_api.router,
         jobs_api.router,
         rag_api.router,
         shards_api.router,
+        upkeep_api.router,
         health.router,
     ):
         app.include_router(router)

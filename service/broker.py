@@ -13,7 +13,7 @@ def make_celery(broker_url: str) -> Celery:
     A message that its worker did not acknowledge is delivered again after the visibility timeout, which therefore lies
     above the longest time of a task; the lease in Postgres finds lost work long before.
     """
-    app = Celery("tessera", broker=broker_url, include=["ingestion.tasks"])
+    app = Celery("tessera", broker=broker_url, include=["ingestion.tasks", "ingestion.upkeep_tasks"])
     app.conf.update(
         task_acks_late=True,
         task_reject_on_worker_lost=True,

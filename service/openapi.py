@@ -19,6 +19,7 @@ _MEANINGS = {
     "415": "The type of the file is not known",
     "422": "The request is not valid",
     "500": "Something went wrong on our side",
+    "507": "The engines have no room; the message says what the operator can do",
     "503": "A dependency is away; try again later",
 }
 
@@ -66,6 +67,8 @@ def _statuses(path: str, method: str, operation: dict[str, Any]) -> list[str]:
         statuses += ["409", "413"]
     if path.startswith("/v1/admin/tenants/{"):
         statuses.append("409")
+    if method == "post" and (path == "/v1/admin/tenants" or path.endswith("/placement")):
+        statuses.append("507")
     if path == "/v1/documents" and method == "post":
         statuses.append("415")
     return sorted(set(statuses))

@@ -6,18 +6,20 @@ import asyncio
 import logging
 import signal
 from contextlib import suppress
+from datetime import timedelta
 from uuid import UUID
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import Redis
-from sqlalchemy import select, text, update
+from sqlalchemy import exists, func, select, text, update
 
 from ingestion.dispatch import Dispatcher
-from ingestion.jobs import queue_partition
+from ingestion.jobs import queue_partition, queue_release
 from service.alive import keep_alive
 from service.broker import make_celery
 from service.settings import Settings
+from shards.index_models import IndexGeneration
 from shards.usage_models import IndexUse
 from tenants.db import Database
 from tenants.errors import Unavailable
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 _TIDY_EVERY_S = 600.0
 _UPKEEP_EVERY_S = 15.0
 _AWAY_PAUSE_S = 1.0
+_RELEASES = 100
+"""Most collections released at a time."""
 
 
 async def run(settings: Settings) -> None:
@@ -46,6 +50,8 @@ async def run(settings: Settings) -> None:
             await dispatcher.tick()
             if loop.time() - looked > _UPKEEP_EVERY_S:
                 await _queue_upkeep(database)
+                if settings.shards.release_after_s:
+                    await _queue_releases(database, settings.shards.release_after_s)
                 looked = loop.time()
             if loop.time() - tidied > _TIDY_EVERY_S:
                 await _tidy(database)
@@ -74,6 +80,22 @@ async def _queue_upkeep(database: Database) -> None:
         async with database.tenant(tenant_id) as session, session.begin():
             await queue_partition(session, tenant_id)
             await session.execute(update(IndexUse).values(upkeep_due=False).where(IndexUse.tenant_id == tenant_id))
+
+
+async def _queue_releases(database: Database, after_s: float) -> None:
+    """Queue the release of collections that nobody has used for a while. Those in the pool are shared and stay."""
+    own = exists().where(
+        IndexGeneration.tenant_id == IndexUse.tenant_id,
+        IndexGeneration.state == "live",
+        IndexGeneration.tier != "pooled",
+    )
+    unused = IndexUse.used_at < func.now() - timedelta(seconds=after_s)
+    async with database.dispatcher() as session:
+        cold = select(IndexUse.tenant_id).where(IndexUse.released_at.is_(None), unused, own)
+        found = list(await session.scalars(cold.limit(_RELEASES)))
+    for tenant_id in found:
+        async with database.tenant(tenant_id) as session, session.begin():
+            await queue_release(session, tenant_id)
 
 
 async def _tidy(database: Database) -> None:

@@ -6,13 +6,22 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 
+from shards.overview import OverviewOut, overview
 from shards.report import ShardsOut, report
+from shards.state import indexes_of
 from tenants import repository
 from tenants.auth import current_admin
 from tenants.context import TenantSettings
 from tenants.state import database_of
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(current_admin)])
+
+
+@router.get("/shards")
+async def list_shards(request: Request) -> OverviewOut:
+    """Return how the engines stand: room on each server, tenants by tier, those that take most."""
+    async with database_of(request).admin() as session:
+        return await overview(session, indexes_of(request))
 
 
 @router.get("/tenants/{tenant_id}/shards")
@@ -23,4 +32,4 @@ async def show_shards(request: Request, tenant_id: UUID) -> ShardsOut:
         tenant = await repository.get_tenant(session, tenant_id)
         chosen = TenantSettings.model_validate(tenant.settings)
     async with database.tenant(tenant_id) as session:
-        return await report(session, request.state.indexes, tenant_id, chosen.recall_target)
+        return await report(session, indexes_of(request), tenant_id, chosen.recall_target)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.calibration import Calibration
+from shards.names import Space
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,15 @@ class Header:
 
     number: int
     state: str
-    collection: str
+    space: Space
     micros: int
     cells: int
     stamp: int
     dimension: float | None
     calibration: Calibration | None
     trained_rows: int
+    trained_residual: float | None = None
+    """How far rows lay from their micro-cell's mean after the training: `Routing.residual`."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,11 @@ class Catalog(Protocol):
     async def generations(self, *states: str, before: timedelta | None = None) -> list[Header]:
         """Return the generations in these states, or of them those retired at least so long ago."""
 
-    async def plan(self, collection: str, *, embedder: str, dim: int, number: int, state: str) -> None:
-        """Record a new generation of one empty micro-cell."""
+    async def plan(self, space: Space, *, embedder: str, state: str, cells: int = 1) -> None:
+        """Record a new generation of one empty micro-cell, that is to have so many cells."""
+
+    async def serialise(self, space: Space) -> None:
+        """Let nobody else write to a collection that tenants share, until the transaction ends; nothing for others."""
 
     async def last_number(self) -> int:
         """Return the highest number that a generation ever had, 0 before the first."""

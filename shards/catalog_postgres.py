@@ -16,6 +16,7 @@ from uuid_utils.compat import uuid7
 from shards.calibration import Calibration
 from shards.catalog import CellChange, Header, MicroRows, Place
 from shards.index_models import CellChangeRow, ChunkCell, IndexGeneration, MicroCell
+from shards.names import Space
 
 _ADD = text(
     "INSERT INTO chunk_cells (tenant_id, generation, version_no, chunk_id, micro)"
@@ -43,6 +44,7 @@ _EMPTY = text(
     " sum_vector = decode(repeat('00', length(sum_vector)), 'hex')"
     " WHERE tenant_id = :tenant AND generation = :generation AND micro = ANY(CAST(:micros AS integer[]))"
 )
+_SERIALISE = text("SELECT pg_advisory_xact_lock(hashtextextended(:collection, 9))")
 _AT_ONCE = 2000
 
 
@@ -64,13 +66,17 @@ class PostgresCatalog:
         columns = (
             table.generation,
             table.state,
-            table.collection,
+            table.dim,
+            table.tier,
+            table.bucket,
+            table.endpoint,
             table.micros,
             table.cells,
             table.stamp,
             table.dimension,
             table.calibration,
             table.trained_rows,
+            table.trained_residual,
         )
         query = select(*columns).where(table.tenant_id == self.tenant_id, table.state.in_(states))
         if before is not None:
@@ -80,13 +86,14 @@ class PostgresCatalog:
             Header(
                 number=row.generation,
                 state=row.state,
-                collection=row.collection,
+                space=Space(self.tenant_id, row.generation, row.dim, row.tier, row.bucket, row.endpoint),
                 micros=row.micros,
                 cells=row.cells,
                 stamp=row.stamp,
                 dimension=row.dimension,
                 calibration=None if row.calibration is None else Calibration.from_json(row.calibration),
                 trained_rows=row.trained_rows,
+                trained_residual=row.trained_residual,
             )
             for row in rows
         ]
@@ -96,17 +103,21 @@ class PostgresCatalog:
         query = select(func.max(IndexGeneration.generation)).where(IndexGeneration.tenant_id == self.tenant_id)
         return int(await self._session.scalar(query) or 0)
 
-    async def plan(self, collection: str, *, embedder: str, dim: int, number: int, state: str) -> None:
+    async def plan(self, space: Space, *, embedder: str, state: str, cells: int = 1) -> None:
         """See `Catalog.plan`."""
         self._session.add(
             IndexGeneration(
                 tenant_id=self.tenant_id,
-                generation=number,
+                generation=space.generation,
                 state=state,
-                collection=collection,
+                collection=space.collection,
+                tier=space.tier,
+                bucket=space.bucket,
+                endpoint=space.endpoint,
                 embedder=embedder,
-                dim=dim,
-                cells=1,
+                dim=space.dim,
+                rows=0,
+                cells=cells,
                 micros=1,
                 next_cell=1,
                 stamp=0,
@@ -114,6 +125,11 @@ class PostgresCatalog:
             )
         )
         await self._session.flush()
+
+    async def serialise(self, space: Space) -> None:
+        """See `Catalog.serialise`."""
+        if space.pooled:
+            await self._session.execute(_SERIALISE, {"collection": space.collection})
 
     async def micro_rows(
         self, generation: int, *, after: int = -1, first: int = 0, centroids: bool = False
@@ -235,7 +251,7 @@ class PostgresCatalog:
             micros.append(row.micro)
             rows.append(row.rows + more)
             sums.append(_plus(row.sum_vector, vector))
-        stamp = await self._next_stamp(generation)
+        stamp = await self._next_stamp(generation, more=sum(more for more, _ in changes.values()))
         values = {"micros": micros, "rows": rows, "sums": sums, "stamp": stamp}
         await self._session.execute(_COUNT, {**self._key(generation), **values})
 
@@ -260,9 +276,10 @@ class PostgresCatalog:
             mine = (table.tenant_id == self.tenant_id, table.generation.in_(numbers))
             await self._session.execute(delete(table).where(*mine))
 
-    async def _next_stamp(self, generation: int) -> int:
+    async def _next_stamp(self, generation: int, *, more: int = 0) -> int:
         table = IndexGeneration
-        raised = update(table).where(*self._of(table, generation)).values(stamp=table.stamp + 1)
+        raised = update(table).where(*self._of(table, generation))
+        raised = raised.values(stamp=table.stamp + 1, rows=table.rows + more)
         return int((await self._session.execute(raised.returning(table.stamp))).scalar_one())
 
     def _key(self, generation: int) -> dict[str, Any]:

@@ -100,6 +100,12 @@ class Division:
     cell_of: NDArray[np.int64]
 
 
+def undivided(rows: int, dim: int) -> Division:
+    """Return so many rows in one cell of one micro-cell, of which nothing is known."""
+    zeros = np.zeros(1, dtype=np.int64)
+    return Division(np.zeros((1, dim), dtype=np.float32), np.zeros(rows, dtype=np.int64), zeros)
+
+
 def divide(vectors: NDArray[np.float32], cells: int, micros_per_cell: int, *, seed: int) -> Division:
     """Divide unit vectors (rows, dim) into `cells` cells of about equal size, each of about so many micro-cells."""
     micros = max(cells, min(cells * micros_per_cell, len(vectors) // _ROWS_A_MICRO))

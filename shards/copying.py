@@ -17,21 +17,22 @@ from shards import cells
 from shards.catalog import Catalog, MicroRows, Place
 from shards.cells import Division
 from shards.generation import Generation
+from shards.names import Space
 from shards.vectors import ChunkVector, VectorStore, chunks_by_cell
 
 _WRITE_ROWS = 2000
 
 
 class Copy:
-    """Rows of a generation, or of some of its micro-cells, copied into new cells of `collection`.
+    """Rows of a generation, or of some of its micro-cells, copied into new cells of `space`.
 
     Their micro-cells are numbered from `first_micro`. `micros_of_source` are those that are copied; None for all.
     """
 
-    def __init__(self, vectors: VectorStore, source: Generation, collection: str) -> None:
+    def __init__(self, vectors: VectorStore, source: Generation, space: Space) -> None:
         self._source = source
         self.micros_of_source: list[int] | None = None
-        self.collection = collection
+        self.space = space
         self.first_micro = 0
         self.held: dict[UUID, Place] = {}
         self._vectors = vectors
@@ -60,6 +61,7 @@ class Copy:
         Raises:
             RuntimeError: some of them cannot be read there.
         """
+        await catalog.serialise(self.space)
         places = await catalog.places(self._source.number, micros=self.micros_of_source)
         stored = {place.chunk_id: place for place in places}
         taken = [place for chunk_id, place in self.held.items() if chunk_id not in stored]
@@ -73,7 +75,7 @@ class Copy:
                 await self.write(rows, cells.assign(np.stack([row.vector for row in rows]), self._centroids))
         lost = len(stored) - len(self.held)
         if lost:
-            raise RuntimeError(f"{lost} of {len(stored)} chunks cannot be read in {self._source.collection}")
+            raise RuntimeError(f"{lost} of {len(stored)} chunks cannot be read in {self._source.space}")
         return len(missing) + len(taken)
 
     async def verify(self, cell_numbers: Sequence[int]) -> None:
@@ -84,12 +86,12 @@ class Copy:
         """
         found: set[UUID] = set()
         count = 0
-        async for page in self._vectors.keys(self.collection, cells=cell_numbers):
+        async for page in self._vectors.keys(self.space, cells=cell_numbers):
             found.update(page)
             count += len(page)
         if found != self.held.keys() or count != len(self.held):
             raise RuntimeError(
-                f"the new cells of {self.collection} hold {count} rows of {len(found)} chunks, not those of the"
+                f"the new cells of {self.space} hold {count} rows of {len(found)} chunks, not those of the"
                 f" {len(self.held)} that were written"
             )
 
@@ -107,7 +109,7 @@ class Copy:
             by_cell: dict[int, list[ChunkVector]] = {}
             for at in order[start : start + _WRITE_ROWS]:
                 by_cell.setdefault(int(in_cells[at]), []).append(rows[at])
-            await self._vectors.insert(self.collection, by_cell)
+            await self._vectors.insert(self.space, by_cell)
         for row, micro in zip(rows, assigned, strict=True):
             if row.chunk_id not in self.held:
                 place = Place(row.chunk_id, row.version_no, self.first_micro + int(micro))
@@ -121,15 +123,15 @@ class Copy:
         source = self._source
         if source.routing is None and source.cells > 1:  # made before micro-cells: only its versions can be looked for
             versions = sorted({place.version_no for place in places})
-            pages = self._vectors.scan(source.collection, versions=versions)
+            pages = self._vectors.scan(source.space, versions=versions)
             return [row async for page in pages for row in page]
         by_cell = chunks_by_cell((place.chunk_id, source.micros.cell[place.micro]) for place in places)
-        return await self._vectors.fetch(source.collection, by_cell)
+        return await self._vectors.fetch(source.space, by_cell)
 
     async def _take_out(self, places: Sequence[Place]) -> None:
         by_cell = chunks_by_cell((place.chunk_id, self._cell_of[place.micro - self.first_micro]) for place in places)
         # By key: the version may rightly have rows in other cells of the same collection.
-        await self._vectors.delete_chunks(self.collection, by_cell)
+        await self._vectors.delete_chunks(self.space, by_cell)
         for place in places:
             self._uncount(place)
 

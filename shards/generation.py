@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.catalog import Catalog, Header, MicroRows
+from shards.names import Space
 from shards.routing import Routing
 
 _KEPT_BYTES = 512 * 1024 * 1024
@@ -30,9 +31,9 @@ class Generation:
     routing: Routing | None
 
     @property
-    def collection(self) -> str:
-        """Return the name of its collection."""
-        return self.header.collection
+    def space(self) -> Space:
+        """Return where its rows lie."""
+        return self.header.space
 
     @property
     def number(self) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import accumulate
 from uuid import UUID
 
 import numpy as np
@@ -23,11 +24,13 @@ from shards.balance import wishes
 from shards.catalog import Catalog, CellChange, Header, MicroRows, Place
 from shards.generation import NO_CELL, Generation, Generations
 from shards.lexical import ChunkText, LexicalStore
+from shards.placement import Target, first_space, space_of, target
 from shards.probe import AnnHits, AnnQuery
 from shards.rebuild import InThread, Rebuild
 from shards.reshape import Reshape
 from shards.settings import ShardSettings
-from shards.vectors import ChunkVector, MissingCollection, Scored, VectorStore, VersionScope, chunks_by_cell
+from shards.vectors import MAX_CELLS, ChunkVector, MissingCollection, Scored, VectorStore, VersionScope, chunks_by_cell
+from tenants.context import Placement
 
 _CENTROIDS_KEPT = 32
 """Generations whose centroids a writing process remembers."""
@@ -72,15 +75,16 @@ class TenantIndexes:
         header = await catalog.live()
         return None if header is None else await self._generations.current(catalog, header)
 
-    async def open(self, catalog: Catalog) -> Generation:
+    async def open(self, catalog: Catalog, placement: Placement) -> Generation:
         """Return the live generation, creating the first one (in the caller's transaction) when there is none."""
         found = await self.live(catalog)
         if found is not None:
             return found
         number = await catalog.last_number() + 1
-        collection = names.collection_name(catalog.tenant_id, number)
-        await self.vectors.create(collection, dim=self._dim, cells=1)
-        await catalog.plan(collection, embedder=self._embedder, dim=self._dim, number=number, state="live")
+        space = first_space(catalog.tenant_id, number, self._dim, placement, self.settings)
+        await catalog.serialise(space)
+        await self.vectors.create(space, cells=1)
+        await catalog.plan(space, embedder=self._embedder, state="live")
         nothing = np.zeros((1, self._dim), dtype=np.float32)
         zero = np.zeros(1, dtype=np.int64)
         await catalog.add_micros(number, MicroRows(zero, zero, zero, nothing, nothing))
@@ -96,14 +100,15 @@ class TenantIndexes:
         Idempotent by chunk id. What an interrupted attempt wrote of the versions `repeated` is removed first: it may
         lie in other cells than the rows belong to by now.
         """
+        await catalog.serialise(generation.space)
         if repeated:
-            await self.vectors.delete_versions(generation.collection, repeated)
+            await self.vectors.delete_versions(generation.space, repeated)
         micros = await self._assign(catalog, generation, rows)
         in_cells = generation.cell_of(micros)
         by_cell: dict[int, list[ChunkVector]] = {}
         for row, cell in zip(rows, in_cells, strict=True):
             by_cell.setdefault(int(cell), []).append(ChunkVector(row.chunk_id, row.version_no, row.vector))
-        await self.vectors.insert(generation.collection, by_cell)
+        await self.vectors.insert(generation.space, by_cell)
         texts = [ChunkText(row.chunk_id, row.version_no, row.heading, row.text) for row in rows]
         await self.lexical.insert(names.lexical_name(generation.tenant_id), texts)
         places = [Place(row.chunk_id, row.version_no, int(micro)) for row, micro in zip(rows, micros, strict=True)]
@@ -124,8 +129,9 @@ class TenantIndexes:
         """Remove versions from every generation and from the lexical index; return the counts per engine."""
         counts = {"vectors": 0, "lexical": 0}
         for header in await catalog.generations("live", "building", "retired"):
+            await catalog.serialise(header.space)
             with nullcontext() if header.state == "live" else suppress(MissingCollection):
-                counts["vectors"] += await self.vectors.delete_versions(header.collection, versions)
+                counts["vectors"] += await self.vectors.delete_versions(header.space, versions)
         counts["lexical"] = await self.lexical.delete_versions(names.lexical_name(catalog.tenant_id), versions)
         return counts
 
@@ -141,24 +147,25 @@ class TenantIndexes:
         """Return the inverse document frequency of words in the tenant's own index."""
         return await self.lexical.word_idf(names.lexical_name(tenant_id), words)
 
-    def wants_training(self, generation: Generation, rows: int) -> bool:
-        """Say whether cells would pay now: past the threshold, or grown a multiple since they were trained."""
-        if generation.routing is None:
-            return rows >= self.settings.threshold
-        return rows >= generation.header.trained_rows * self.settings.retrain_growth
+    def wants_upkeep(self, generation: Generation, rows: int, placement: Placement) -> bool:
+        """Say whether the generation is to be moved, trained anew, or its cells divided or joined."""
+        if target(generation, rows, placement, self.settings, room=MAX_CELLS) is not None:
+            return True
+        return generation.routing is not None and bool(wishes(generation.routing, self.settings, most=1))
 
-    async def plan_next(self, catalog: Catalog, live: Generation) -> Rebuild:
+    def next_target(
+        self, live: Generation, rows: int, placement: Placement, *, room: int, asked: int | None
+    ) -> Target | None:
+        """Return what the next generation should be; see `shards.placement.target`."""
+        return target(live, rows, placement, self.settings, room=room, asked=asked)
+
+    async def plan_next(self, catalog: Catalog, live: Generation, wanted: Target) -> Rebuild:
         """Plan the next generation; the caller commits before it is filled. See `shards.rebuild`."""
         number = await catalog.last_number() + 1
-        collection = names.collection_name(catalog.tenant_id, number)
-        await catalog.plan(collection, embedder=self._embedder, dim=self._dim, number=number, state="building")
+        space = space_of(catalog.tenant_id, number, self._dim, wanted.tier, wanted.endpoint, self.settings)
+        await catalog.plan(space, embedder=self._embedder, state="building", cells=wanted.cells)
         return Rebuild(
-            self.vectors,
-            self.settings,
-            live=live,
-            number=number,
-            collection=collection,
-            in_thread=self._in_thread,
+            self.vectors, self.settings, live=live, space=space, cells=wanted.cells, in_thread=self._in_thread
         )
 
     async def adopt(self, catalog: Catalog, rebuilt: Rebuild) -> None:
@@ -177,27 +184,27 @@ class TenantIndexes:
             next_cell=rebuilt.cells,
             cells=rebuilt.cells,
             micros=len(rebuilt.micros.micro),
+            rows=rebuilt.rows,
             dimension=rebuilt.dimension,
             calibration=rebuilt.calibration,
             trained_rows=rebuilt.rows,
+            trained_residual=rebuilt.residual,
         )
 
-    def wants_balance(self, generation: Generation) -> bool:
-        """Say whether cells are to be divided or joined."""
-        return generation.routing is not None and bool(wishes(generation.routing, self.settings, most=1))
-
     async def plan_changes(
-        self, catalog: Catalog, live: Generation, heat: Mapping[int, float] | None = None
+        self, catalog: Catalog, live: Generation, heat: Mapping[int, float] | None = None, *, room: int = MAX_CELLS
     ) -> list[CellChange]:
-        """Plan the changes of cells that are due; the caller commits before the first is begun."""
+        """Plan the changes of cells that are due and for which the engine has room; the caller commits before the first
+        is begun."""
         due = [] if live.routing is None else wishes(live.routing, self.settings, heat=heat)
+        due = [wish for wish, more in zip(due, accumulate(wish.children for wish in due), strict=True) if more <= room]
         return [await catalog.plan_change(live.number, wish.kind, wish.parents, wish.children) for wish in due]
 
     async def abandon(self, catalog: Catalog, live: Generation) -> None:
         """Give up what was planned and never came to its end, by whoever holds the rebuild lock now."""
         await catalog.retire("building")
         for change in await catalog.changes(live.number, "copying"):
-            await self.vectors.drop_cells(live.collection, change.children)
+            await self.vectors.drop_cells(live.space, change.children)
             await catalog.set_change(change, "abandoned")
 
     def reshape(self, live: Generation, change: CellChange) -> Reshape:
@@ -227,25 +234,24 @@ class TenantIndexes:
         began before reads them any more. Return how many of both."""
         retired = await catalog.generations("retired", before=grace)
         for header in retired:
-            await self.vectors.drop(header.collection)
+            await catalog.serialise(header.space)
+            await self.vectors.drop(header.space)
         await catalog.forget([header.number for header in retired])
         dropped = len(retired)
         for header in await catalog.generations("live"):
             for change in await catalog.changes(header.number, "flipped", before=grace):
-                await self.vectors.drop_cells(header.collection, change.parents)
+                await self.vectors.drop_cells(header.space, change.parents)
                 await catalog.set_change(change, "done")
                 dropped += len(change.parents)
         return dropped
 
-    async def drop_tenant(self, tenant_id: UUID) -> dict[str, int]:
+    async def drop_tenant(self, catalog: Catalog) -> dict[str, int]:
         """Drop every collection and the lexical index of a tenant, known to Postgres or not; return the counts."""
-        prefix = names.collection_prefix(tenant_id)
-        counts = {"collections": 0, "vectors": 0, "lexical_entries": 0}
-        for collection in await self.vectors.collections():
-            if collection.startswith(prefix):
-                counts["vectors"] += await self.vectors.count(collection)
-                counts["collections"] += int(await self.vectors.drop(collection))
-        name = names.lexical_name(tenant_id)
+        for header in await catalog.generations("live", "building", "retired"):
+            await catalog.serialise(header.space)
+        collections, rows = await self.vectors.drop_tenant(catalog.tenant_id)
+        counts = {"collections": collections, "vectors": rows, "lexical_entries": 0}
+        name = names.lexical_name(catalog.tenant_id)
         if name in await self.lexical.indexes():
             counts["lexical_entries"] = await self.lexical.count(name)
             await self.lexical.drop(name)
@@ -284,7 +290,7 @@ class TenantIndexes:
         generation = await self._generations.current(catalog, header)
         chunk_ids = [place.chunk_id for place in gone]
         by_cell = chunks_by_cell(zip(chunk_ids, generation.cell_of(micros), strict=True))
-        vectors = {row.chunk_id: row.vector for row in await self.vectors.fetch(header.collection, by_cell)}
+        vectors = {row.chunk_id: row.vector for row in await self.vectors.fetch(header.space, by_cell)}
         nothing = np.zeros(self._dim, dtype=np.float32)
         matrix = np.stack([vectors.get(chunk_id, nothing) for chunk_id in chunk_ids])
         await catalog.count(header.number, _changes(micros, matrix, -1))

@@ -10,6 +10,7 @@ from sqlalchemy import BigInteger, DateTime, ForeignKeyConstraint, Index, Intege
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from shards.names import Tier
 from tenants.db import Base
 
 Timestamp = DateTime(timezone=True)
@@ -28,8 +29,14 @@ class IndexGeneration(Base):
     generation: Mapped[int] = mapped_column(primary_key=True)
     state: Mapped[str] = mapped_column(Text)
     collection: Mapped[str] = mapped_column(Text)
+    """Name of the collection, as `shards.names.Space` makes it: to be read by people."""
+    tier: Mapped[Tier] = mapped_column(Text)
+    bucket: Mapped[int]
+    endpoint: Mapped[str] = mapped_column(Text)
     embedder: Mapped[str] = mapped_column(Text)
     dim: Mapped[int]
+    rows: Mapped[int] = mapped_column(BigInteger)
+    """Chunks in it: the sum of its micro-cells'."""
     cells: Mapped[int]
     """Partitions that hold its rows."""
     micros: Mapped[int]
@@ -42,6 +49,8 @@ class IndexGeneration(Base):
     """Effective dimension of rows around their micro-cell."""
     calibration: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     trained_rows: Mapped[int] = mapped_column(BigInteger)
+    trained_residual: Mapped[float | None]
+    """How far rows lay from their micro-cell's mean after the training; what drift is measured against."""
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
     retired_at: Mapped[datetime | None] = mapped_column(Timestamp)
 

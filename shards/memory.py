@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log
 from uuid import UUID
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shards import terms
 from shards.lexical import ChunkText
 from shards.milvus_filter import LITE
-from shards.names import checked_collection, checked_index
+from shards.names import Space, checked_index
 from shards.vectors import MAX_CELLS, MAX_K, ChunkVector, MissingCollection, Scored, VersionScope
 
 _K1 = 1.2
@@ -22,7 +22,7 @@ _B = 0.75
 
 
 @dataclass
-class _Collection:
+class _Rows:
     cells: set[int]
     rows: dict[tuple[UUID, int], ChunkVector] = field(default_factory=dict)
 
@@ -33,52 +33,56 @@ class MemoryVectors:
     costs = LITE
 
     def __init__(self) -> None:
-        self._collections: dict[str, _Collection] = {}
+        self._spaces: dict[Space, _Rows] = {}
+        self._released: set[Space] = set()
+        self.budgets: Mapping[str, int] = {"": 65_536}
+        self.on_wake: Callable[[Space, float], None] | None = None
 
-    async def create(self, collection: str, *, dim: int, cells: int) -> None:
+    async def create(self, space: Space, *, cells: int) -> None:
         """See `VectorStore.create`."""
-        if not 1 <= cells <= MAX_CELLS:
-            raise ValueError(f"{cells} cells, not 1..{MAX_CELLS}")
-        found = self._collections.setdefault(checked_collection(collection), _Collection(set()))
+        most = 1 if space.pooled else MAX_CELLS
+        if not 1 <= cells <= most:
+            raise ValueError(f"{cells} cells, not 1..{most}")
+        found = self._spaces.setdefault(space, _Rows(set()))
         found.cells |= set(range(cells))
 
-    async def add_cells(self, collection: str, cells: Sequence[int]) -> None:
+    async def add_cells(self, space: Space, cells: Sequence[int]) -> None:
         """See `VectorStore.add_cells`."""
-        found = self._found(collection)
+        found = self._found(space, own=True)
         if len(found.cells | set(cells)) > MAX_CELLS:
             raise ValueError(f"at most {MAX_CELLS} cells")
         found.cells |= set(cells)
 
-    async def drop_cells(self, collection: str, cells: Sequence[int]) -> None:
+    async def drop_cells(self, space: Space, cells: Sequence[int]) -> None:
         """See `VectorStore.drop_cells`."""
-        found = self._found(collection)
+        found = self._found(space, own=True)
         found.cells -= set(cells)
         found.rows = {key: row for key, row in found.rows.items() if key[1] in found.cells}
 
-    async def insert(self, collection: str, cell_rows: Mapping[int, Sequence[ChunkVector]]) -> None:
+    async def insert(self, space: Space, cell_rows: Mapping[int, Sequence[ChunkVector]]) -> None:
         """See `VectorStore.insert`."""
-        found = self._found(collection)
+        found = self._found(space)
         _check_cells(found, cell_rows)
         found.rows.update({(row.chunk_id, cell): row for cell, rows in cell_rows.items() for row in rows})
 
-    async def delete_versions(self, collection: str, versions: Sequence[int]) -> int:
+    async def delete_versions(self, space: Space, versions: Sequence[int]) -> int:
         """See `VectorStore.delete_versions`."""
-        found = self._found(collection)
+        found = self._found(space)
         gone = [key for key, row in found.rows.items() if row.version_no in set(versions)]
         for key in gone:
             del found.rows[key]
         return len(gone)
 
-    async def delete_chunks(self, collection: str, cell_chunks: Mapping[int, Sequence[UUID]]) -> None:
+    async def delete_chunks(self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> None:
         """See `VectorStore.delete_chunks`."""
-        rows = self._found(collection).rows
+        rows = self._found(space).rows
         for cell, chunk_ids in cell_chunks.items():
             for chunk_id in chunk_ids:
                 rows.pop((chunk_id, cell), None)
 
     async def search(
         self,
-        collection: str,
+        space: Space,
         vector: NDArray[np.float32],
         *,
         k: int,
@@ -86,7 +90,7 @@ class MemoryVectors:
         scope: VersionScope | None,
     ) -> list[Scored]:
         """See `VectorStore.search`."""
-        found = self._found(collection)
+        found = self._found(space)
         if not 1 <= k <= MAX_K:
             raise ValueError(f"k is {k}, not 1..{MAX_K}")
         _check_cells(found, cells or ())
@@ -102,22 +106,22 @@ class MemoryVectors:
             best.setdefault(rows[at].chunk_id, float(scores[at]))
         return [Scored(chunk_id, score) for chunk_id, score in list(best.items())[:k]]
 
-    async def fetch(self, collection: str, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[ChunkVector]:
+    async def fetch(self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[ChunkVector]:
         """See `VectorStore.fetch`."""
-        rows = self._found(collection).rows
+        rows = self._found(space).rows
         wanted = [(chunk_id, cell) for cell, chunk_ids in cell_chunks.items() for chunk_id in chunk_ids]
         return [rows[key] for key in wanted if key in rows]
 
     async def scan(
         self,
-        collection: str,
+        space: Space,
         *,
         cells: Sequence[int] | None = None,
         versions: Sequence[int] | None = None,
         batch: int = 1000,
     ) -> AsyncIterator[list[ChunkVector]]:
         """See `VectorStore.scan`."""
-        found = self._found(collection)
+        found = self._found(space)
         _check_cells(found, cells or ())
         rows = [
             row
@@ -127,22 +131,32 @@ class MemoryVectors:
         for start in range(0, len(rows), batch):
             yield rows[start : start + batch]
 
-    async def keys(self, collection: str, *, cells: Sequence[int]) -> AsyncIterator[list[UUID]]:
+    async def keys(self, space: Space, *, cells: Sequence[int]) -> AsyncIterator[list[UUID]]:
         """See `VectorStore.keys`."""
-        async for page in self.scan(collection, cells=cells):
+        async for page in self.scan(space, cells=cells):
             yield [row.chunk_id for row in page]
 
-    async def count(self, collection: str) -> int:
+    async def count(self, space: Space) -> int:
         """See `VectorStore.count`."""
-        return len(self._found(collection).rows)
+        return len(self._found(space).rows)
 
-    async def drop(self, collection: str) -> bool:
+    async def drop(self, space: Space) -> bool:
         """See `VectorStore.drop`."""
-        return self._collections.pop(checked_collection(collection), None) is not None
+        found = self._spaces.pop(space, None)
+        return found is not None and (not space.pooled or bool(found.rows))
 
-    async def collections(self) -> list[str]:
-        """See `VectorStore.collections`."""
-        return sorted(self._collections)
+    async def drop_tenant(self, tenant_id: UUID) -> tuple[int, int]:
+        """See `VectorStore.drop_tenant`."""
+        mine = [space for space in self._spaces if space.tenant_id == tenant_id]
+        rows = sum(len(self._spaces.pop(space).rows) for space in mine)
+        return sum(not space.pooled for space in mine), rows
+
+    async def release(self, space: Space) -> bool:
+        """See `VectorStore.release`."""
+        self._found(space)
+        if not space.pooled:
+            self._released.add(space)
+        return not space.pooled
 
     async def ping(self) -> None:
         """See `VectorStore.ping`."""
@@ -150,14 +164,19 @@ class MemoryVectors:
     async def aclose(self) -> None:
         """See `VectorStore.aclose`."""
 
-    def _found(self, collection: str) -> _Collection:
-        try:
-            return self._collections[checked_collection(collection)]
-        except KeyError:
-            raise MissingCollection(f"there is no collection {collection}") from None
+    def _found(self, space: Space, *, own: bool = False) -> _Rows:
+        if own and space.pooled:
+            raise ValueError(f"{space} is shared: its cells are nobody's to change")
+        if space not in self._spaces:
+            raise MissingCollection(f"there is no {space}")
+        if space in self._released:
+            self._released.remove(space)
+            if self.on_wake is not None:
+                self.on_wake(space, 0.0)
+        return self._spaces[space]
 
 
-def _check_cells(found: _Collection, cells: Mapping[int, object] | Sequence[int]) -> None:
+def _check_cells(found: _Rows, cells: Mapping[int, object] | Sequence[int]) -> None:
     outside = sorted(set(cells) - found.cells)
     if outside:
         raise ValueError(f"cells {outside} are not among the {len(found.cells)} cells")

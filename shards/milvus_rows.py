@@ -1,4 +1,9 @@
-"""How a row looks in Milvus: the schema of a collection, the key of a row, and what comes back."""
+"""How a row looks in Milvus: the schema of a collection, the key of a row, and what comes back.
+
+The primary key is "<chunk id>:<cell>", in a pool "<chunk id>:<tenant id>:<generation>". Milvus and Milvus Lite accept
+one key in two partitions and then lose or double rows, so a key never names two places. A row in a pool carries its
+tenant and generation, and every call on a pool names both.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +16,25 @@ import grpc  # type: ignore[import-untyped]
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 
+from shards.names import Space
 from shards.vectors import ChunkVector, Scored, VersionScope
 
 FIELDS = ["row", "version_no", "vector"]
 
 
-def create(client: MilvusClient, name: str, dim: int, cells: Iterable[int]) -> None:
+def create(client: MilvusClient, space: Space, cells: Iterable[int]) -> None:
     """Make a collection with these cells, its index, and load it; what is there already is left as it is."""
+    name = space.collection
     if not client.has_collection(name):
         schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field("row", DataType.VARCHAR, is_primary=True, max_length=48)
+        schema.add_field("row", DataType.VARCHAR, is_primary=True, max_length=96)
         schema.add_field("version_no", DataType.INT64)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=space.dim)
+        if space.pooled:
+            schema.add_field("tenant", DataType.VARCHAR, max_length=32)
+            schema.add_field("generation", DataType.INT64)
         client.create_collection(name, schema=schema, consistency_level="Strong")
-    add_cells(client, name, cells)
+    add_cells(client, space, cells)
     if not client.list_indexes(name):
         index = client.prepare_index_params()
         index.add_index("vector", index_type="FLAT", metric_type="IP")
@@ -33,18 +43,19 @@ def create(client: MilvusClient, name: str, dim: int, cells: Iterable[int]) -> N
     client.load_collection(name)
 
 
-def add_cells(client: MilvusClient, name: str, cells: Iterable[int]) -> None:
+def add_cells(client: MilvusClient, space: Space, cells: Iterable[int]) -> None:
     """Make the cells that are not there yet."""
-    present = set(client.list_partitions(name))
-    for cell in cells:
-        if partition_of(cell) not in present:
-            client.create_partition(name, partition_of(cell))
+    present = set(client.list_partitions(space.collection))
+    for partition in map(space.partition, cells):
+        if partition not in present:
+            client.create_partition(space.collection, partition)
 
 
-def drop_cells(client: MilvusClient, name: str, cells: Iterable[int]) -> None:
-    """Remove cells with their rows, as far as they are there."""
+def drop_cells(client: MilvusClient, space: Space, cells: Iterable[int]) -> None:
+    """Remove cells of a collection of its own with their rows, as far as they are there."""
+    name = space.collection
     present = set(client.list_partitions(name))
-    gone = [partition_of(cell) for cell in cells if partition_of(cell) in present]
+    gone = [partition for partition in map(space.partition, cells) if partition in present]
     if not gone:
         return
     with suppress(MilvusException, grpc.RpcError):  # a server asks for it, Milvus Lite does not know it
@@ -53,24 +64,25 @@ def drop_cells(client: MilvusClient, name: str, cells: Iterable[int]) -> None:
         client.drop_partition(name, partition)
 
 
-def partition_of(cell: int) -> str:
-    """Return the name of a cell's partition."""
-    return f"c{cell}"
-
-
-def cell_of(partition: str) -> int | None:
-    """Return the cell of a partition, None for the one that Milvus makes by itself."""
-    return int(partition[1:]) if partition[1:].isdigit() else None
-
-
-def key_of(chunk_id: UUID, cell: int) -> str:
+def key_of(space: Space, chunk_id: UUID, cell: int) -> str:
     """Return the primary key of a chunk in a cell."""
+    if space.pooled:
+        return f"{chunk_id.hex}:{space.tenant_id.hex}:{space.generation}"
     return f"{chunk_id.hex}:{cell}"
 
 
-def entity(row: ChunkVector, cell: int) -> dict[str, Any]:
+def entity(space: Space, row: ChunkVector, cell: int) -> dict[str, Any]:
     """Return a row as Milvus takes it."""
-    return {"row": key_of(row.chunk_id, cell), "version_no": row.version_no, "vector": row.vector}
+    values = {"row": key_of(space, row.chunk_id, cell), "version_no": row.version_no, "vector": row.vector}
+    return values | {"tenant": space.tenant_id.hex, "generation": space.generation} if space.pooled else values
+
+
+def within(space: Space, expression: str = "") -> str:
+    """Return a filter that matches rows of this space only; in a collection of its own that is any row."""
+    if not space.pooled:
+        return expression
+    mine = f'tenant == "{space.tenant_id.hex}" and generation == {space.generation}'
+    return f"{mine} and ({expression})" if expression else mine
 
 
 def rows_of(page: Iterable[Mapping[str, Any]]) -> list[ChunkVector]:

@@ -90,7 +90,7 @@ def _rows(generation: Generation) -> int:
 
 async def _matches(vectors: VectorStore, generation: Generation, query: AnnQuery, matches: Matches) -> AnnHits:
     by_cell = chunks_by_cell(zip(matches.chunk_ids(), generation.cell_of(matches.micros), strict=True))
-    rows = await vectors.fetch(generation.collection, by_cell)
+    rows = await vectors.fetch(generation.space, by_cell)
     if not rows:
         return AnnHits([], "matches", 0, generation.cells, 0, 1.0, 1.0)
     scores = np.stack([row.vector for row in rows]) @ query.vector
@@ -101,7 +101,7 @@ async def _matches(vectors: VectorStore, generation: Generation, query: AnnQuery
 
 async def _exact(vectors: VectorStore, generation: Generation, query: AnnQuery) -> AnnHits:
     scope = None if query.matches is None else query.matches.scope
-    hits = await vectors.search(generation.collection, query.vector, k=query.k, cells=None, scope=scope)
+    hits = await vectors.search(generation.space, query.vector, k=query.k, cells=None, scope=scope)
     return AnnHits(hits, "exact", generation.cells, generation.cells, _rows(generation), 1.0, 1.0)
 
 
@@ -261,8 +261,8 @@ class _Probe:
         if not len(places):
             return []
         cells = self.routing.cells[places].tolist()
-        collection, vector = self.generation.collection, self.query.vector
-        return await self.vectors.search(collection, vector, k=self._depth, cells=cells, scope=scope)
+        space, vector = self.generation.space, self.query.vector
+        return await self.vectors.search(space, vector, k=self._depth, cells=cells, scope=scope)
 
 
 def _best(found: Iterable[Sequence[Scored]], k: int) -> list[Scored]:

@@ -20,6 +20,7 @@ from shards.calibration import Calibration, calibrate_on_sentences
 from shards.catalog import Catalog
 from shards.copying import Copy
 from shards.generation import Generation
+from shards.names import Space
 from shards.routing import routing_over
 from shards.settings import ShardSettings
 from shards.vectors import VectorStore
@@ -36,13 +37,15 @@ class Rebuild(Copy):
         settings: ShardSettings,
         *,
         live: Generation,
-        number: int,
-        collection: str,
+        space: Space,
+        cells: int,
         in_thread: InThread = asyncio.to_thread,
     ) -> None:
-        super().__init__(vectors, live, collection)
-        self.number = number
+        super().__init__(vectors, live, space)
+        self.number = space.generation
         self.dimension: float | None = None
+        self.residual: float | None = None
+        self.wanted = cells
         self.calibration: Calibration | None = None
         self._settings, self._in_thread = settings, in_thread
 
@@ -51,12 +54,13 @@ class Rebuild(Copy):
         """Return the number of cells."""
         return int(self._cell_of.max()) + 1
 
-    async def fill(self, queries: NDArray[np.float32]) -> None:
+    async def fill(self, catalog: Catalog, queries: NDArray[np.float32]) -> None:
         """Train cells on the live generation's rows, calibrate them with `queries` (q, dim), and copy the rows."""
-        rows = [row async for page in self._vectors.scan(self._source.collection) for row in page]
-        matrix = np.stack([row.vector for row in rows])
+        rows = [row async for page in self._vectors.scan(self._source.space) for row in page]
+        matrix = np.stack([row.vector for row in rows]) if rows else np.empty((0, self.space.dim), dtype=np.float32)
         assigned = await self._in_thread(self._divide, matrix, queries)
-        await self._vectors.create(self.collection, dim=matrix.shape[1], cells=self.cells)
+        await catalog.serialise(self.space)
+        await self._vectors.create(self.space, cells=self.cells)
         await self.write(rows, assigned)
 
     async def record(self, catalog: Catalog) -> None:
@@ -70,12 +74,15 @@ class Rebuild(Copy):
         self._forgotten, self._unrecorded = set(), {}
 
     def _divide(self, matrix: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.int64]:
-        # Deletions since the decision may have left a little less than the threshold.
-        count = cells.cells_past_threshold(len(matrix), self._settings)
+        count = min(self.wanted, len(matrix))
+        if count < 2:
+            made = cells.undivided(len(matrix), self.space.dim)
+            self.divided(made, np.arange(1))
+            return made.micro_of
         made = cells.divide(matrix, count, self._settings.micros_per_cell, seed=self.number)
         self.divided(made, np.arange(count))
         routing = routing_over(matrix, made, seed=self.number)
-        self.dimension = routing.dimension
+        self.dimension, self.residual = routing.dimension, routing.residual
         if len(queries):
             self.calibration = calibrate_on_sentences(routing, matrix, made.micro_of, queries, self.number)
         return made.micro_of

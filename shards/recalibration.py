@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shards.calibration import Calibration, calibrate
+from shards.calibration import Calibration, calibrate, calibrate_on_sentences
+from shards.catalog import Catalog
 from shards.generation import Generation
 from shards.index_models import ChunkCell
 from shards.usage_models import ProbeSample
+from shards.vectors import VectorStore
 
 LEAST = 100
 """Samples from which a threshold is calibrated."""
@@ -68,6 +71,20 @@ async def recalibrated(session: AsyncSession, generation: Generation, samples: l
     found = calibrate(generation.routing, vectors_of(samples), truth, source="questions")
     known = generation.header.calibration
     return found if known is None else replace(found, filtered=known.filtered)
+
+
+async def recalibrated_on_sentences(
+    catalog: Catalog, vectors: VectorStore, generation: Generation, queries: NDArray[np.float32]
+) -> Calibration:
+    """Return the calibration that sentences of the chunks (q, dim) give, over the rows as they lie now."""
+    assert generation.routing is not None
+    micro_of = {place.chunk_id: place.micro for place in await catalog.places(generation.number)}
+    rows = [row async for page in vectors.scan(generation.space) for row in page if row.chunk_id in micro_of]
+    matrix = np.stack([row.vector for row in rows])
+    micros = np.array([micro_of[row.chunk_id] for row in rows], dtype=np.int64)
+    return await asyncio.to_thread(
+        calibrate_on_sentences, generation.routing, matrix, micros, queries, generation.number
+    )
 
 
 async def true_cells_of(

@@ -17,11 +17,13 @@ from shards.cell_map import positions, recall_by_cell
 from shards.generation import Generation
 from shards.index import TenantIndexes
 from shards.index_models import CellChangeRow
+from shards.names import Tier
 from shards.recalibration import last_samples, running_recall, true_cells_of, vectors_of
 from shards.usage import HALF_LIFE_S
 from shards.usage_models import CellHeat, IndexUse, ProbeSample
 
 _LAST_CHANGES = 20
+_USE = ("searches", "used_at", "released_at", "woke_ms")
 _MAPPED = 200
 """Samples that recall by cell is worked out from."""
 
@@ -85,7 +87,9 @@ class ShardsOut(BaseModel):
 
     tenant_id: UUID
     generation: int | None
+    tier: Tier | None = None
     collection: str | None = None
+    """Where it lies: the collection, for isolated tenants with its server and database, in the pool with its bucket."""
     rows: int = 0
     cells: list[CellOut] = []
     trained_rows: int = 0
@@ -94,15 +98,19 @@ class ShardsOut(BaseModel):
     changes: list[ChangeOut] = []
     searches: int = 0
     used_at: datetime | None = None
+    released_at: datetime | None = None
+    """Since when the engine holds it in memory no more; it is loaded by the next question."""
+    woke_ms: float | None = None
+    """How long it took to load when that was last needed."""
 
 
 async def report(session: AsyncSession, indexes: TenantIndexes, tenant_id: UUID, target: float | None) -> ShardsOut:
     """Return how the index of a tenant stands; `target` is the recall that the tenant chose."""
     use = await session.get(IndexUse, tenant_id)
-    searches, used_at = (use.searches, use.used_at) if use is not None else (0, None)
+    known_use = {} if use is None else {name: getattr(use, name) for name in _USE}
     live = await indexes.live(PostgresCatalog(session, tenant_id))
     if live is None:
-        return ShardsOut(tenant_id=tenant_id, generation=None, searches=searches, used_at=used_at)
+        return ShardsOut(tenant_id=tenant_id, generation=None, **known_use)
     samples = await last_samples(session, tenant_id, live.number)
     seen = running_recall(samples)
     known = _calibration(live, target or indexes.settings.recall_target)
@@ -110,15 +118,15 @@ async def report(session: AsyncSession, indexes: TenantIndexes, tenant_id: UUID,
     return ShardsOut(
         tenant_id=tenant_id,
         generation=live.number,
-        collection=live.collection,
+        collection=str(live.space),
+        tier=live.space.tier,
         rows=int(live.micros.rows.sum()),
         cells=_cells(live, await heat_of(session, live), recalls),
         trained_rows=live.header.trained_rows,
         calibration=known,
         recall=None if seen is None else RecallOut(**vars(seen)),
         changes=await _changes(session, live),
-        searches=searches,
-        used_at=used_at,
+        **known_use,
     )
 
 

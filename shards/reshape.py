@@ -34,7 +34,7 @@ class Reshape(Copy):
         *,
         in_thread: InThread = asyncio.to_thread,
     ) -> None:
-        super().__init__(vectors, generation, generation.collection)
+        super().__init__(vectors, generation, generation.space)
         self.change = change
         self.first_micro = generation.header.micros
         self.replaced: list[int] = np.flatnonzero(np.isin(generation.micros.cell, change.parents)).tolist()
@@ -44,8 +44,8 @@ class Reshape(Copy):
     async def fill(self) -> bool:
         """Divide the parents' rows and copy them into the children; return False when there are too few by now."""
         parents, children = self.change.parents, np.array(self.change.children)
-        await self._vectors.add_cells(self.collection, self.change.children)
-        rows = [row async for page in self._vectors.scan(self.collection, cells=parents) for row in page]
+        await self._vectors.add_cells(self.space, self.change.children)
+        rows = [row async for page in self._vectors.scan(self.space, cells=parents) for row in page]
         if len(rows) < len(children):
             return False
         matrix = np.stack([row.vector for row in rows])
@@ -59,7 +59,7 @@ class Reshape(Copy):
         """See `Copy.catch_up`. The cells share a collection with those that are written to: what a repeated upload
         removed from them is written again."""
         present: set[UUID] = set()
-        async for page in self._vectors.keys(self.collection, cells=self.change.children):
+        async for page in self._vectors.keys(self.space, cells=self.change.children):
             present.update(page)
         for place in [place for chunk_id, place in self.held.items() if chunk_id not in present]:
             self._uncount(place)

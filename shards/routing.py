@@ -61,6 +61,12 @@ class Routing:
         """Return the mean vector of each micro-cell (micros, dim), not normalised; zero for an empty one."""
         return means_of(self.sums, self.rows)
 
+    @property
+    def residual(self) -> float:
+        """Return how far rows lie from the mean of their micro-cell: 1 - the mean squared length of the means."""
+        lengths = np.einsum("md,md->m", self.means, self.means)
+        return 1.0 - float((self.rows * lengths).sum() / max(int(self.rows.sum()), 1))
+
     @cached_property
     def spread(self) -> NDArray[np.float32]:
         """Return the standard deviation of scores around each mean (micros,), for a unit query."""

@@ -10,6 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from tenants.context import MAX_RECALL, MIN_RECALL
 
 
+class MilvusEndpoint(BaseModel):
+    """Another Milvus server, for tenants that are isolated on it."""
+
+    uri: str
+    token: SecretStr = SecretStr("")
+    partition_budget: int = Field(default=8192, ge=1)
+
+
 class MilvusSettings(BaseModel):
     """The vector store."""
 
@@ -21,6 +29,11 @@ class MilvusSettings(BaseModel):
     """Token or `user:password` of the Milvus server."""
     timeout_s: float = Field(default=10.0, gt=0)
     """Seconds to wait for an answer of Milvus."""
+    partition_budget: int = Field(default=8192, ge=1)
+    """Partitions that the server may hold in all. A tenant for which there is no room is refused (507). Milvus allows
+    65,536; Milvus Lite takes about 0.1 MB of memory for each."""
+    endpoints: dict[str, MilvusEndpoint] = Field(default_factory=dict)
+    """Further servers for isolated tenants, by name: `{"eu": {"uri": "http://...", "token": "..."}}`."""
     consistency: Literal["Strong", "Bounded", "Session", "Eventually"] = "Bounded"
     """What a search on a Milvus cluster must have seen. Bounded may miss the last seconds' writes; Strong waits for
     them, about 0.2 s a search. Milvus Lite always sees everything."""
@@ -66,8 +79,15 @@ class ShardSettings(BaseModel):
     """Chunks from which k-means cells pay; below it one partition holds everything."""
     rows_per_cell: int = Field(default=250, ge=50)
     """Mean size of a cell, in chunks. Smaller cells are told apart better; each is a partition of the engine."""
-    max_cells: int = Field(default=512, ge=1, le=1024)
-    """Most cells of one tenant; a Milvus collection takes 1,024 partitions."""
+    max_cells: int = Field(default=512, ge=1, le=1023)
+    """Most cells of one tenant; a Milvus collection takes 1,024 partitions, one of them its own."""
+    pooled_rows: int = Field(default=4000, ge=1)
+    """Chunks from which a tenant has a collection of its own; a smaller one shares one with others."""
+    demote_at: float = Field(default=0.25, gt=0, lt=1)
+    """A tenant goes back to the pool when it has shrunk below this share of `pooled_rows`."""
+    pool_buckets: int = Field(default=256, ge=1, le=16384)
+    """Buckets of the pool; a tenant lies in one of them, which is searched as a whole. Another number holds for tenants
+    that come later."""
     micros_per_cell: int = Field(default=16, ge=1, le=64)
     """Micro-cells in a cell: what queries are routed by. More tell rows apart better and cost memory."""
     recall_target: float = Field(default=0.98, ge=MIN_RECALL, le=MAX_RECALL)
@@ -78,6 +98,9 @@ class ShardSettings(BaseModel):
     """Share of the questions that are asked again of every cell, in the background, to measure recall."""
     shadow_load: float = Field(default=0.05, gt=0, le=1)
     """Most of an engine's time that these take."""
+    release_after_s: float = Field(default=86_400.0, ge=0)
+    """Seconds without a question or an upload after which a tenant's own collection is released from the engine's
+    memory; it wakes with its next question. 0 keeps all loaded."""
     usage_every_s: float = Field(default=10.0, gt=0)
     """How often counted visits are written down."""
     retrain_growth: float = Field(default=2.0, gt=1)

@@ -13,19 +13,22 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from shards.calibration import K
 from shards.generation import Generation
 from shards.index import TenantIndexes
+from shards.names import Space
 from shards.probe import AnnHits
 from shards.settings import ShardSettings
-from shards.usage_models import ProbeSample
+from shards.usage_models import IndexUse, ProbeSample
 from shards.vectors import MissingCollection
 from tenants.db import Database
 from tenants.errors import Unavailable
@@ -45,10 +48,34 @@ _HEAT = text(
     " + h.heat * power(0.5, extract(epoch FROM now() - h.counted_at) / :half_life)"
 )
 _USE = text(
-    "INSERT INTO index_use AS u (tenant_id, used_at, searches, upkeep_due) VALUES (:tenant, now(), :searches, :due)"
-    " ON CONFLICT (tenant_id) DO UPDATE SET used_at = now(), searches = u.searches + EXCLUDED.searches,"
-    " upkeep_due = u.upkeep_due OR EXCLUDED.upkeep_due"
+    "INSERT INTO index_use AS u (tenant_id, used_at, searches, upkeep_due, woke_ms)"
+    " VALUES (:tenant, now(), :searches, :due, :woke_ms) ON CONFLICT (tenant_id) DO UPDATE SET used_at = now(),"
+    " searches = u.searches + EXCLUDED.searches, upkeep_due = u.upkeep_due OR EXCLUDED.upkeep_due,"
+    " released_at = NULL, woke_ms = coalesce(EXCLUDED.woke_ms, u.woke_ms)"
 )
+
+
+_WRITTEN = text(
+    "INSERT INTO index_use (tenant_id, used_at, searches, upkeep_due) VALUES (:tenant, now(), 0, false)"
+    " ON CONFLICT (tenant_id) DO UPDATE SET used_at = now(), released_at = NULL"
+)
+
+
+async def used(session: AsyncSession, tenant_id: UUID) -> None:
+    """Note that a tenant's index was written to."""
+    await session.execute(_WRITTEN, {"tenant": tenant_id})
+
+
+async def is_cold(session: AsyncSession, tenant_id: UUID, after_s: float) -> bool:
+    """Say whether nobody has used the index for so many seconds."""
+    use = IndexUse
+    query = select(use.used_at < func.now() - timedelta(seconds=after_s)).where(use.tenant_id == tenant_id)
+    return bool(await session.scalar(query))
+
+
+async def released(session: AsyncSession, tenant_id: UUID) -> None:
+    """Note that the engine holds the index in memory no more."""
+    await session.execute(update(IndexUse).values(released_at=func.now()).where(IndexUse.tenant_id == tenant_id))
 
 
 @dataclass
@@ -58,6 +85,7 @@ class _Pending:
     searches: int = 0
     visits: Counter[tuple[int, int]] = field(default_factory=Counter)
     samples: list[ProbeSample] = field(default_factory=list)
+    woke_ms: float | None = None
 
 
 class UsageWatch:
@@ -70,6 +98,7 @@ class UsageWatch:
         self._shadow: asyncio.Task[None] | None = None
         self._rest_until = 0.0
         self._loop = asyncio.create_task(self._write_now_and_then())
+        indexes.vectors.on_wake = self._woke
 
     def note(self, generation: Generation, vector: NDArray[np.float32], found: AnnHits, *, filtered: bool) -> None:
         """Count a search; ask it again of every cell when it is drawn as a sample."""
@@ -88,6 +117,10 @@ class UsageWatch:
         with suppress(Unavailable):
             await self._write()
 
+    def _woke(self, space: Space, took_ms: float) -> None:
+        self._pending.setdefault(space.tenant_id, _Pending()).woke_ms = took_ms
+        log.info("the index of tenant %s was loaded in %.0f ms", space.tenant_id, took_ms)
+
     def _drawn(self, generation: Generation) -> bool:
         if self._shadow is not None and not self._shadow.done():
             return False
@@ -98,7 +131,7 @@ class UsageWatch:
     async def _ask_again(self, generation: Generation, vector: NDArray[np.float32], found: AnnHits) -> None:
         began = time.monotonic()
         with suppress(Unavailable, MissingCollection):
-            best = await self._indexes.vectors.search(generation.collection, vector, k=K, cells=None, scope=None)
+            best = await self._indexes.vectors.search(generation.space, vector, k=K, cells=None, scope=None)
             hits = {hit.chunk_id for hit in found.hits[:K]}
             truth = [hit.chunk_id for hit in best]
             sample = ProbeSample(
@@ -132,11 +165,12 @@ class UsageWatch:
                 self._sampled[(tenant_id, number)] % _DUE_EVERY < sum(s.generation == number for s in pending.samples)
                 for number in numbers
             )
+            use = {"tenant": tenant_id, "searches": pending.searches, "woke_ms": pending.woke_ms}
             async with self._database.tenant(tenant_id) as session, session.begin():
                 state = await session.scalar(select(Tenant.state).where(Tenant.id == tenant_id))
                 if state in (None, "deleting"):
                     continue  # nothing of it may be written any more
-                await session.execute(_USE, {"tenant": tenant_id, "searches": pending.searches, "due": due})
+                await session.execute(_USE, {**use, "due": due})
                 if pending.visits:
                     places, visits = zip(*pending.visits.items(), strict=True)
                     values = {

@@ -15,15 +15,21 @@ Timestamp = DateTime(timezone=True)
 
 
 class IndexUse(Base):
-    """When a tenant searched last and how often in all; whether its cells should be looked at."""
+    """When a tenant searched or wrote last, and how often it searched; whether its cells should be looked at; since
+    when its index is released from memory, and how long the last wake took."""
 
     __tablename__ = "index_use"
-    __table_args__ = (Index("index_use_due", "tenant_id", postgresql_where=text("upkeep_due")),)
+    __table_args__ = (
+        Index("index_use_due", "tenant_id", postgresql_where=text("upkeep_due")),
+        Index("index_use_awake", "used_at", postgresql_where=text("released_at IS NULL")),
+    )
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     used_at: Mapped[datetime] = mapped_column(Timestamp)
     searches: Mapped[int] = mapped_column(BigInteger)
     upkeep_due: Mapped[bool]
+    released_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    woke_ms: Mapped[float | None]
 
 
 class CellHeat(Base):

@@ -1,8 +1,8 @@
-"""What the service asks of a vector store: collections of unit vectors in cells, searched exactly inside the cells."""
+"""What the service asks of a vector store: spaces of unit vectors in cells, searched exactly inside the cells."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -10,10 +10,13 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.names import Space
 from tenants.errors import TesseraError
 
 MAX_CELLS = 1023
 """A Milvus server takes 1,024 partitions a collection, one of them its own."""
+MAX_DATABASES = 63
+"""A Milvus server takes 64 databases, one of them its own."""
 MAX_K = 16_384
 """The most hits that one Milvus search returns."""
 
@@ -100,36 +103,45 @@ class EngineCosts:
 
 
 class VectorStore(Protocol):
-    """Collections of chunk vectors, each divided into cells.
+    """Spaces of chunk vectors, each divided into cells. Nothing done to one space is seen in another, even where they
+    share a collection (`Space.pooled`).
 
-    Names are those of `shards.names`; another raises ValueError. Every method but `create` and `drop` raises
-    `MissingCollection` when the collection does not exist, and every method raises `Unavailable` with the code
-    `vectors_unavailable` when the store does not answer; the same store object works again once it does.
+    Every method but `create`, `drop` and `drop_tenant` raises `MissingCollection` when the space's collection (in a
+    pool: its bucket) does not exist, and every method raises `Unavailable` with the code `vectors_unavailable` when
+    the store does not answer; the same store object works again once it does.
 
     Writes to one collection must not overlap. A store serialises those of its own process; across processes the caller
-    holds the tenant's writer lock.
+    holds the tenant's writer lock and, for a pool, `Catalog.serialise`.
     """
 
     costs: EngineCosts
+    budgets: Mapping[str, int]
+    """Partitions that each server may hold, by the name of its endpoint; '' is the main one."""
+    on_wake: Callable[[Space, float], None] | None
+    """Told of each space that a call had to have loaded first, and how many milliseconds that took."""
 
-    async def create(self, collection: str, *, dim: int, cells: int) -> None:
-        """Make a collection with cells 0..cells-1. Repeating it, also after a crash half-way, completes it.
+    async def create(self, space: Space, *, cells: int) -> None:
+        """Make a space with cells 0..cells-1. Repeating it, also after a crash half-way, completes it.
 
         Raises:
-            ValueError: more than MAX_CELLS cells.
+            ValueError: more than MAX_CELLS cells, or in a pool more than one.
         """
 
-    async def add_cells(self, collection: str, cells: Sequence[int]) -> None:
+    async def add_cells(self, space: Space, cells: Sequence[int]) -> None:
         """Make further cells; those that are there stay as they are.
 
         Raises:
-            ValueError: more than MAX_CELLS cells.
+            ValueError: more than MAX_CELLS cells, or a pool.
         """
 
-    async def drop_cells(self, collection: str, cells: Sequence[int]) -> None:
-        """Remove cells with their rows; those that are not there are passed over. No search may name them any more."""
+    async def drop_cells(self, space: Space, cells: Sequence[int]) -> None:
+        """Remove cells with their rows; those that are not there are passed over. No search may name them any more.
 
-    async def insert(self, collection: str, cell_rows: Mapping[int, Sequence[ChunkVector]]) -> None:
+        Raises:
+            ValueError: a pool.
+        """
+
+    async def insert(self, space: Space, cell_rows: Mapping[int, Sequence[ChunkVector]]) -> None:
         """Write rows into cells. The same chunk in the same cell again replaces the row; it is never doubled.
 
         When it returns, the rows are durable and (at strong consistency) seen by the next search of any process. When
@@ -139,15 +151,15 @@ class VectorStore(Protocol):
             ValueError: an unknown cell.
         """
 
-    async def delete_versions(self, collection: str, versions: Sequence[int]) -> int:
+    async def delete_versions(self, space: Space, versions: Sequence[int]) -> int:
         """Remove every row of these versions and return how many there were. A search never returns them again."""
 
-    async def delete_chunks(self, collection: str, cell_chunks: Mapping[int, Sequence[UUID]]) -> None:
+    async def delete_chunks(self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> None:
         """Remove the rows of chunks by the cell that each lies in; those not there are passed over."""
 
     async def search(
         self,
-        collection: str,
+        space: Space,
         vector: NDArray[np.float32],
         *,
         k: int,
@@ -164,13 +176,13 @@ class VectorStore(Protocol):
             ValueError: `k` not in 1..MAX_K, or an unknown cell.
         """
 
-    async def fetch(self, collection: str, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[ChunkVector]:
+    async def fetch(self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[ChunkVector]:
         """Return the rows of chunks by the cell that each lies in, in no particular order; those not there are left
         out."""
 
     def scan(
         self,
-        collection: str,
+        space: Space,
         *,
         cells: Sequence[int] | None = None,
         versions: Sequence[int] | None = None,
@@ -184,17 +196,21 @@ class VectorStore(Protocol):
             ValueError: an unknown cell.
         """
 
-    def keys(self, collection: str, *, cells: Sequence[int]) -> AsyncIterator[list[UUID]]:
+    def keys(self, space: Space, *, cells: Sequence[int]) -> AsyncIterator[list[UUID]]:
         """Stream the chunk of every row in these cells, as `scan` does, without the vectors."""
 
-    async def count(self, collection: str) -> int:
+    async def count(self, space: Space) -> int:
         """Return the number of rows."""
 
-    async def drop(self, collection: str) -> bool:
-        """Remove the collection; return whether it was there."""
+    async def drop(self, space: Space) -> bool:
+        """Remove the space; return whether it was there (in a pool: whether it had rows)."""
 
-    async def collections(self) -> list[str]:
-        """Return the names of all collections of tenants, sorted."""
+    async def drop_tenant(self, tenant_id: UUID) -> tuple[int, int]:
+        """Remove whatever a tenant has on any server, known to Postgres or not; return how many collections were its
+        own, and how many rows there were."""
+
+    async def release(self, space: Space) -> bool:
+        """Let the engine free the memory of a space until a call needs it again; return False where it is shared."""
 
     async def ping(self) -> None:
         """Return when the store answers."""

@@ -1,4 +1,5 @@
-"""The admin API: tenants and their keys. (Deleting a tenant is in `ingestion/erasure_api.py`: it is long work.)"""
+"""The admin API: tenants and their keys. (Creating a tenant is in `shards/provisioning_api.py`: the engines need room
+for it. Deleting one is in `ingestion/erasure_api.py`: it is long work.)"""
 
 from __future__ import annotations
 
@@ -6,12 +7,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from tenants import repository
 from tenants.auth import current_admin
-from tenants.context import TenantSettings
+from tenants.context import Placement, TenantSettings
 from tenants.errors import FieldError, InvalidRequest
 from tenants.idempotency import IdempotentRoute
 from tenants.models import ApiKey, Tenant
@@ -32,6 +33,7 @@ class TenantIn(BaseModel):
     name: str = Field(min_length=1, max_length=200, examples=["Acme Ltd"])
     plan: str = Field(default="standard", pattern=r"^[a-z][a-z0-9_]{0,31}$")
     settings: TenantSettings = Field(default_factory=TenantSettings)
+    placement: Placement = Field(default_factory=Placement)
 
 
 class TenantPatch(BaseModel):
@@ -52,7 +54,9 @@ class TenantOut(BaseModel):
     name: str
     plan: str
     state: Literal["active", "suspended", "deleting"]
-    placement: str
+    placement: Literal["auto", "pooled", "dedicated", "isolated"]
+    """Where the operator wants its index; `auto` goes by its size."""
+    endpoint: str
     settings: dict[str, Any]
     created_at: datetime
     updated_at: datetime
@@ -96,22 +100,6 @@ class KeyList(BaseModel):
 
     items: list[KeyOut]
     next: None = None
-
-
-@router.post("/tenants", status_code=201, responses={200: {"model": TenantOut, "description": "It existed already"}})
-async def create_tenant(request: Request, response: Response, body: TenantIn) -> TenantOut:
-    """Create a tenant. The same slug with the same body again gives the same tenant and 200."""
-    async with database_of(request).admin() as session:
-        tenant, created = await repository.create_tenant(
-            session,
-            slug=body.slug,
-            name=body.name,
-            plan=body.plan,
-            settings=body.settings.model_dump(exclude_none=True),
-        )
-        await session.commit()
-    response.status_code = 201 if created else 200
-    return tenant_out(tenant)
 
 
 @router.get("/tenants")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MIN_RECALL, MAX_RECALL = 0.5, 0.999
 """The range of recall targets."""
@@ -22,6 +23,22 @@ class TenantSettings(BaseModel):
     """Share of BM25 in the fusion, 0..1."""
     language: str | None = Field(default=None, pattern="^[a-z]{2}$")
     """Language of the answers' fixed sentences."""
+
+
+class Placement(BaseModel):
+    """Where the operator wants a tenant's index: in a tier, or in the one that its size asks for (`auto`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tier: Literal["auto", "pooled", "dedicated", "isolated"] = "auto"
+    endpoint: str = Field(default="", max_length=63, pattern="^[a-z0-9-]*$", examples=["", "eu"])
+    """With `isolated`: the name of the Milvus server; empty for a database of its own on the one that all use."""
+
+    @model_validator(mode="after")
+    def _only_isolated(self) -> Placement:
+        if self.endpoint and self.tier != "isolated":
+            raise ValueError("an endpoint goes with the tier isolated only")
+        return self
 
 
 @dataclass(frozen=True)

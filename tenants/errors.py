@@ -14,6 +14,7 @@ TesseraError
 ├── UnsupportedType           415
 ├── DocumentRejected          422  the content of a document cannot be ingested; ends its job as `failed`
 ├── TooManyRequests           429  the tenant asks more at once than it may; a retry can help
+├── NoRoom                    507  the cluster's budget is spent; the operator has to make room
 ├── Unavailable               503  a dependency is away; a retry can help
 └── Misconfigured             500  a setting or role is wrong; the service refuses to start
 """
@@ -150,6 +151,14 @@ class TooManyRequests(TesseraError):
     status = 429
     retryable = True
     title = "Too many requests"
+
+
+class NoRoom(TesseraError):
+    """The engine has no room for more; the message says what the operator can do."""
+
+    code = "no_room"
+    status = 507
+    title = "Insufficient storage"
 
 
 class Unavailable(TesseraError):

@@ -26,6 +26,8 @@ class Tenant(Base):
     plan: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(Text)
     placement: Mapped[str] = mapped_column(Text)
+    """The tier that the operator chose, or `auto`."""
+    endpoint: Mapped[str] = mapped_column(Text, server_default="")
     settings: Mapped[dict[str, Any]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())

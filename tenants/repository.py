@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from tenants import keys
+from tenants.context import Placement
 from tenants.cursor import Position
 from tenants.errors import Conflict, NotFound
 from tenants.models import ApiKey, Tenant
@@ -19,7 +20,7 @@ ACTIVE_KEYS = 2
 
 
 async def create_tenant(
-    session: AsyncSession, *, slug: str, name: str, plan: str, settings: dict[str, Any]
+    session: AsyncSession, *, slug: str, name: str, plan: str, settings: dict[str, Any], placement: Placement
 ) -> tuple[Tenant, bool]:
     """Return the tenant with this slug and whether it was made now.
 
@@ -30,9 +31,8 @@ async def create_tenant(
     await session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:slug, 7))"), {"slug": slug})
     found = await session.scalar(select(Tenant).where(Tenant.slug == slug))
     if found is None:
-        tenant = Tenant(
-            id=uuid7(), slug=slug, name=name, plan=plan, state="active", placement="dedicated", settings=settings
-        )
+        where = {"placement": placement.tier, "endpoint": placement.endpoint}
+        tenant = Tenant(id=uuid7(), slug=slug, name=name, plan=plan, state="active", settings=settings, **where)
         session.add(tenant)
         await session.flush()
         await session.refresh(tenant)
@@ -42,6 +42,13 @@ async def create_tenant(
     if (found.name, found.plan, found.settings) != (name, plan, settings):
         raise Conflict("A tenant with this slug exists with another name, plan or settings.", code="slug_taken")
     return found, False
+
+
+async def placement_of(session: AsyncSession, tenant_id: UUID) -> Placement:
+    """Return where the operator wants the tenant's index."""
+    query = select(Tenant.placement, Tenant.endpoint).where(Tenant.id == tenant_id)
+    found = (await session.execute(query)).one_or_none()
+    return Placement() if found is None else Placement(tier=found.placement, endpoint=found.endpoint)
 
 
 async def get_tenant(session: AsyncSession, tenant_id: UUID) -> Tenant:

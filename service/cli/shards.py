@@ -10,18 +10,100 @@ import typer
 from eval.client import Json
 from service.cli.connection import AdminKeyOption, UrlOption, admin_client
 from service.cli.shard_picture import draw
-from service.cli.tenant import TenantArgument, find_tenant
-from service.cli.terminal import JsonOption, fail, moment, out, print_fields, print_json, run, table, text
+from service.cli.tenant import EndpointOption, TenantArgument, find_tenant
+from service.cli.terminal import JsonOption, err, fail, moment, out, print_fields, print_json, run, table, text
 
 app = typer.Typer(
-    add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Where tenants' vectors lie, and how well."
+    add_completion=False,
+    rich_markup_mode=None,
+    invoke_without_command=True,
+    help="Where tenants' vectors lie, and how well.",
 )
 _SHOWN = 20
 
 
 @app.callback()
-def shards() -> None:
-    """Where tenants' vectors lie, and how well they are found."""
+def shards(
+    context: typer.Context, as_json: JsonOption = False, url: UrlOption = None, admin_key: AdminKeyOption = None
+) -> None:
+    """Where tenants' vectors lie, and how well they are found. Alone: room in the engines, tenants by tier."""
+    if context.invoked_subcommand is not None:
+        return
+
+    async def found() -> Json:
+        async with admin_client(url, admin_key) as client:
+            return await client.all_shards()
+
+    shown = run(found())
+    if as_json:
+        print_json(shown)
+        return
+    print_overview(shown)
+
+
+@app.command("place")
+def place_tenant(
+    tenant: TenantArgument,
+    tier: Annotated[str, typer.Argument(help="auto, pooled, dedicated or isolated.", show_default=False)],
+    endpoint: EndpointOption = None,
+    url: UrlOption = None,
+    admin_key: AdminKeyOption = None,
+) -> None:
+    """Move the index of a tenant to another tier, or let its size decide (auto), while it is in use."""
+    _upkeep(tenant, url, admin_key, "placement", tier=tier, endpoint=endpoint or "")
+
+
+@app.command("retrain")
+def retrain_tenant(
+    tenant: TenantArgument,
+    cells: Annotated[int | None, typer.Option(help="So many cells [by its size].", show_default=False)] = None,
+    url: UrlOption = None,
+    admin_key: AdminKeyOption = None,
+) -> None:
+    """Train the cells of a tenant anew, beside the live ones."""
+    _upkeep(tenant, url, admin_key, "reindex", cells=cells)
+
+
+@app.command("calibrate")
+def calibrate_tenant(tenant: TenantArgument, url: UrlOption = None, admin_key: AdminKeyOption = None) -> None:
+    """Calibrate the recall of a tenant anew."""
+    _upkeep(tenant, url, admin_key, "calibrate")
+
+
+def _upkeep(tenant: str, url: str | None, admin_key: str | None, what: str, **body: object) -> None:
+    async def done() -> Json:
+        async with admin_client(url, admin_key) as client:
+            job = await client.ask_upkeep((await find_tenant(client, tenant))["id"], what, **body)
+            with err.status("working on the index"):
+                return await client.wait_for_job(job["id"])
+
+    job = run(done())
+    if job["state"] != "done":
+        error = job["error"] or {"code": job["state"], "detail": "The job did not finish."}
+        fail(f"{error['detail']} ({error['code']}, job {job['id']})")
+    print_fields(job["result"])
+
+
+def print_overview(shown: Json) -> None:
+    """Print the room on each server, the tenants by tier, and those that take most."""
+    servers = table("server", "partitions", "budget", "databases")
+    for server in shown["servers"]:
+        numbers = (f"{server[name]:,}" for name in ("partitions", "budget", "databases"))
+        servers.add_row(text(server["endpoint"] or "main"), *numbers)
+    out.print(servers)
+    tiers = table("tier", "tenants", "chunks", "cells", "released")
+    for tier in shown["tiers"]:
+        tiers.add_row(tier["tier"], *(f"{tier[name]:,}" for name in ("tenants", "rows", "cells", "released")))
+    out.print(tiers if shown["tiers"] else "No tenant has a document yet.")
+    if not shown["largest"]:
+        return
+    largest = table("tenant", "tier", "chunks", "cells", "searches", "last used")
+    for one in shown["largest"][:_SHOWN]:
+        where = one["tier"] + (f" on {one['endpoint']}" if one["endpoint"] else "")
+        used = moment(one["used_at"]) if one["used_at"] else "never"
+        counts = (f"{one[name]:,}" for name in ("rows", "cells", "searches"))
+        largest.add_row(text(one["slug"]), text(where), *counts, used + (" (released)" if one["released_at"] else ""))
+    out.print(largest)
 
 
 @app.command("show")
@@ -79,10 +161,14 @@ def summary(shown: Json) -> Json:
         return {"generation": "none: no document has been ingested yet"}
     known, seen = shown["calibration"], shown["recall"]
     fields: Json = {
-        "generation": shown["generation"],
+        "generation": f"{shown['generation']}, {shown['tier']} ({shown['collection']})",
         "rows": f"{shown['rows']:,} in {len(shown['cells']):,} cells",
-        "searches": f"{shown['searches']:,}, the last {moment(shown['used_at'])}" if shown["used_at"] else "none yet",
+        "searches": f"{shown['searches']:,}; last used {moment(shown['used_at'])}" if shown["used_at"] else "none yet",
     }
+    if shown["released_at"]:
+        fields["memory"] = f"released {moment(shown['released_at'])}: the next question loads it"
+    if shown["woke_ms"] is not None:
+        fields["last load"] = f"{shown['woke_ms']:.0f} ms"
     if known is None:
         return fields | {"search": "exact: so few rows are all compared"}
     fields["promised"] = (

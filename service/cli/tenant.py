@@ -29,6 +29,13 @@ app = typer.Typer(
     add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="The tenants of the installation."
 )
 TenantArgument = Annotated[str, typer.Argument(help="Slug or id of the tenant.", show_default=False)]
+TierOption = Annotated[
+    str | None,
+    typer.Option("--tier", help="auto, pooled, dedicated or isolated [auto: by its size].", show_default=False),
+]
+EndpointOption = Annotated[
+    str | None, typer.Option("--endpoint", help="With isolated: another Milvus server.", show_default=False)
+]
 _STYLES = {"active": "green", "suspended": "yellow", "deleting": "red"}
 
 
@@ -41,6 +48,8 @@ def create_tenant(
         float | None,
         typer.Option(min=0, max=1, help="Share of BM25 in the fusion [the installation's].", show_default=False),
     ] = None,
+    tier: TierOption = None,
+    endpoint: EndpointOption = None,
     as_json: JsonOption = False,
     url: UrlOption = None,
     admin_key: AdminKeyOption = None,
@@ -50,7 +59,8 @@ def create_tenant(
     async def create() -> tuple[Json, bool]:
         async with admin_client(url, admin_key) as client:
             settings = {"bm25_weight": bm25_weight} if bm25_weight is not None else None
-            return await client.create_tenant(slug, name, plan=plan, settings=settings)
+            placement = {"tier": tier, "endpoint": endpoint or ""} if tier else None
+            return await client.create_tenant(slug, name, plan=plan, settings=settings, placement=placement)
 
     tenant, created = run(create())
     if as_json:

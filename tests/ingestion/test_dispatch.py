@@ -41,7 +41,7 @@ async def tenants(worker_database: Database) -> AsyncIterator[list[UUID]]:
         await clear(worker_database, tenant_id)
     async with worker_database.admin() as session:
         for i in ids:
-            session.add(Tenant(id=i, slug=str(i), name="n", plan="p", state="active", placement="d", settings={}))
+            session.add(Tenant(id=i, slug=str(i), name="n", plan="p", state="active", placement="auto", settings={}))
         await session.commit()
     yield ids
     for tenant_id in ids:

@@ -28,7 +28,8 @@ NOW = datetime.now(UTC)
 async def tenant_id(worker_database: Database) -> UUID:
     found = uuid4()
     async with worker_database.admin() as session:
-        session.add(Tenant(id=found, slug=str(found), name="n", plan="p", state="active", placement="d", settings={}))
+        where = {"state": "active", "placement": "auto"}
+        session.add(Tenant(id=found, slug=str(found), name="n", plan="p", settings={}, **where))
         await session.commit()
     return found
 

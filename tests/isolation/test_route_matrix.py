@@ -22,6 +22,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/chat": {"message": "vault code", "stream": False},
     "/v1/admin/tenants": {"slug": "x", "name": "x"},
     "/v1/admin/tenants/{tenant_id}": {"name": "x"},
+    "/v1/admin/tenants/{tenant_id}/placement": {"tier": "dedicated"},
+    "/v1/admin/tenants/{tenant_id}/reindex": {},
     "/v1/admin/tenants/{tenant_id}/keys": {"name": "x"},
 }
 

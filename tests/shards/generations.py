@@ -9,7 +9,7 @@ import numpy as np
 from shards.calibration import Calibration
 from shards.catalog import Header, MicroRows
 from shards.generation import Generation
-from shards.names import collection_name
+from shards.names import Space
 from tests.shards.clustered import Clustered
 
 
@@ -20,7 +20,7 @@ def generation_of(made: Clustered, curve: Calibration | None = None) -> Generati
     header = Header(
         number=1,
         state="live",
-        collection=collection_name(tenant_id, 1),
+        space=Space(tenant_id, 1, made.vectors.shape[1]),
         micros=len(routing.rows),
         cells=len(routing.cells),
         stamp=1,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from shards.catalog import CellChange, Header, MicroRows, Place
 from shards.generation import NO_CELL
+from shards.names import Space
 
 
 @dataclass
@@ -37,8 +38,9 @@ class CatalogState:
     changes: dict[UUID, CellChange] = field(default_factory=dict)
     chunks: dict[UUID, int] = field(default_factory=dict)
 
-    def plan(self, collection: str, number: int, state: str) -> None:
-        self.headers[number] = Header(number, state, collection, 1, 1, 0, None, None, 0)
+    def plan(self, space: Space, state: str, cells: int) -> None:
+        number = space.generation
+        self.headers[number] = Header(number, state, space, 1, cells, 0, None, None, 0)
         self.next_cell[number] = 1
 
     def stamp(self, generation: int) -> int:
@@ -94,7 +96,7 @@ class CatalogState:
         self.changes[change.id] = replace(self.changes[change.id], state=state)
 
     def set(self, generation: int, values: Mapping[str, Any]) -> None:
-        known = dict(values)
+        known = {name: value for name, value in values.items() if name != "rows"}
         if "next_cell" in known:
             self.next_cell[generation] = known.pop("next_cell")
         self.headers[generation] = replace(self.headers[generation], **known)
@@ -146,9 +148,13 @@ class MemoryCatalog:
         """See `Catalog.last_number`."""
         return max(self._own.headers, default=0)
 
-    async def plan(self, collection: str, *, embedder: str, dim: int, number: int, state: str) -> None:
+    async def plan(self, space: Space, *, embedder: str, state: str, cells: int = 1) -> None:
         """See `Catalog.plan`."""
-        await self._do("plan", collection, number, state)
+        await self._do("plan", space, state, cells)
+
+    async def serialise(self, space: Space) -> None:
+        """See `Catalog.serialise`."""
+        await self._pause()
 
     async def micro_rows(
         self, generation: int, *, after: int = -1, first: int = 0, centroids: bool = False

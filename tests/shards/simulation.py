@@ -30,16 +30,21 @@ from shards.index import IndexRow, TenantIndexes
 from shards.memory import MemoryLexical
 from shards.probe import AnnQuery
 from shards.settings import ShardSettings
+from tenants.context import Placement
 from tenants.errors import TesseraError
 from tests.shards.memory_catalog import CatalogState, MemoryCatalog
 from tests.shards.turns_taken import Lock, Vectors, pause
 
 DIM = 6
 TENANT = UUID(int=7)
-SETTINGS = ShardSettings(threshold=40, rows_per_cell=50, max_cells=8, micros_per_cell=3, retrain_growth=3.0).model_copy(
-    update={"rows_per_cell": 10}
-)
+SETTINGS = ShardSettings(
+    threshold=40, rows_per_cell=50, max_cells=8, micros_per_cell=3, retrain_growth=3.0, pooled_rows=15, pool_buckets=3
+).model_copy(update={"rows_per_cell": 10})
+PLACEMENTS = [Placement(tier=tier) for tier in ("auto", "auto", "pooled", "dedicated", "isolated")]
 VISIT_ALL = Calibration("sentences", 0, (), (), (), (), ())
+KINDS = {"read": 100, "crash": 100, "split": 20, "merge": 5, "rebuilt: dedicated": 80, "rebuilt: isolated": 25}
+KINDS |= {"rebuilt: pooled": 2}
+"""What a run counts, and how often each has to happen in a hundred runs, or nothing was tried."""
 NO_QUESTIONS = np.empty((0, DIM), dtype=np.float32)
 
 
@@ -81,18 +86,21 @@ class World:
     actors: list[Actor] = field(default_factory=list)
     writer: Lock = field(default_factory=Lock)
     rebuild: Lock = field(default_factory=Lock)
+    placement: Placement = PLACEMENTS[0]
     step: int = 0
     flipped: int = 0
     counts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.vectors = Vectors(self.chance)
+        # Some tenants never leave the pool, some soon, some are hardly in it.
+        self.settings = SETTINGS.model_copy(update={"pooled_rows": self.chance.choice([8, 15, 60, 60])})
         self.restart()
 
     def restart(self) -> None:
         """A new process: nothing is remembered but what the stores hold."""
         self.indexes = TenantIndexes(
-            self.vectors, MemoryLexical(), SETTINGS, embedder="sim", dim=DIM, in_thread=at_once
+            self.vectors, MemoryLexical(), self.settings, embedder="sim", dim=DIM, in_thread=at_once
         )
 
     @asynccontextmanager
@@ -106,7 +114,7 @@ class World:
 
     async def upload(self, version: Version) -> None:
         async with self.writer, self.transaction() as catalog:
-            generation = await self.indexes.open(catalog)
+            generation = await self.indexes.open(catalog, self.placement)
             await self.indexes.insert(
                 catalog, generation, version.rows, repeated=[version.number] if version.tried else []
             )
@@ -137,12 +145,14 @@ class World:
                 if live is None:
                     return
                 await self.indexes.abandon(catalog, live)
-                train = self.indexes.wants_training(live, len(self.state.chunks))
-                rebuilt = await self.indexes.plan_next(catalog, live) if train else None
-                changes = [] if train else await self.indexes.plan_changes(catalog, live)
+                rows, room = len(self.state.chunks), self.chance.choice([0, 4, 100, 100, 100, 100])
+                wanted = self.indexes.next_target(live, rows, self.placement, room=room, asked=None)
+                rebuilt = await self.indexes.plan_next(catalog, live, wanted) if wanted else None
+                changes = [] if wanted else await self.indexes.plan_changes(catalog, live, room=room)
                 catalog.commit()
             if rebuilt is not None:
-                await rebuilt.fill(NO_QUESTIONS)
+                async with self.transaction() as catalog:
+                    await rebuilt.fill(catalog, NO_QUESTIONS)
                 rebuilt.calibration = VISIT_ALL
                 async with self.transaction() as catalog:
                     await rebuilt.catch_up(catalog)
@@ -155,7 +165,7 @@ class World:
                     await pause()
                     catalog.commit()
                     self.flipped = self.step
-                self.note("rebuilt")
+                self.note(f"rebuilt: {rebuilt.space.tier}")
             for change in changes:
                 async with self.transaction() as catalog:
                     live = await self.indexes.live(catalog)
@@ -216,6 +226,8 @@ class World:
             self.start("upkeep", self.upkeep(), lambda: None)
         elif draw < 0.65 and not any(actor.name == "drop" for actor in self.actors):
             self.start("drop", self.drop(), lambda: None)
+        elif draw < 0.66:
+            self.placement = self.chance.choice(PLACEMENTS)
         elif quiet:
             return
         elif draw < 0.75:
@@ -310,21 +322,20 @@ class World:
         if not live:
             return
         [header] = live
-        collection = self.vectors._collections[header.collection]
-        if set(self.vectors._collections) != {header.collection}:
-            raise Violated(f"collections linger: {sorted(self.vectors._collections)}")
-        held = [chunk_id for chunk_id, _ in collection.rows]
+        if set(self.vectors._spaces) != {header.space}:
+            raise Violated(f"spaces linger: {[str(space) for space in self.vectors._spaces]}")
+        held = [chunk_id for chunk_id, _ in self.vectors._spaces[header.space].rows]
         if sorted(held) != sorted(expected):
             raise Violated(f"the store holds {len(held)} rows, {len(expected)} are right")
         self.check_micros(header, expected)
 
     def check_micros(self, header: Header, expected: Mapping[UUID, IndexRow]) -> None:
         """Compare what is known of the micro-cells with the rows in them."""
-        collection = self.vectors._collections[header.collection]
+        stored = self.vectors._spaces[header.space]
         micros = {number: micro for (made, number), micro in self.state.micros.items() if made == header.number}
         cells = {micro.cell for micro in micros.values()} - {NO_CELL}
-        if cells != collection.cells:
-            raise Violated(f"cells {sorted(collection.cells)} in the store, {sorted(cells)} in the catalog")
+        if cells != stored.cells:
+            raise Violated(f"cells {sorted(stored.cells)} in the store, {sorted(cells)} in the catalog")
         if header.cells != len(cells):
             raise Violated(f"{header.cells} cells recorded, {len(cells)} there")
         places = {key[1]: place for key, place in self.state.places.items() if key[0] == header.number}
@@ -337,7 +348,7 @@ class World:
             total = np.sum(members, axis=0) if members else np.zeros(DIM)
             if not np.allclose(micro.total, total, atol=1e-4):
                 raise Violated(f"the sum of micro-cell {number} is wrong")
-        for chunk_id, cell in collection.rows:
+        for chunk_id, cell in stored.rows:
             if micros[places[chunk_id].micro].cell != cell:
                 raise Violated("a row lies in another cell than the catalog says")
 
@@ -376,7 +387,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--steps", type=int, default=400)
     chosen = parser.parse_args()
-    began, totals = time.perf_counter(), dict.fromkeys(("read", "rebuilt", "split", "merge", "crash"), 0)
+    began, totals = time.perf_counter(), dict.fromkeys(KINDS, 0)
     for seed in range(chosen.first, chosen.first + chosen.seeds):
         for what, count in simulate(seed, chosen.steps).items():
             totals[what] += count

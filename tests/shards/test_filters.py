@@ -123,7 +123,7 @@ async def test_postgres_reads_a_filter_as_its_grammar_says(
     tenant_id = uuid4()
     async with app_database.admin() as session:
         session.add(
-            Tenant(id=tenant_id, slug=str(tenant_id), name="n", plan="p", state="active", placement="d", settings={})
+            Tenant(id=tenant_id, slug=str(tenant_id), name="n", plan="p", state="active", placement="auto", settings={})
         )
         await session.commit()
     async with app_database.tenant(tenant_id) as session:

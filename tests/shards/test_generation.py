@@ -12,6 +12,7 @@ import pytest
 from shards import generation
 from shards.catalog import Header, MicroRows
 from shards.generation import Generations
+from shards.names import Space
 from tests.shards.memory_catalog import CatalogState, MemoryCatalog
 
 DIM = 4
@@ -34,7 +35,7 @@ class Reading(MemoryCatalog):
 
 def catalog_of(micros: int) -> tuple[CatalogState, Header]:
     state = CatalogState()
-    state.plan("c", 1, "live")
+    state.plan(Space(uuid4(), 1, 3), "live", 1)
     sums = np.eye(micros, DIM, dtype=np.float32)
     numbers = np.arange(micros)
     state.add_micros(1, MicroRows(numbers, numbers % 2, np.ones(micros, dtype=np.int64), sums, sums))

@@ -54,13 +54,12 @@ async def corpus() -> Corpus:
     filtered = calibrate_filtered(routing, made.vectors, made.division.micro_of, queries, seed=1)
     curve = replace(calibrate(routing, queries, truth, source="sentences"), filtered=filtered)
     generation = generation_of(made, curve)
-    name = generation.collection
-    await store.create(name, dim=made.vectors.shape[1], cells=CELLS)
+    await store.create(generation.space, cells=CELLS)
     ids = [uuid4() for _ in range(ROWS)]
     by_cell: dict[int, list[ChunkVector]] = {}
     for row, micro in enumerate(made.division.micro_of):
         by_cell.setdefault(int(cell_of[micro]), []).append(ChunkVector(ids[row], row, made.vectors[row]))
-    await store.insert(name, by_cell)
+    await store.insert(generation.space, by_cell)
     return Corpus(made, store, generation, ids)
 
 

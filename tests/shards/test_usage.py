@@ -28,7 +28,7 @@ FOUND = AnnHits([], "cells", 2, 8, 500, 0.98, 0.97, visited=(3, 5))
 async def tenant_id(app_database: Database) -> UUID:
     made = uuid4()
     async with app_database.admin() as session, session.begin():
-        session.add(Tenant(id=made, slug=str(made), name="n", plan="p", state="active", placement="d", settings={}))
+        session.add(Tenant(id=made, slug=str(made), name="n", plan="p", state="active", placement="auto", settings={}))
     return made
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 from typing import Any
 
 from shards.memory import MemoryVectors
+from shards.names import Space
 from shards.vectors import ChunkVector, Scored
 
 
@@ -57,10 +58,10 @@ class Vectors(MemoryVectors):
         await super().drop_cells(*arguments)
         await pause()
 
-    async def insert(self, collection: str, cell_rows: Mapping[int, Sequence[ChunkVector]]) -> None:
+    async def insert(self, space: Space, cell_rows: Mapping[int, Sequence[ChunkVector]]) -> None:
         cut = self.chance.randint(0, len(cell_rows))  # a crash may fall between two cells
         for part in (list(cell_rows.items())[:cut], list(cell_rows.items())[cut:]):
-            await super().insert(collection, dict(part))
+            await super().insert(space, dict(part))
             await pause()
 
     async def delete_versions(self, *arguments: Any) -> int:
@@ -88,6 +89,6 @@ class Vectors(MemoryVectors):
             yield page
             await pause()
 
-    async def drop(self, collection: str) -> bool:
+    async def drop(self, space: Space) -> bool:
         await pause()
-        return await super().drop(collection)
+        return await super().drop(space)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from shards.milvus import MilvusVectors
-from shards.names import collection_name
+from shards.names import Space
 from shards.settings import MilvusSettings
-from shards.vectors import ChunkVector, VersionScope
+from shards.vectors import ChunkVector, MissingCollection, VersionScope
 from tenants.errors import Unavailable
 
 DIM = 8
@@ -33,26 +33,27 @@ async def store(own_milvus: Any) -> AsyncIterator[MilvusVectors]:
     await store.aclose()
 
 
-def calls(store: MilvusVectors, name: str) -> list[Callable[[], Awaitable[object]]]:
+def calls(store: MilvusVectors, space: Space) -> list[Callable[[], Awaitable[object]]]:
     """Every call of the protocol."""
     row = rows(1)[0]
     scope = VersionScope(np.array([1], dtype=np.int64))
     return [
-        lambda: store.search(name, row.vector, k=3, cells=None, scope=None),
-        lambda: store.search(name, row.vector, k=3, cells=[0], scope=scope),
-        lambda: store.insert(name, {0: [row]}),
-        lambda: store.delete_versions(name, [1]),
-        lambda: store.count(name),
-        lambda: store.create(name, dim=DIM, cells=2),
-        lambda: store.drop(name),
-        lambda: store.collections(),
+        lambda: store.search(space, row.vector, k=3, cells=None, scope=None),
+        lambda: store.search(space, row.vector, k=3, cells=[0], scope=scope),
+        lambda: store.insert(space, {0: [row]}),
+        lambda: store.delete_versions(space, [1]),
+        lambda: store.count(space),
+        lambda: store.create(space, cells=2),
+        lambda: store.drop(space),
+        lambda: store.drop_tenant(uuid4()),
+        lambda: store.release(space),
         lambda: store.ping(),
-        lambda: anext(store.scan(name)),
+        lambda: anext(store.scan(space)),
     ]
 
 
 async def test_a_server_that_never_started_is_unavailable(store: MilvusVectors) -> None:
-    for call in calls(store, collection_name(uuid4(), 1)):
+    for call in calls(store, Space(uuid4(), 1, DIM)):
         with pytest.raises(Unavailable) as caught:
             await call()
         assert caught.value.code == "vectors_unavailable"
@@ -63,34 +64,34 @@ async def test_a_killed_server_is_unavailable_and_works_again_when_it_is_back(
     store: MilvusVectors, own_milvus: Any
 ) -> None:
     own_milvus.start()
-    name = collection_name(uuid4(), 1)
-    await store.create(name, dim=DIM, cells=2)
+    space = Space(uuid4(), 1, DIM)
+    await store.create(space, cells=2)
     written = rows(300)
-    await store.insert(name, {0: written[:150], 1: written[150:]})
-    assert await store.delete_versions(name, [7]) == 1
+    await store.insert(space, {0: written[:150], 1: written[150:]})
+    assert await store.delete_versions(space, [7]) == 1
     own_milvus.kill()
-    for call in calls(store, name):
+    for call in calls(store, space):
         with pytest.raises(Unavailable) as caught:
             await call()
         assert caught.value.code == "vectors_unavailable"
     own_milvus.start()
-    found = await store.search(name, written[0].vector, k=3, cells=None, scope=None)
+    found = await store.search(space, written[0].vector, k=3, cells=None, scope=None)
     assert found[0].chunk_id == written[0].chunk_id
-    assert await store.count(name) == 299
-    await store.insert(name, {1: rows(5, seed=1)})
-    assert len([row async for page in store.scan(name) for row in page]) == 304
+    assert await store.count(space) == 299
+    await store.insert(space, {1: rows(5, seed=1)})
+    assert len([row async for page in store.scan(space) for row in page]) == 304
 
 
 async def test_what_was_acknowledged_survives_a_kill_during_writing(store: MilvusVectors, own_milvus: Any) -> None:
     own_milvus.start()
-    name = collection_name(uuid4(), 1)
-    await store.create(name, dim=DIM, cells=2)
+    space = Space(uuid4(), 1, DIM)
+    await store.create(space, cells=2)
     acknowledged: set[Any] = set()
 
     async def write() -> None:
         for number in range(1000):
             batch = rows(40, seed=number)
-            await store.insert(name, {0: batch[::2], 1: batch[1::2]})
+            await store.insert(space, {0: batch[::2], 1: batch[1::2]})
             acknowledged.update(row.chunk_id for row in batch)
 
     task = asyncio.create_task(write())
@@ -100,20 +101,20 @@ async def test_what_was_acknowledged_survives_a_kill_during_writing(store: Milvu
     with pytest.raises(Unavailable):
         await task
     own_milvus.start()
-    held = {row.chunk_id async for page in store.scan(name) for row in page}
+    held = {row.chunk_id async for page in store.scan(space) for row in page}
     assert acknowledged <= held
 
 
 async def test_many_callers_at_once_fail_alike_and_recover_alike(store: MilvusVectors, own_milvus: Any) -> None:
     own_milvus.start()
-    name = collection_name(uuid4(), 1)
-    await store.create(name, dim=DIM, cells=2)
+    space = Space(uuid4(), 1, DIM)
+    await store.create(space, cells=2)
     written = rows(20)
-    await store.insert(name, {0: written})
+    await store.insert(space, {0: written})
     own_milvus.kill()
 
     async def search() -> object:
-        return await store.search(name, written[0].vector, k=3, cells=None, scope=None)
+        return await store.search(space, written[0].vector, k=3, cells=None, scope=None)
 
     failed = await asyncio.gather(*(search() for _ in range(12)), return_exceptions=True)
     assert {type(result) for result in failed} == {Unavailable}
@@ -135,7 +136,7 @@ async def test_a_server_that_hangs_is_given_up_on(own_milvus: Any) -> None:
     with pytest.raises(Unavailable):
         await hung.ping()
     with pytest.raises(Unavailable):
-        await hung.count(collection_name(uuid4(), 1))
+        await hung.count(Space(uuid4(), 1, DIM))
     await hung.aclose()
     server.close()
     for writer in writers:  # gRPC may keep its end open
@@ -147,17 +148,17 @@ async def test_a_server_that_hangs_is_given_up_on(own_milvus: Any) -> None:
 async def test_two_clients_see_each_other(milvus_uri: str) -> None:
     settings = MilvusSettings(uri=milvus_uri, consistency="Strong")
     one, two = MilvusVectors(settings), MilvusVectors(settings)
-    name = collection_name(uuid4(), 1)
-    await one.create(name, dim=DIM, cells=2)
+    space = Space(uuid4(), 1, DIM)
+    await one.create(space, cells=2)
     written = rows(4)
-    assert await two.search(name, written[0].vector, k=1, cells=[1], scope=None) == []
-    await one.insert(name, {1: written})
-    found = await two.search(name, written[2].vector, k=1, cells=[1], scope=None)
+    assert await two.search(space, written[0].vector, k=1, cells=[1], scope=None) == []
+    await one.insert(space, {1: written})
+    found = await two.search(space, written[2].vector, k=1, cells=[1], scope=None)
     assert found[0].chunk_id == written[2].chunk_id
-    assert await two.delete_versions(name, [3]) == 1
-    assert await one.count(name) == 3
-    assert await two.drop(name)
-    with pytest.raises(Exception, match="there is no collection"):
-        await one.count(name)
+    assert await two.delete_versions(space, [3]) == 1
+    assert await one.count(space) == 3
+    assert await two.drop(space)
+    with pytest.raises(MissingCollection):
+        await one.count(space)
     await one.aclose()
     await two.aclose()

@@ -183,7 +183,7 @@ async def test_deleting_a_tenant_removes_everything_and_gives_a_receipt(
         await asyncio.sleep(0.1)
     receipt = job["result"]
     assert job["state"] == "done", job
-    assert (receipt["vectors"], receipt["lexical_entries"], receipt["objects"], receipt["collections"]) == (3, 3, 3, 1)
+    assert (receipt["vectors"], receipt["lexical_entries"], receipt["objects"], receipt["collections"]) == (3, 3, 3, 0)
     rows = receipt["rows"]
     assert (rows["documents"], rows["chunks"], rows["conversations"], rows["messages"]) == (3, 3, 1, 2)
     assert (await tenant.client.get("/v1/documents")).status_code == 401

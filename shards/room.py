@@ -1,0 +1,88 @@
+"""What the engines hold and how much more they may: partitions and databases by server, tenants by tier.
+
+Everything is counted from Postgres, in a session that sees the indexes of all tenants (scope admin or dispatcher) and
+nothing of their content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shards.names import BUCKETS_A_COLLECTION
+from shards.vectors import MAX_DATABASES
+from tenants.context import Placement
+from tenants.errors import FieldError, InvalidRequest, NoRoom
+
+# Each collection has one partition more than cells: Milvus's own.
+_TAKEN = text(
+    "SELECT endpoint, coalesce(sum(cells + 1) FILTER (WHERE tier <> 'pooled'), 0)"
+    " + count(DISTINCT (dim, bucket)) FILTER (WHERE tier = 'pooled')"
+    " + count(DISTINCT (dim, bucket / :buckets)) FILTER (WHERE tier = 'pooled') AS partitions"
+    " FROM index_generations GROUP BY endpoint"
+)
+# Tenants whose collection is promised and not there yet, and databases, by the server that was chosen.
+_PROMISED = text(
+    "SELECT t.endpoint, 2 * count(*) FILTER (WHERE NOT EXISTS"
+    " (SELECT FROM index_generations g WHERE g.tenant_id = t.id)) AS partitions,"
+    " count(*) FILTER (WHERE t.placement = 'isolated') AS databases"
+    " FROM tenants t WHERE t.placement IN ('dedicated', 'isolated') GROUP BY t.endpoint"
+)
+_BUCKETS = {"buckets": BUCKETS_A_COLLECTION}
+
+
+@dataclass(frozen=True)
+class Room:
+    """Partitions taken or promised on a server, of so many that it may hold, and databases of tenants."""
+
+    endpoint: str
+    partitions: int
+    budget: int
+    databases: int
+
+    @property
+    def free(self) -> int:
+        """Return how many partitions may still be made."""
+        return max(0, self.budget - self.partitions)
+
+
+async def rooms(session: AsyncSession, budgets: Mapping[str, int]) -> dict[str, Room]:
+    """Return the room on each server, by its endpoint."""
+    taken = {row.endpoint: int(row.partitions) for row in await session.execute(_TAKEN, _BUCKETS)}
+    promised = {row.endpoint: row for row in await session.execute(_PROMISED)}
+    found = {}
+    for endpoint, budget in budgets.items():
+        more = promised.get(endpoint)
+        partitions = taken.get(endpoint, 0) + (int(more.partitions) if more else 0)
+        found[endpoint] = Room(endpoint, partitions, budget, int(more.databases) if more else 0)
+    return found
+
+
+async def require_room(session: AsyncSession, budgets: Mapping[str, int], placement: Placement) -> None:
+    """Check, in the transaction that makes or moves a tenant, that there is room for it once it is written.
+
+    Raises:
+        InvalidRequest: there is no such server.
+        NoRoom: its partitions or databases are spent.
+    """
+    known = ", ".join(repr(name) for name in budgets if name) or "none"
+    if placement.endpoint not in budgets:
+        detail = f"there is no Milvus server {placement.endpoint!r}; TESSERA_MILVUS_ENDPOINTS names: {known}"
+        raise InvalidRequest("There is no such endpoint.", fields=(FieldError("body.placement.endpoint", detail),))
+    room = (await rooms(session, budgets))[placement.endpoint]
+    server = f"the Milvus server {placement.endpoint!r}" if placement.endpoint else "the Milvus server"
+    if placement.tier == "isolated" and room.databases > MAX_DATABASES:
+        raise NoRoom(
+            f"All {MAX_DATABASES} databases of {server} are taken. Isolate the tenant on another server"
+            " (TESSERA_MILVUS_ENDPOINTS), or make it dedicated."
+        )
+    # What is dedicated or isolated was counted as promised; one in the pool may fill a bucket, or grow out of it.
+    if room.partitions + int(placement.tier in ("auto", "pooled")) > room.budget:
+        raise NoRoom(
+            f"The partitions of {server} are spent: {room.partitions:,} of {room.budget:,}. Raise"
+            " TESSERA_MILVUS_PARTITION_BUDGET as far as its memory allows, isolate tenants on another server"
+            " (TESSERA_MILVUS_ENDPOINTS), or move or delete those that take most: `tessera shards` lists them."
+        )
