@@ -116,6 +116,12 @@ async def wait(session: AsyncSession, tenant_id: UUID, batch_id: UUID, error: Te
     await session.execute(update(Job).where(*mine).values(**back, error=shown, batch_id=None, lease_until=None))
 
 
+async def upkeep_by_state(session: AsyncSession) -> dict[str, int]:
+    """Return how many jobs that work on indexes are in each state, in an admin session."""
+    query = select(Job.state, func.count()).where(Job.kind == "partition").group_by(Job.state)
+    return {state: int(count) for state, count in await session.execute(query)}
+
+
 async def get_job(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> Job:
     """Return a job; raise `NotFound` for an unknown id."""
     job = await session.get(Job, (tenant_id, job_id))

@@ -17,7 +17,7 @@ from rag.chat import Answerer
 from rag.pipeline import Retriever
 from rag.search.build import build_reranker
 from rag.search.places import Places
-from service import health, openapi, problems
+from service import health, metrics, openapi, problems
 from service.edge import RequestEdge
 from service.resources import open_resources
 from service.settings import Settings
@@ -53,6 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         shards_api.router,
         upkeep_api.router,
         health.router,
+        metrics.router,
     ):
         app.include_router(router)
     problems.install(app)
@@ -89,6 +90,7 @@ async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
                 "database": resources.database,
                 "objects": resources.objects,
                 "indexes": resources.indexes,
+                "usage": usage,
                 "redis": redis,
                 "pepper": pepper,
                 "cursors": CursorSigner(pepper),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -17,6 +18,7 @@ from shards.usage_models import IndexUse
 from tenants.models import Tenant
 
 _LARGEST = 50
+_USE = ("searches", "used_at", "released_at", "samples", "recall", "recall_low", "recall_high")
 
 
 class ServerOut(BaseModel):
@@ -47,9 +49,14 @@ class TenantShardsOut(BaseModel):
     endpoint: str
     rows: int
     cells: int
-    searches: int
-    used_at: datetime | None
-    released_at: datetime | None
+    searches: int = 0
+    used_at: datetime | None = None
+    released_at: datetime | None = None
+    samples: int = 0
+    recall: float | None = None
+    """Mean recall@10 of the sampled questions, with its 95% confidence interval."""
+    recall_low: float | None = None
+    recall_high: float | None = None
 
 
 class OverviewOut(BaseModel):
@@ -104,18 +111,7 @@ async def _largest(session: AsyncSession) -> list[TenantShardsOut]:
     )
     found = []
     for slug, tenant_id, tier, endpoint, rows, cells, use in await session.execute(query):
-        searches, used_at, released_at = (use.searches, use.used_at, use.released_at) if use else (0, None, None)
-        found.append(
-            TenantShardsOut(
-                tenant_id=tenant_id,
-                slug=slug,
-                tier=tier,
-                endpoint=endpoint,
-                rows=rows,
-                cells=cells,
-                searches=searches,
-                used_at=used_at,
-                released_at=released_at,
-            )
-        )
+        known = {name: getattr(use, name) for name in _USE} if use else {}
+        size: dict[str, Any] = {"rows": rows, "cells": cells}
+        found.append(TenantShardsOut(tenant_id=tenant_id, slug=slug, tier=tier, endpoint=endpoint, **size, **known))
     return found

@@ -91,8 +91,16 @@ def _reason(live: Generation, rows: int, tier: Tier, endpoint: str, settings: Sh
 def drifted(live: Generation) -> bool:
     """Say whether the micro-cells no longer fit what they hold: many were made anew one by one, or rows lie further
     from their means than after the training."""
-    assert live.routing is not None
+    return made_anew(live) > CHANGED or (scatter(live) or 1.0) > SCATTERED
+
+
+def made_anew(live: Generation) -> float:
+    """Return how many micro-cells were made anew one by one since the training, as a share of those there are."""
     gone = int((live.micros.cell == NO_CELL).sum())
-    changed = gone / max(len(live.micros.cell) - gone, 1)
+    return round(gone / max(len(live.micros.cell) - gone, 1), 4)
+
+
+def scatter(live: Generation) -> float | None:
+    """Return how far rows lie from their micro-cell's mean, in multiples of that after the training."""
     before = live.header.trained_residual
-    return changed > CHANGED or (before is not None and live.routing.residual > SCATTERED * before)
+    return None if live.routing is None or not before else round(live.routing.residual / before, 4)

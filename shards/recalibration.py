@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 from uuid import UUID
 
 import numpy as np
@@ -25,6 +27,18 @@ _MORE = 1.5
 """Samples, in multiples of those of the last calibration, from which it is repeated."""
 
 
+class Sampled(Protocol):
+    """What a sample says of one question."""
+
+    @property
+    def recall(self) -> float:
+        """Recall@10."""
+
+    @property
+    def rows_share(self) -> float:
+        """Share of the rows visited."""
+
+
 @dataclass(frozen=True)
 class RunningRecall:
     """Mean recall@10 of the last samples with its 95% confidence interval, and the mean share of rows visited."""
@@ -42,7 +56,15 @@ async def last_samples(session: AsyncSession, tenant_id: UUID, generation: int) 
     return list(await session.scalars(query.order_by(ProbeSample.created_at.desc()).limit(_LAST)))
 
 
-def running_recall(samples: list[ProbeSample]) -> RunningRecall | None:
+async def recent_recalls(session: AsyncSession, tenant_id: UUID, generation: int) -> Sequence[Sampled]:
+    """Return recall and share of rows of the newest samples, without their questions."""
+    query = select(ProbeSample.recall, ProbeSample.rows_share)
+    query = query.where(ProbeSample.tenant_id == tenant_id, ProbeSample.generation == generation)
+    found: Sequence[Any] = (await session.execute(query.order_by(ProbeSample.created_at.desc()).limit(_LAST))).all()
+    return found
+
+
+def running_recall(samples: Sequence[Sampled]) -> RunningRecall | None:
     """Return the recall that the samples show, None without any."""
     if not samples:
         return None

@@ -18,6 +18,7 @@ from shards.generation import Generation
 from shards.index import TenantIndexes
 from shards.index_models import CellChangeRow
 from shards.names import Tier
+from shards.placement import CHANGED, SCATTERED, made_anew, scatter
 from shards.recalibration import last_samples, running_recall, true_cells_of, vectors_of
 from shards.usage import HALF_LIFE_S
 from shards.usage_models import CellHeat, IndexUse, ProbeSample
@@ -72,6 +73,16 @@ class RecallOut(BaseModel):
     rows_share: float
 
 
+class DriftOut(BaseModel):
+    """How far the cells have moved from what they were trained on. Past `retrain_at` they are trained anew."""
+
+    scatter: float | None
+    """How far rows lie from the mean of their micro-cell, in multiples of that after the training."""
+    made_anew: float
+    """Micro-cells that were divided or joined since, as a share of those there are."""
+    retrain_at: tuple[float, float] = (SCATTERED, CHANGED)
+
+
 class ChangeOut(BaseModel):
     """Cells that became others."""
 
@@ -95,6 +106,7 @@ class ShardsOut(BaseModel):
     trained_rows: int = 0
     calibration: CalibrationOut | None = None
     recall: RecallOut | None = None
+    drift: DriftOut | None = None
     changes: list[ChangeOut] = []
     searches: int = 0
     used_at: datetime | None = None
@@ -125,6 +137,7 @@ async def report(session: AsyncSession, indexes: TenantIndexes, tenant_id: UUID,
         trained_rows=live.header.trained_rows,
         calibration=known,
         recall=None if seen is None else RecallOut(**vars(seen)),
+        drift=None if live.routing is None else DriftOut(scatter=scatter(live), made_anew=made_anew(live)),
         changes=await _changes(session, live),
         **known_use,
     )

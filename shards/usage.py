@@ -27,6 +27,7 @@ from shards.generation import Generation
 from shards.index import TenantIndexes
 from shards.names import Space
 from shards.probe import AnnHits
+from shards.recalibration import recent_recalls, running_recall
 from shards.settings import ShardSettings
 from shards.usage_models import IndexUse, ProbeSample
 from shards.vectors import MissingCollection
@@ -66,6 +67,13 @@ async def used(session: AsyncSession, tenant_id: UUID) -> None:
     await session.execute(_WRITTEN, {"tenant": tenant_id})
 
 
+async def _note_recall(session: AsyncSession, tenant_id: UUID, generation: int) -> None:
+    seen = running_recall(await recent_recalls(session, tenant_id, generation))
+    if seen is not None:
+        values = {"samples": seen.samples, "recall": seen.recall, "recall_low": seen.low, "recall_high": seen.high}
+        await session.execute(update(IndexUse).values(values).where(IndexUse.tenant_id == tenant_id))
+
+
 async def is_cold(session: AsyncSession, tenant_id: UUID, after_s: float) -> bool:
     """Say whether nobody has used the index for so many seconds."""
     use = IndexUse
@@ -76,6 +84,18 @@ async def is_cold(session: AsyncSession, tenant_id: UUID, after_s: float) -> boo
 async def released(session: AsyncSession, tenant_id: UUID) -> None:
     """Note that the engine holds the index in memory no more."""
     await session.execute(update(IndexUse).values(released_at=func.now()).where(IndexUse.tenant_id == tenant_id))
+
+
+@dataclass
+class Totals:
+    """What this process has counted since it began."""
+
+    searches: Counter[str] = field(default_factory=Counter)
+    """By plan."""
+    cells_visited: int = 0
+    rows_scanned: int = 0
+    loads: int = 0
+    load_s: float = 0.0
 
 
 @dataclass
@@ -97,6 +117,7 @@ class UsageWatch:
         self._sampled: Counter[tuple[UUID, int]] = Counter()
         self._shadow: asyncio.Task[None] | None = None
         self._rest_until = 0.0
+        self.totals = Totals()
         self._loop = asyncio.create_task(self._write_now_and_then())
         indexes.vectors.on_wake = self._woke
 
@@ -104,6 +125,9 @@ class UsageWatch:
         """Count a search; ask it again of every cell when it is drawn as a sample."""
         pending = self._pending.setdefault(generation.tenant_id, _Pending())
         pending.searches += 1
+        self.totals.searches[found.plan] += 1
+        self.totals.cells_visited += found.cells_visited
+        self.totals.rows_scanned += found.rows_scanned
         pending.visits.update((generation.number, cell) for cell in found.visited)
         if found.plan == "cells" and not filtered and self._drawn(generation):
             self._shadow = asyncio.create_task(self._ask_again(generation, vector, found))
@@ -119,6 +143,8 @@ class UsageWatch:
 
     def _woke(self, space: Space, took_ms: float) -> None:
         self._pending.setdefault(space.tenant_id, _Pending()).woke_ms = took_ms
+        self.totals.loads += 1
+        self.totals.load_s += took_ms / 1000
         log.info("the index of tenant %s was loaded in %.0f ms", space.tenant_id, took_ms)
 
     def _drawn(self, generation: Generation) -> bool:
@@ -181,4 +207,7 @@ class UsageWatch:
                         "half_life": HALF_LIFE_S,
                     }
                     await session.execute(_HEAT, values)
-                session.add_all(pending.samples)
+                if pending.samples:
+                    session.add_all(pending.samples)
+                    await session.flush()
+                    await _note_recall(session, tenant_id, pending.samples[-1].generation)

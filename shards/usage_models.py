@@ -16,7 +16,7 @@ Timestamp = DateTime(timezone=True)
 
 class IndexUse(Base):
     """When a tenant searched or wrote last, and how often it searched; whether its cells should be looked at; since
-    when its index is released from memory, and how long the last wake took."""
+    when its index is released from memory, how long the last wake took, and the recall that its samples show."""
 
     __tablename__ = "index_use"
     __table_args__ = (
@@ -30,6 +30,11 @@ class IndexUse(Base):
     upkeep_due: Mapped[bool]
     released_at: Mapped[datetime | None] = mapped_column(Timestamp)
     woke_ms: Mapped[float | None]
+    samples: Mapped[int] = mapped_column(server_default=text("0"))
+    """Questions that the running recall rests on, and that recall@10 with its 95% confidence interval."""
+    recall: Mapped[float | None]
+    recall_low: Mapped[float | None]
+    recall_high: Mapped[float | None]
 
 
 class CellHeat(Base):

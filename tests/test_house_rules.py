@@ -34,7 +34,7 @@ DOORS = {
     "openvino": r"shards/.*",
     "tokenizers": r"shards/.*",
     "obstore": r"ingestion/objects\.py",
-    "fastapi": rf"{_API}|{_REQUESTS}|(tenants|service)/(auth|app|health|openapi|problems|idempotency)\.py",
+    "fastapi": rf"{_API}|{_REQUESTS}|(tenants|service)/(auth|app|health|metrics|openapi|problems|idempotency)\.py",
     "starlette": rf"{_API}|{_REQUESTS}|(tenants|service)/(auth|app|health|openapi|problems|idempotency|edge)\.py",
     "celery": r"ingestion/tasks\.py|service/(worker|broker|scheduler)\.py",
     "kombu": r"ingestion/tasks\.py|service/(worker|broker|scheduler)\.py",
@@ -44,6 +44,7 @@ DOORS = {
     "typer": r"service/cli/.*",
     "rich": r"service/cli/.*",
     "matplotlib": r"service/cli/.*",
+    "prometheus_client": r"service/metrics\.py",
 }
 """Which modules may import a third party: a pattern over their paths."""
 

@@ -17,6 +17,7 @@ NARROW_SCOPES = (
     ("index_use", "operator_read", "tessera_app", f"{SCOPE} = 'admin'"),
     ("jobs", "upkeep_of_indexes", "tessera_app", f"{SCOPE} = 'admin' AND kind = 'partition'"),
 )
+MEASURED = ("woke_ms", "recall", "recall_low", "recall_high")
 _ROWS = (
     "UPDATE index_generations g SET rows = coalesce((SELECT sum(m.rows) FROM micro_cells m"
     " WHERE m.tenant_id = g.tenant_id AND m.generation = g.generation), 0)"
@@ -36,7 +37,9 @@ def upgrade() -> None:
     ):
         op.add_column("index_generations", column)
     op.add_column("index_use", sa.Column("released_at", sa.DateTime(timezone=True), nullable=True))
-    op.add_column("index_use", sa.Column("woke_ms", sa.Float(), nullable=True))
+    for name in MEASURED:
+        op.add_column("index_use", sa.Column(name, sa.Float(), nullable=True))
+    op.add_column("index_use", sa.Column("samples", sa.Integer(), server_default="0", nullable=False))
     op.create_index("index_use_awake", "index_use", ["used_at"], postgresql_where=sa.text("released_at IS NULL"))
     _as_owner("tenants", "index_generations", "micro_cells", statements=(_ROWS, _BY_SIZE))
     for table, name, role, condition in NARROW_SCOPES:
@@ -48,8 +51,8 @@ def downgrade() -> None:
         op.execute(f"DROP POLICY {name} ON {table}")
     _as_owner("tenants", statements=(_DEDICATED,))
     op.drop_index("index_use_awake", "index_use")
-    for column in ("released_at", "woke_ms"):
-        op.drop_column("index_use", column)
+    for name in ("released_at", "samples", *MEASURED):
+        op.drop_column("index_use", name)
     for column in ("tier", "bucket", "endpoint", "rows", "trained_residual"):
         op.drop_column("index_generations", column)
     op.drop_column("tenants", "endpoint")

@@ -175,6 +175,12 @@ def summary(shown: Json) -> Json:
         f"recall {known['recall']:.3f} for {known['rows_share']:.1%} of the rows (target {known['target']:g}),"
         f" from {known['questions']} {known['source']}"
     )
+    if shown["drift"] and shown["drift"]["scatter"] is not None:
+        scatter, anew = shown["drift"]["retrain_at"]
+        fields["drift"] = (
+            f"rows lie {shown['drift']['scatter']:.2f} times as far from their micro-cells as after the training"
+            f" (trained anew past {scatter:g}), {shown['drift']['made_anew']:.0%} made anew (past {anew:.0%})"
+        )
     fields["measured"] = "nothing yet: a share of the questions is sampled"
     if seen is not None:
         fields["measured"] = (

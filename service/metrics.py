@@ -1,0 +1,95 @@
+"""`/metrics` for Prometheus: what this process counted, and how the indexes stand in Postgres. The operator's alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from fastapi import APIRouter, Depends, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ingestion.jobs import upkeep_by_state
+from shards.overview import OverviewOut, overview
+from shards.state import indexes_of
+from shards.usage import Totals, UsageWatch
+from tenants.auth import current_admin
+from tenants.state import database_of
+
+router = APIRouter(tags=["health"], dependencies=[Depends(current_admin)])
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Return the metrics in Prometheus's text format. Scrape with the admin key as bearer token."""
+    usage: UsageWatch = request.state.usage
+    async with database_of(request).admin() as session:
+        shown, upkeep = await overview(session, indexes_of(request)), await upkeep_by_state(session)
+    registry = CollectorRegistry()
+    registry.register(_Snapshot([*_counted(usage.totals), *_engines(shown), *_indexes(shown), *_upkeep(upkeep)]))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class _Snapshot(Collector):
+    """Metrics that were gathered already."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _counted(totals: Totals) -> Iterator[Metric]:
+    searches = CounterMetricFamily("tessera_searches", "Searches of vectors, by plan.", labels=["plan"])
+    for plan, count in sorted(totals.searches.items()):
+        searches.add_metric([plan], count)
+    yield searches
+    yield CounterMetricFamily("tessera_cells_visited", "Cells that searches visited.", totals.cells_visited)
+    yield CounterMetricFamily("tessera_rows_scanned", "Rows in these cells.", totals.rows_scanned)
+    yield CounterMetricFamily("tessera_index_loads", "Indexes loaded because a call needed them.", totals.loads)
+    yield CounterMetricFamily("tessera_index_load_seconds", "Time that these loads took.", totals.load_s)
+
+
+def _engines(shown: OverviewOut) -> Iterator[Metric]:
+    for name, help_text in (
+        ("partitions", "Partitions taken or promised."),
+        ("budget", "Partitions that the server may hold."),
+        ("databases", "Databases of isolated tenants."),
+    ):
+        label = "partition_budget" if name == "budget" else name
+        family = GaugeMetricFamily(f"tessera_{label}", help_text, labels=["server"])
+        for server in shown.servers:
+            family.add_metric([server.endpoint or "main"], getattr(server, name))
+        yield family
+
+
+def _indexes(shown: OverviewOut) -> Iterator[Metric]:
+    for name, help_text in (
+        ("tenants", "Tenants with documents."),
+        ("rows", "Chunks in their indexes."),
+        ("cells", "Cells of their indexes."),
+        ("released", "Tenants whose index is out of the engine's memory."),
+    ):
+        family = GaugeMetricFamily(f"tessera_tier_{name}", help_text, labels=["tier"])
+        for tier in shown.tiers:
+            family.add_metric([tier.tier], getattr(tier, name))
+        yield family
+    recall = GaugeMetricFamily(
+        "tessera_recall", "Recall@10 of the sampled questions of the largest tenants.", labels=["tenant", "bound"]
+    )
+    samples = GaugeMetricFamily("tessera_recall_samples", "Questions it rests on.", labels=["tenant"])
+    for one in shown.largest:
+        if one.recall is not None:
+            samples.add_metric([one.slug], one.samples)
+            for bound, value in (("mean", one.recall), ("low", one.recall_low), ("high", one.recall_high)):
+                recall.add_metric([one.slug, bound], value or 0.0)
+    yield recall
+    yield samples
+
+
+def _upkeep(upkeep: dict[str, int]) -> Iterator[Metric]:
+    family = GaugeMetricFamily("tessera_upkeep_jobs", "Upkeep of indexes, by state of the job.", labels=["state"])
+    for state in ("queued", "running", "retrying", "failed"):
+        family.add_metric([state], upkeep.get(state, 0))
+    yield family

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client.parser import text_string_to_metric_families
+
+if TYPE_CHECKING:
+    import httpx
+
+    from tests.conftest import TenantAccess
+
+
+async def test_metrics_count_searches_and_say_how_the_indexes_stand(
+    admin: httpx.AsyncClient, tenant: TenantAccess
+) -> None:
+    await tenant.upload("Terns nest on the shingle bank.", "terns.txt")
+
+    async def values() -> dict[str, dict[tuple[str, ...], float]]:
+        answer = await admin.get("/metrics")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/plain")
+        return {
+            family.name: {tuple(sample.labels.values()): sample.value for sample in family.samples}
+            for family in text_string_to_metric_families(answer.text)
+        }
+
+    before = await values()
+    await tenant.search("Where do terns nest?")
+    after = await values()
+    assert after["tessera_rows_scanned"][()] >= before["tessera_rows_scanned"][()] + 1
+    assert sum(after["tessera_searches"].values()) == sum(before["tessera_searches"].values()) + 1
+    assert 0 < after["tessera_partitions"][("main",)] < after["tessera_partition_budget"][("main",)]
+    assert after["tessera_tier_tenants"][("pooled",)] >= 1
+    assert after["tessera_tier_rows"][("pooled",)] >= 1
+    assert set(after["tessera_upkeep_jobs"]) == {("queued",), ("running",), ("retrying",), ("failed",)}
+    assert "tessera_index_load_seconds" in after
+
+
+async def test_metrics_are_the_operators(tenant: TenantAccess, admin: httpx.AsyncClient) -> None:
+    refused = await tenant.client.get("/metrics")
+    assert (refused.status_code, tenant.slug in refused.text) == (401, False)
+    assert (await admin.get("/metrics", headers={"Authorization": ""})).status_code == 401
