@@ -23,7 +23,7 @@ WAITING = ("queued", "retrying")
 UNFINISHED = ("queued", "retrying", "running")
 _RETRY_AFTER = [timedelta(seconds=1), timedelta(seconds=10)]
 """By the number of the attempt that failed; the last one for all that follow."""
-_AWAY_PAUSE = timedelta(seconds=10)
+_AWAY_PAUSE = timedelta(seconds=3)
 _RETRY = text(
     "UPDATE jobs j SET state = 'retrying', error = e.content, batch_id = NULL, lease_until = NULL, not_before = now()"
     " + (CAST(:pauses AS interval[]))[least(j.attempts, array_length(CAST(:pauses AS interval[]), 1))]"

@@ -227,8 +227,8 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
     flips: list[Flip] = []
     results: dict[UUID, dict[str, Any]] = {}
     superseded: list[DocumentVersion] = []
-    attempts = {job.id: job.attempts for job in batch.jobs}
-    tried = {one.version.version_no for one in group.documents if attempts[one.job_id] > 1}
+    again = {job.id for job in batch.jobs if job.attempts > 1 or job.error is not None}
+    tried = {one.version.version_no for one in group.documents if one.job_id in again}
     offset = 0
     for document in group.documents:
         version = document.version

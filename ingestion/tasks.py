@@ -26,6 +26,7 @@ from tenants.repository import placement_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_AWAY = "vectors_unavailable"
 _LONGEST_S = 3 * 3600
 """A task that takes longer is ended and its batch tried again; below the broker's visibility timeout."""
 
@@ -202,8 +203,12 @@ async def one_job(
 
 
 async def fail_batch(runtime: Runtime, tenant_id: UUID, batch_id: UUID, error: TesseraError) -> None:
-    """End what a batch still holds, or let it be tried again."""
+    """End what a batch still holds, or let it be tried again; while the vector store is away, as often as it takes."""
     async with runtime.database.tenant(tenant_id) as session:
+        if error.code == _AWAY:
+            await jobs.wait(session, tenant_id, batch_id, error)
+            await session.commit()
+            return
         ended = await jobs.of_batch(session, tenant_id, batch_id)
         errors = {job.id: error for job in ended}
         failed = await jobs.fail(session, tenant_id, errors, max_attempts=runtime.settings.max_attempts)

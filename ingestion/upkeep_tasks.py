@@ -36,7 +36,6 @@ _LATER = timedelta(seconds=1)
 _CATCH_UPS = 5
 _LITTLE = 500
 """Chunks that a rebuild may still lack when it takes the writer lock."""
-_AWAY = "vectors_unavailable"
 
 
 @task("partition")
@@ -67,16 +66,7 @@ async def _partition(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
                 await _upkeep(runtime, batch)
         except TesseraError as error:
             log.warning("upkeep of tenant %s: %s", tenant_id, error.detail)
-            if error.code == _AWAY:
-                await _wait(runtime, batch, error)
-            else:
-                await fail_batch(runtime, tenant_id, batch_id, error)
-
-
-async def _wait(runtime: Runtime, batch: Batch, error: TesseraError) -> None:
-    async with runtime.database.tenant(batch.tenant_id) as session:
-        await jobs.wait(session, batch.tenant_id, batch.batch_id, error)
-        await session.commit()
+            await fail_batch(runtime, tenant_id, batch_id, error)
 
 
 async def _upkeep(runtime: Runtime, batch: Batch) -> None:

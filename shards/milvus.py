@@ -328,18 +328,18 @@ class MilvusVectors:
 
     async def _check_cells(self, space: Space, cells: Iterable[int]) -> None:
         """Refuse cells that are not there: Milvus Lite would answer with nothing, as if they were empty."""
-        wanted = {0} if space.pooled else set(cells)
-        names = {space.partition(cell) for cell in wanted}
-        if self._partitions.get(_place(space), set()).issuperset(names):
-            missing: set[int] = set(cells) - wanted
-        else:
-            known = set(await self._call(space, lambda client: client.list_partitions(space.collection)))
-            self._partitions[_place(space)] = known
-            if space.pooled and not known.issuperset(names):
-                raise MissingCollection(f"there is no {space}")
-            missing = {cell for cell in cells if space.partition(cell) not in known} | (set(cells) - wanted)
+        if space.pooled and not {0}.issuperset(cells):
+            raise ValueError(f"cells {sorted(cells)} of {space}, which has one")
+        wanted = {space.partition(cell): cell for cell in ([0] if space.pooled else cells)}
+        if self._partitions.get(_place(space), set()).issuperset(wanted):
+            return
+        known = set(await self._call(space, lambda client: client.list_partitions(space.collection)))
+        self._partitions[_place(space)] = known
+        missing = sorted(cell for partition, cell in wanted.items() if partition not in known)
+        if missing and space.pooled:
+            raise MissingCollection(f"there is no {space}")
         if missing:
-            raise ValueError(f"cells {sorted(missing)} are not among those of {space}")
+            raise ValueError(f"cells {missing} are not among the {len(known) - 1} cells of {space}")
 
     def _writer(self, space: Space) -> asyncio.Lock:
         return self._writing.setdefault(_place(space), asyncio.Lock())

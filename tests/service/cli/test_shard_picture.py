@@ -18,6 +18,9 @@ SEEN = {"samples": 40, "recall": 0.97, "low": 0.95, "high": 0.99, "rows_share": 
 def shown(cells: int, *, known: bool, seen: bool) -> dict[str, Any]:
     return {
         "generation": 3,
+        "tier": "dedicated" if known else "pooled",
+        "collection": "t_0_g3" if known else "pool_384_0/b7",
+        "drift": {"scatter": 1.02, "made_anew": 0.05, "retrain_at": [1.1, 0.3]} if known else None,
         "rows": 250 * cells,
         "cells": [
             {
@@ -35,6 +38,8 @@ def shown(cells: int, *, known: bool, seen: bool) -> dict[str, Any]:
         "recall": SEEN if seen else None,
         "searches": 12,
         "used_at": "2026-11-21T10:00:00Z",
+        "released_at": "2026-11-21T11:00:00Z" if seen else None,
+        "woke_ms": 12.6 if seen else None,
     }
 
 
@@ -54,4 +59,8 @@ def test_the_summary_says_what_is_promised_and_measured() -> None:
     assert lines["measured"] == "recall 0.970 (0.950 to 0.990) for 6.0% of the rows, 40 sampled questions"
     assert "sampled" in summary(shown(40, known=True, seen=False))["measured"]
     assert "exact" in summary(shown(1, known=False, seen=False))["search"]
+    assert lines["generation"] == "3, dedicated (t_0_g3)"
+    assert "1.02 times" in lines["drift"]
+    assert lines["last load"] == "13 ms"
+    assert "released" in lines["memory"]
     assert "no document" in summary({"generation": None})["generation"]
