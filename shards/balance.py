@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from shards.routing import Routing
 from shards.settings import ShardSettings
+from shards.vectors import MAX_CELLS
 
 SPLIT_AT = 2.0
 """A cell of more rows, in multiples of the wanted size, is divided."""
@@ -17,6 +18,8 @@ MERGE_AT = 0.25
 HOT = 8.0
 """A cell is hot when it takes so many times its share of the visits."""
 _LEAST_VISITS = 1000.0
+_SPARE_CELLS = 24
+"""Partitions kept free: what was divided before is dropped a little later, and joined cells are copied first."""
 _MERGED = 1.25
 """The most rows of a joined cell."""
 
@@ -37,10 +40,12 @@ def wishes(
 
     What cannot be told apart, rows of one micro-cell, is not divided: it would be tried for ever.
     A cell of more than the wanted size that takes `HOT` times its share of all visits (`heat`, by cell) is divided too.
-    The wanted size grows with the tenant once it has as many cells as it may have.
+    The wanted size grows with the tenant once it has as many cells as it may have. Nothing is divided when the
+    collection has no room for the copies.
     """
     rows, apart = routing.cell_rows, routing.by_cell(routing.rows > 0)
     wanted = max(float(settings.rows_per_cell), float(rows.sum()) / settings.max_cells)
+    room = MAX_CELLS - _SPARE_CELLS - len(rows)
     found: list[Wish] = []
     for cell in np.argsort(-rows, kind="stable"):
         if rows[cell] <= wanted or len(found) == most:
@@ -49,7 +54,10 @@ def wishes(
             continue
         if rows[cell] <= SPLIT_AT * wanted and not _is_hot(int(routing.cells[cell]), len(rows), heat or {}):
             continue
-        found.append(Wish("split", (int(routing.cells[cell]),), max(2, round(float(rows[cell]) / wanted))))
+        children = max(2, round(float(rows[cell]) / wanted))
+        if children <= room:
+            found.append(Wish("split", (int(routing.cells[cell]),), children))
+            room -= children
     return found + _merges(routing, wanted, most - len(found))
 
 

@@ -79,7 +79,8 @@ class Rebuild(Copy):
             made = cells.undivided(len(matrix), self.space.dim)
             self.divided(made, np.arange(1))
             return made.micro_of
-        made = cells.divide(matrix, count, self._settings.micros_per_cell, seed=self.number)
+        micros = cells.micros_a_cell(len(matrix), count, self._settings)
+        made = cells.divide(matrix, count, micros, seed=self.number)
         self.divided(made, np.arange(count))
         routing = routing_over(matrix, made, seed=self.number)
         self.dimension, self.residual = routing.dimension, routing.residual

@@ -49,7 +49,7 @@ class Reshape(Copy):
         if len(rows) < len(children):
             return False
         matrix = np.stack([row.vector for row in rows])
-        per_cell = self._settings.micros_per_cell
+        per_cell = cells.micros_a_cell(len(rows), len(children), self._settings)
         made = await self._in_thread(cells.divide, matrix, len(children), per_cell, seed=self.first_micro)
         self.divided(made, children)
         await self.write(rows, made.micro_of)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ _PRIOR_ROWS = 4.0
 _CANDIDATES = 512
 """Micro-cells that can matter for the k-th score."""
 _STEPS = 14
+_ALL_COMPARED = 10_000
+"""So many micro-cells are all compared with a query; of more, only those of the nearest cells."""
+_CELLS_COMPARED = 128
 _DIMENSION_ROWS = 2000
 _REFERENCE_K = 10.0
 """The k that thresholds are given for."""
@@ -57,9 +61,28 @@ class Routing:
     dimension: float
 
     @cached_property
-    def means(self) -> NDArray[np.float32]:
-        """Return the mean vector of each micro-cell (micros, dim), not normalised; zero for an empty one."""
-        return means_of(self.sums, self.rows)
+    def _order(self) -> NDArray[np.int64]:
+        """The micro-cells, cell by cell (micros,)."""
+        return np.argsort(self.cell_of, kind="stable")
+
+    @cached_property
+    def _spans(self) -> list[tuple[int, int]]:
+        """Where each cell begins and ends in `_order`."""
+        starts = np.searchsorted(self.cell_of[self._order], np.arange(len(self.cells) + 1)).tolist()
+        return list(pairwise(starts))
+
+    @cached_property
+    def _means(self) -> NDArray[np.float32]:
+        """The mean vectors in `_order` (micros, dim), not normalised; zero for an empty micro-cell."""
+        return means_of(self.sums[self._order], self.rows[self._order])
+
+    @cached_property
+    def _cells_at(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The mean vector of each cell's rows (cells, dim), and twice the standard deviation of their scores (cells,):
+        a cell that is spread widely may have a micro-cell that is near."""
+        means = means_of(self.cell_sums, self.cell_rows)
+        residual = np.clip(1.0 - np.einsum("cd,cd->c", means, means), 0.0, 1.0)
+        return means, (2 * _WIDER * np.sqrt(residual / self.dimension)).astype(np.float32)
 
     @property
     def residual(self) -> float:
@@ -71,7 +94,9 @@ class Routing:
     def spread(self) -> NDArray[np.float32]:
         """Return the standard deviation of scores around each mean (micros,), for a unit query."""
         counts = self.rows.astype(np.float64)
-        residual = np.clip(1.0 - np.einsum("md,md->m", self.means, self.means), 0.0, 1.0)
+        lengths = np.empty(len(self.rows))
+        lengths[self._order] = np.einsum("md,md->m", self._means, self._means)
+        residual = np.clip(1.0 - lengths, 0.0, 1.0)
         common = float((counts * residual).sum() / max(np.maximum(counts - 1, 0).sum(), 1.0))
         variance = (counts * residual + _PRIOR_ROWS * common) / (np.maximum(counts, 1) - 1 + _PRIOR_ROWS)
         deviation: NDArray[np.float32] = np.maximum(_WIDER * np.sqrt(variance / self.dimension), 1e-6).astype(
@@ -87,9 +112,8 @@ class Routing:
     @cached_property
     def cell_sums(self) -> NDArray[np.float32]:
         """Return the summed vectors of each cell's rows (cells, dim)."""
-        sums = np.zeros((len(self.cells), self.sums.shape[1]), dtype=np.float32)
-        np.add.at(sums, self.cell_of, self.sums)
-        return sums
+        rows = self.rows[self._order].astype(np.float32)
+        return np.stack([rows[first:last] @ self._means[first:last] for first, last in self._spans])
 
     def by_cell(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
         """Return the sums of a value of the micro-cells (micros,) over each cell (cells,)."""
@@ -110,16 +134,37 @@ class Routing:
             score: the k-th score when it is known from a search already.
         """
         counts = (self.rows if matching is None else matching).astype(np.float32)
-        near = self.means @ query
+        if matching is None and len(self.rows) > _ALL_COMPARED and len(self.cells) > _CELLS_COMPARED:
+            return self._expect_near(query, k, counts, score)
+        near = np.empty(len(self.rows), dtype=np.float32)
+        near[self._order] = self._means @ query
         if score is None:
-            score = self._kth_score(near, counts, k)
+            score = _kth_score(near, self.spread, counts, k)
         above = counts * _above((near - score) / self.spread)
+        return Expectation(score, self.by_cell(above).astype(np.float32), k, near, above)
+
+    def _expect_near(
+        self, query: NDArray[np.float32], k: int, counts: NDArray[np.float32], score: float | None
+    ) -> Expectation:
+        """Expect nothing of the micro-cells of all but the nearest cells: to compare every one takes longer than the
+        rest of a query, and a query visits far fewer cells."""
+        means, reach = self._cells_at
+        nearest = np.argpartition(-(means @ query + reach), _CELLS_COMPARED)[:_CELLS_COMPARED]
+        spans = [self._spans[cell] for cell in np.sort(nearest)]
+        micros = np.concatenate([self._order[first:last] for first, last in spans])
+        found = np.concatenate([self._means[first:last] @ query for first, last in spans])
+        near, above = np.full(len(counts), -1.0, dtype=np.float32), np.zeros(len(counts), dtype=np.float32)
+        near[micros] = found
+        counts, spread = counts[micros], self.spread[micros]
+        if score is None:
+            score = _kth_score(found, spread, counts, k)
+        above[micros] = counts * _above((found - score) / spread)
         return Expectation(score, self.by_cell(above).astype(np.float32), k, near, above)
 
     def rivals(self, expected: Expectation, k: int, matching: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return how many rows of each micro-cell (micros,), matching or not, are expected above the score of the k-th
         best that matches."""
-        score = self._kth_score(expected.near, matching.astype(np.float32), k)
+        score = _kth_score(expected.near, self.spread, matching.astype(np.float32), k)
         return self.rows.astype(np.float32) * _above((expected.near - score) / self.spread)
 
     def worth(self, expected: Expectation) -> NDArray[np.float32]:
@@ -128,22 +173,24 @@ class Routing:
         scaled: NDArray[np.float32] = (expected.hits / cost).astype(np.float32) * (_REFERENCE_K / expected.k)
         return scaled
 
-    def _kth_score(self, near: NDArray[np.float32], counts: NDArray[np.float32], k: int) -> float:
-        filled = np.flatnonzero(counts > 0)
-        if not len(filled) or counts.sum() <= k:
-            return -1.0
-        if len(filled) > _CANDIDATES:
-            highest = near[filled] + 2 * self.spread[filled]
-            filled = filled[np.argpartition(-highest, _CANDIDATES)[:_CANDIDATES]]
-        near, spread, counts = near[filled], self.spread[filled], counts[filled]
-        low, high = -1.0, 1.0
-        for _ in range(_STEPS):
-            middle = (low + high) / 2
-            if float(counts @ _above((near - middle) / spread)) > k:
-                low = middle
-            else:
-                high = middle
-        return (low + high) / 2
+
+def _kth_score(near: NDArray[np.float32], spread: NDArray[np.float32], counts: NDArray[np.float32], k: int) -> float:
+    """The score above which micro-cells of so many rows (n,) expect k."""
+    filled = np.flatnonzero(counts > 0)
+    if not len(filled) or counts.sum() <= k:
+        return -1.0
+    if len(filled) > _CANDIDATES:
+        highest = near[filled] + 2 * spread[filled]
+        filled = filled[np.argpartition(-highest, _CANDIDATES)[:_CANDIDATES]]
+    near, spread, counts = near[filled], spread[filled], counts[filled]
+    low, high = -1.0, 1.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        if float(counts @ _above((near - middle) / spread)) > k:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
 
 
 def _above(deviations: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -55,3 +55,9 @@ def test_a_hot_cell_is_divided_sooner() -> None:
 
 def test_cells_grow_when_there_may_be_no_more() -> None:
     assert wishes(routing(300, 320, 310), ShardSettings(rows_per_cell=100, max_cells=3)) == []
+
+
+def test_nothing_is_divided_without_room_for_the_copies() -> None:
+    many = ShardSettings(rows_per_cell=100, max_cells=980)
+    assert wishes(routing(*[100] * 980, 900), many) == [Wish("split", (9800,), 9)]
+    assert wishes(routing(*[100] * 994, 900), many) == []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from shards.cells import assign, cell_count, divide, train, train_finely
+from shards.cells import assign, assign_finely, cell_count, divide, micros_a_cell, train, train_finely
 from shards.settings import ShardSettings
 
 DIM = 24
@@ -32,6 +32,12 @@ def test_cells_follow_the_rows(rows: int, cells: int) -> None:
 def test_past_the_threshold_there_are_at_least_two_cells() -> None:
     assert cell_count(10, ShardSettings(threshold=10, rows_per_cell=500)) == 2
     assert cell_count(10, ShardSettings(threshold=10, rows_per_cell=500, max_cells=1)) == 1
+
+
+@pytest.mark.parametrize(("rows", "micros"), [(4000, 16), (20_000, 16), (40_000, 32), (55_000, 44), (900_000, 48)])
+def test_larger_cells_have_more_micro_cells(rows: int, micros: int) -> None:
+    settings = ShardSettings(rows_per_cell=200, max_cells=100, max_micros_per_cell=48)
+    assert micros_a_cell(rows, cell_count(rows, settings), settings) == micros
 
 
 def test_centroids_are_unit_vectors() -> None:
@@ -70,6 +76,15 @@ def test_assign_does_not_depend_on_the_size_of_its_blocks() -> None:
     whole = np.argmax(vectors @ centroids.T, axis=1)
     assert np.array_equal(assign(vectors, centroids), whole)
     assert assign(vectors[:0], centroids).shape == (0,)
+
+
+def test_comparing_some_of_many_centroids_finds_the_nearest_nearly_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, _ = topics(8000, 60, seed=12, spread=0.8)
+    centroids = train_finely(vectors, 600, seed=1)
+    exactly = assign(vectors, centroids)
+    assert np.array_equal(assign_finely(vectors, centroids, seed=1), exactly)
+    monkeypatch.setattr("shards.cells._COMPARED_AT_ONCE", 500)
+    assert (assign_finely(vectors, centroids, seed=1) == exactly).mean() > 0.97
 
 
 def test_no_cell_is_empty_and_none_holds_most_rows() -> None:

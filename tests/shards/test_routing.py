@@ -80,3 +80,18 @@ def test_the_effective_dimension_of_round_noise_is_its_dimension() -> None:
     means = unit(rng.standard_normal((4000, DIM)))
     noise = 0.1 * rng.standard_normal((4000, DIM)).astype(np.float32)
     assert effective_dimension(unit(means + noise), means) == pytest.approx(DIM, rel=0.2)
+
+
+def test_of_very_many_micro_cells_those_of_the_nearest_cells_are_enough() -> None:
+    rng = np.random.default_rng(6)
+    cells, micros = 200, 64
+    centres = unit(rng.standard_normal((cells, DIM)))
+    cell_of = rng.permutation(np.repeat(np.arange(cells), micros))
+    means = 0.9 * unit(centres[cell_of] + 0.5 * rng.standard_normal((len(cell_of), DIM)) / np.sqrt(DIM))
+    rows = rng.integers(8, 24, len(cell_of))
+    routing = Routing((means * rows[:, None]).astype(np.float32), rows, cell_of, np.arange(cells), float(DIM))
+    for query in unit(means[:50] + 0.3 * rng.standard_normal((50, DIM)) / np.sqrt(DIM)):
+        some, every = routing.expect(query, 10), routing.expect(query, 10, matching=rows)
+        assert np.count_nonzero(some.above) < len(rows)
+        assert some.score == pytest.approx(every.score, abs=0.01)
+        assert some.hits == pytest.approx(every.hits, abs=0.1)
