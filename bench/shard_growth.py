@@ -4,16 +4,19 @@
 
 VECTORS is made by `python -m bench.shard_corpus`. Sizes below that of the corpus are random parts of it. Above it, rows
 are added between a row and one of its neighbours, with noise: their number is real, their variety is not. Each size is
-laid out twice in the same server, in cells and in one partition; the questions take turns.
+laid out twice in a server of its own, in cells and in one partition. Every question is asked of all sizes in turn, so
+that other work on the machine slows them alike.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import tempfile
 import time
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,13 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.local_stack import print_line
-from bench.shard_corpus import load
+from bench.shard_corpus import ShardCorpus, load
 from bench.shard_engine import Laid, lay_out
 from bench.stores import milvus_lite
-from shards.calibration import calibrate_on_sentences
-from shards.cells import cell_count, divide
+from shards.calibration import calibrate_on_sentences, true_rows
+from shards.cells import cell_count, divide, micros_a_cell
 from shards.milvus import MilvusVectors
 from shards.names import Space
+from shards.probe import AnnHits
 from shards.routing import routing_over
 from shards.settings import MilvusSettings, ShardSettings
 from shards.vectors import ChunkVector, VectorStore
@@ -63,56 +67,81 @@ async def unsharded(store: VectorStore, rows: NDArray[np.float32]) -> Space:
     return space
 
 
-async def asked(laid: Laid, whole: Space, rows: NDArray[np.float32], queries: NDArray[np.float32]) -> dict[str, Any]:
-    place = {chunk_id: row for row, chunk_id in enumerate(laid.ids)}
-    spent: dict[str, list[float]] = {"cells": [], "unsharded": []}
-    scanned, recalls, visited = [], [], []
-    for number, query in enumerate(queries):
+@dataclass
+class Size:
+    """Rows laid out in cells and in one partition, the true best ten of each question, and what was measured."""
+
+    laid: Laid
+    whole: Space
+    best: NDArray[np.int64]
+    trained_s: float
+    found: list[AnnHits] = field(default_factory=list)
+    ms: dict[str, list[float]] = field(default_factory=lambda: {"cells": [], "unsharded": []})
+
+    async def ask(self, number: int, query: NDArray[np.float32]) -> None:
         began = time.perf_counter()
-        found = await laid.ask(query, TARGET)
-        spent["cells"].append(1000 * (time.perf_counter() - began))
-        scanned.append(found.rows_scanned)
-        visited.append(found.cells_visited)
-        best = np.argpartition(-(rows @ query), 9)[:10]
-        recalls.append(len({place[hit.chunk_id] for hit in found.hits[:10]} & set(best.tolist())) / 10)
+        self.found.append(await self.laid.ask(query, TARGET))
+        self.ms["cells"].append(1000 * (time.perf_counter() - began))
         if number % 5 == 0:
             began = time.perf_counter()
-            await laid.store.search(whole, query, k=100, cells=None, scope=None)
-            spent["unsharded"].append(1000 * (time.perf_counter() - began))
-    return {
-        "recall": round(float(np.mean(recalls)), 4),
-        "rows_scanned": round(float(np.mean(scanned))),
-        "cells_visited": round(float(np.mean(visited)), 1),
-        **{f"{name}_p{p}_ms": round(float(np.percentile(ms, p)), 1) for name, ms in spent.items() for p in (50, 95)},
-    }
+            await self.laid.store.search(self.whole, query, k=100, cells=None, scope=None)
+            self.ms["unsharded"].append(1000 * (time.perf_counter() - began))
+
+    def figures(self) -> dict[str, Any]:
+        recalls = []
+        for hits, best in zip(self.found, self.best, strict=True):
+            found = {hit.chunk_id for hit in hits.hits[:10]}
+            recalls.append(sum(self.laid.ids[row] in found for row in best) / len(best))
+        rows = [hits.rows_scanned for hits in self.found]
+        return {
+            "cells": self.laid.generation.cells,
+            "micros": self.laid.generation.header.micros,
+            "train_s": round(self.trained_s, 1),
+            "recall": round(float(np.mean(recalls)), 4),
+            "rows_scanned": round(float(np.mean(rows))),
+            "rows_p95": round(float(np.percentile(rows, 95))),
+            "cells_visited": round(float(np.mean([hits.cells_visited for hits in self.found])), 1),
+            **{
+                f"{name}_p{p}_ms": round(float(np.percentile(ms, p)), 1)
+                for name, ms in self.ms.items()
+                for p in (50, 95)
+            },
+        }
+
+
+async def laid_out(store: MilvusVectors, corpus: ShardCorpus, size: int, queries: NDArray[np.float32]) -> Size:
+    settings, rows = ShardSettings(), grown(corpus.rows, size)
+    began = time.perf_counter()
+    cells = max(2, cell_count(size, settings))
+    made = divide(rows, cells, micros_a_cell(size, cells, settings), seed=1)
+    trained_s = time.perf_counter() - began
+    routing = routing_over(rows, made, seed=0)
+    sentences = corpus.sentences[: settings.calibration_sentences]
+    curve = calibrate_on_sentences(routing, rows, made.micro_of, sentences, 1)
+    laid = await lay_out(store, rows, made, routing, curve)
+    return Size(laid, await unsharded(store, rows), true_rows(rows, queries), trained_s)
 
 
 async def bench(folder: Path, sizes: list[int], count: int) -> dict[str, Any]:
-    corpus, settings = load(folder), ShardSettings()
-    sentences = corpus.sentences[: settings.calibration_sentences]
-    rng = np.random.default_rng(2)
+    corpus, rng = load(folder), np.random.default_rng(2)
     queries = corpus.questions[rng.permutation(len(corpus.questions))[:count]]
-    found: dict[str, Any] = {}
-    for size in sizes:
-        rows = grown(corpus.rows, size)
-        with tempfile.TemporaryDirectory(prefix="tessera-bench-") as kept, milvus_lite(Path(kept)) as uri:
+    with ExitStack() as servers:
+        made: dict[str, Size] = {}
+        for size in sizes:
+            kept = servers.enter_context(tempfile.TemporaryDirectory(prefix="tessera-bench-"))
+            uri = servers.enter_context(milvus_lite(Path(kept)))
             store = MilvusVectors(MilvusSettings(uri=uri, timeout_s=120))
-            began = time.perf_counter()
-            made = divide(rows, max(2, cell_count(size, settings)), settings.micros_per_cell, seed=1)
-            trained_s = time.perf_counter() - began
-            routing = routing_over(rows, made, seed=0)
-            curve = calibrate_on_sentences(routing, rows, made.micro_of, sentences, 1)
-            laid = await lay_out(store, rows, made, routing, curve)
-            whole = await unsharded(store, rows)
+            made[str(size)] = await laid_out(store, corpus, size, queries)
             await asyncio.sleep(3)
-            await asked(replace(laid), whole, rows, queries[:10])
-            found[str(size)] = {
-                "cells": len(routing.cells),
-                "micros": len(routing.rows),
-                "train_s": round(trained_s, 1),
-                **await asked(laid, whole, rows, queries),
-            }
-            await store.aclose()
+            for query in queries[:10]:
+                await made[str(size)].laid.ask(query, TARGET)
+            print(size, "laid out", file=sys.stderr, flush=True)
+        for number, query in enumerate(queries):
+            for one in made.values():
+                await one.ask(number, query)
+        for one in made.values():
+            await one.laid.store.aclose()
+    found = {size: one.figures() for size, one in made.items()}
     growth = None
     if {"50000", "500000"} <= found.keys():
         growth = round(found["500000"]["cells_p95_ms"] / found["50000"]["cells_p95_ms"], 2)
