@@ -13,8 +13,8 @@ from ingestion import jobs
 from ingestion.schemas import Accepted, job_out
 from shards.catalog_postgres import PostgresCatalog
 from shards.room import require_room
+from shards.settings import MOST_CELLS
 from shards.state import indexes_of
-from shards.vectors import MAX_CELLS
 from tenants import repository
 from tenants.auth import current_admin
 from tenants.context import Placement
@@ -35,7 +35,7 @@ class ReindexIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    cells: int | None = Field(default=None, ge=1, le=MAX_CELLS)
+    cells: int | None = Field(default=None, ge=1, le=MOST_CELLS)
     """So many cells; as many as its size asks for without it."""
 
 

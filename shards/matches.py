@@ -32,10 +32,10 @@ class Matches:
         """Return the matching rows of each of `micros` micro-cells."""
         return np.bincount(self.micros, minlength=micros).astype(np.int64)
 
-    def within(self, micros: NDArray[np.bool_], among: int) -> VersionScope:
+    def within(self, micros: NDArray[np.bool_], among: int, floor: float | None = None) -> VersionScope:
         """Return the versions that have rows in some of the micro-cells (micros,): a shorter filter for a search of the
-        cells that hold these. See `VersionScope.among`."""
-        return VersionScope(np.unique(self.version_nos[micros[self.micros]]), among)
+        cells that hold these. See `VersionScope` for the rest."""
+        return VersionScope(np.unique(self.version_nos[micros[self.micros]]), among, floor)
 
     def chunk_ids(self) -> list[UUID]:
         """Return the keys."""

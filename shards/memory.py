@@ -48,14 +48,16 @@ class MemoryVectors:
 
     async def add_cells(self, space: Space, cells: Sequence[int]) -> None:
         """See `VectorStore.add_cells`."""
-        found = self._found(space, own=True)
+        space.check_own()
+        found = self._found(space)
         if len(found.cells | set(cells)) > MAX_CELLS:
             raise ValueError(f"at most {MAX_CELLS} cells")
         found.cells |= set(cells)
 
     async def drop_cells(self, space: Space, cells: Sequence[int]) -> None:
         """See `VectorStore.drop_cells`."""
-        found = self._found(space, own=True)
+        space.check_own()
+        found = self._found(space)
         found.cells -= set(cells)
         found.rows = {key: row for key, row in found.rows.items() if key[1] in found.cells}
 
@@ -164,9 +166,7 @@ class MemoryVectors:
     async def aclose(self) -> None:
         """See `VectorStore.aclose`."""
 
-    def _found(self, space: Space, *, own: bool = False) -> _Rows:
-        if own and space.pooled:
-            raise ValueError(f"{space} is shared: its cells are nobody's to change")
+    def _found(self, space: Space) -> _Rows:
         if space not in self._spaces:
             raise MissingCollection(f"there is no {space}")
         if space in self._released:

@@ -21,7 +21,19 @@ from pymilvus import AsyncMilvusClient
 
 from shards.milvus_clients import Address, MilvusClients, NotLoaded
 from shards.milvus_filter import LITE, ScopeFilter, versions_in
-from shards.milvus_rows import FIELDS, add_cells, chunk_id_of, create, drop_cells, entity, key_of, rows_of, sift, within
+from shards.milvus_rows import (
+    FIELDS,
+    add_cells,
+    chunk_id_of,
+    create,
+    drop_cells,
+    entity,
+    keys_of,
+    partitions_of,
+    rows_of,
+    sift,
+    within,
+)
 from shards.names import Space, collection_prefix, tenant_database
 from shards.settings import MilvusSettings
 from shards.vectors import MAX_CELLS, MAX_K, ChunkVector, MissingCollection, Scored, VersionScope
@@ -62,7 +74,7 @@ class MilvusVectors:
 
     async def add_cells(self, space: Space, cells: Sequence[int]) -> None:
         """See `VectorStore.add_cells`."""
-        _check_own(space)
+        space.check_own()
         self._partitions.pop(_place(space), None)
         known = await self._call(space, lambda client: client.list_partitions(space.collection))
         if len(known) - 1 + len(set(cells)) > MAX_CELLS:
@@ -72,7 +84,7 @@ class MilvusVectors:
 
     async def drop_cells(self, space: Space, cells: Sequence[int]) -> None:
         """See `VectorStore.drop_cells`."""
-        _check_own(space)
+        space.check_own()
         self._partitions.pop(_place(space), None)
         async with self._writer(space):
             await self._blocking(space, lambda client: drop_cells(client, space, cells))
@@ -97,7 +109,7 @@ class MilvusVectors:
 
     async def delete_chunks(self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> None:
         """See `VectorStore.delete_chunks`."""
-        keys = _keys(space, cell_chunks)
+        keys = keys_of(space, cell_chunks)
         async with self._writer(space):
             for start in range(0, len(keys), _INSERT_ROWS):
                 some = keys[start : start + _INSERT_ROWS]
@@ -119,11 +131,11 @@ class MilvusVectors:
         await self._check_cells(space, cells or ())
         if (cells is not None and not len(cells)) or (scope is not None and not len(scope.versions)):
             return []
-        partitions = _partitions(space, cells)
+        partitions = partitions_of(space, cells)
         if scope is None:
             return await self._sifted(space, vector, k, partitions)
         if scope.among:
-            return sift(await self._hits(space, vector, min(max(scope.among, k), MAX_K), partitions, ""), scope)[:k]
+            return await self._among(space, vector, k, partitions, scope)
         filtered = ScopeFilter(scope)
         fetch = filtered.first_fetch(k) if scope.among is None else None
         while fetch is not None:
@@ -136,12 +148,14 @@ class MilvusVectors:
 
     async def fetch(self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[ChunkVector]:
         """See `VectorStore.fetch`."""
-        keys, name = _keys(space, cell_chunks), space.collection
+        keys, name = keys_of(space, cell_chunks), space.collection
+        # Milvus Lite looks for each key in every partition that is named. Rows of a divided cell are in none.
+        partitions = partitions_of(space, [cell for cell in cell_chunks if cell >= 0])
         found: list[ChunkVector] = []
         for start in range(0, len(keys), _INSERT_ROWS):
             some = keys[start : start + _INSERT_ROWS]
             found += rows_of(  # mypy: as in `delete_chunks`
-                await self._loaded(space, lambda client, ids=some: client.get(name, ids=ids, output_fields=FIELDS))  # type: ignore[misc]
+                await self._loaded(space, lambda client, ids=some: client.get(name, ids, FIELDS, None, partitions))  # type: ignore[misc]
             )
         return found
 
@@ -155,7 +169,7 @@ class MilvusVectors:
     ) -> AsyncIterator[list[ChunkVector]]:
         """See `VectorStore.scan`."""
         await self._check_cells(space, cells or ())
-        partitions = _partitions(space, cells) or []
+        partitions = partitions_of(space, cells) or []
         if cells is None and not space.pooled:
             partitions = await self._call(space, lambda client: client.list_partitions(space.collection))
         for partition in partitions:
@@ -250,6 +264,16 @@ class MilvusVectors:
                 yield page
             if len(page) < batch:
                 return
+
+    async def _among(
+        self, space: Space, vector: NDArray[np.float32], k: int, partitions: list[str] | None, scope: VersionScope
+    ) -> list[Scored]:
+        fetch = min(max(scope.among or 0, k), MAX_K)
+        while True:
+            hits = await self._hits(space, vector, fetch, partitions, "")
+            if scope.floor is None or len(hits) < fetch or hits[-1][2] <= scope.floor or fetch == MAX_K:
+                return sift(hits, scope)[:k]
+            fetch = min(3 * fetch, MAX_K)
 
     async def _sifted(
         self, space: Space, vector: NDArray[np.float32], k: int, partitions: list[str] | None, expression: str = ""
@@ -372,18 +396,3 @@ class MilvusVectors:
 
 def _place(space: Space) -> tuple[Address, str]:
     return (space.endpoint, space.database), space.collection
-
-
-def _partitions(space: Space, cells: Sequence[int] | None) -> list[str] | None:
-    if cells is None:
-        return [space.partition(0)] if space.pooled else None
-    return [space.partition(cell) for cell in cells]
-
-
-def _keys(space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[str]:
-    return [key_of(space, chunk_id, cell) for cell, chunk_ids in cell_chunks.items() for chunk_id in chunk_ids]
-
-
-def _check_own(space: Space) -> None:
-    if space.pooled:
-        raise ValueError(f"{space} is shared: its cells are nobody's to change")

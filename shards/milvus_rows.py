@@ -71,6 +71,18 @@ def key_of(space: Space, chunk_id: UUID, cell: int) -> str:
     return f"{chunk_id.hex}:{cell}"
 
 
+def keys_of(space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[str]:
+    """Return the primary keys of chunks by the cell that each lies in."""
+    return [key_of(space, chunk_id, cell) for cell, chunk_ids in cell_chunks.items() for chunk_id in chunk_ids]
+
+
+def partitions_of(space: Space, cells: Sequence[int] | None) -> list[str] | None:
+    """Return the partitions of cells; of all of them (None) the bucket, or None where the collection is its own."""
+    if cells is None:
+        return [space.partition(0)] if space.pooled else None
+    return [space.partition(cell) for cell in cells]
+
+
 def entity(space: Space, row: ChunkVector, cell: int) -> dict[str, Any]:
     """Return a row as Milvus takes it."""
     values = {"row": key_of(space, row.chunk_id, cell), "version_no": row.version_no, "vector": row.vector}

@@ -65,6 +65,11 @@ class Space:
         """Return the name of the partition of a cell. In a pool a tenant has one cell, which it shares."""
         return f"b{self.bucket % BUCKETS_A_COLLECTION}" if self.pooled else f"c{cell}"
 
+    def check_own(self) -> None:
+        """Raise ValueError in a pool: the cells there are nobody's to change."""
+        if self.pooled:
+            raise ValueError(f"{self} is shared: its cells are nobody's to change")
+
     def __str__(self) -> str:
         """Return what an operator finds it by."""
         where = f"{self.endpoint}/{self.database}/".lstrip("/") if self.tier == "isolated" else ""

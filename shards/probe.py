@@ -26,14 +26,17 @@ from shards.vectors import MAX_K, Scored, VectorStore, VersionScope, chunks_by_c
 _MOST_FETCHED = 2000
 _MOST_GROUPS = 32
 _LEAST_DEPTH = 30
-_SPARE = 1.3
+_SPARE = 1.6
 """Hits fetched for each row that is expected to outscore the best matches."""
+_SPARE_KNOWN = 0.6
+_MORE_HITS = 3
 _WORTH_NAMING = 0.1
 _SECOND_ROUND = 1.5
 """What a second round adds to the cost of the first, on average."""
 _LEAST_CAP = 8000
-_CAP = 0.3
-"""Without a filter a query visits at most this share of the rows, or `_LEAST_CAP`: the last percent cost most."""
+_CAP = 1 / 3
+"""A query visits at most this share of the rows, or `_LEAST_CAP`: the last percent cost most. Only a filter whose
+visited cells hold too few matches has every cell with a match visited."""
 
 
 @dataclass(frozen=True)
@@ -141,10 +144,10 @@ class _Probe:
         hits = await self._visit(visited)
         rounds = 1
         if self.query.matches is not None:
-            left, expected = self._left(hits, visited, expected)
+            left, expected, floor = self._left(hits, visited, expected)
             if len(left):
-                self._weigh(expected)
-                hits = _best([hits, await self._visit(left)], self._depth)
+                self._weigh(expected, floor)
+                hits = _best([hits, await self._visit(left, floor)], self._depth)
                 visited, rounds = np.concatenate([visited, left]), 2
         total = float(expected.hits.sum())
         predicted = self._threshold.predict(float(expected.hits[visited].sum()) / total) if total > 0 else 1.0
@@ -172,7 +175,7 @@ class _Probe:
         if len(matches) > _MOST_FETCHED:
             return False
         mixed = visited[self._matching[visited] < self.routing.cell_rows[visited]]
-        probing = min(self._pushed_ms(mixed, self._groups(mixed)), self._sifted_ms(mixed, self._among(mixed)))
+        probing = min(self._pushed_ms(mixed, self._groups(mixed)), self._sifted_ms(mixed, self._among(mixed, None)))
         return len(matches) * self.vectors.costs.fetch < _SECOND_ROUND * probing
 
     def _expect(self, score: float | None) -> Expectation:
@@ -183,44 +186,47 @@ class _Probe:
         worth = np.where(self._filled & ~seen, self.routing.worth(expected), -1.0)
         order = np.argsort(-worth, kind="stable")
         taken = worth[order] >= self._threshold.worth
-        if self.query.matches is None:
-            rows = np.cumsum(self.routing.cell_rows[order])
-            taken &= rows <= max(_CAP * rows[-1], _LEAST_CAP)
+        rows = np.cumsum(self.routing.cell_rows[order])
+        taken &= rows + self.routing.cell_rows[seen].sum() <= max(_CAP * rows[-1], _LEAST_CAP)
         taken[:least] |= worth[order[:least]] >= 0
         chosen: NDArray[np.intp] = order[taken]
         return chosen
 
     def _left(
         self, hits: Sequence[Scored], visited: NDArray[np.intp], expected: Expectation
-    ) -> tuple[NDArray[np.intp], Expectation]:
-        """Return the cells to visit in the second round of a filtered search, and what is expected now."""
+    ) -> tuple[NDArray[np.intp], Expectation, float | None]:
+        """Return the cells to visit in the second round of a filtered search, what is expected now, and the score that
+        a hit must exceed to matter."""
         seen = np.zeros(len(self._filled), dtype=np.bool_)
         seen[visited] = True
         if len(hits) < self.query.wanted:
-            return np.flatnonzero(self._filled & ~seen), expected
-        known = self._expect(hits[self.query.wanted - 1].score)
-        return self._worthwhile(known, seen, least=0), known
+            return np.flatnonzero(self._filled & ~seen), expected, None
+        floor = hits[self.query.wanted - 1].score
+        known = self._expect(floor)
+        return self._worthwhile(known, seen, least=0), known, floor
 
-    async def _visit(self, places: NDArray[np.intp]) -> list[Scored]:
+    async def _visit(self, places: NDArray[np.intp], floor: float | None = None) -> list[Scored]:
+        """Search cells. Of those that hold other rows too, the hits above `floor` are wanted, where it is known."""
         if self.query.matches is None:
             return await self._search(places, None)
         whole = self._matching[places] == self.routing.cell_rows[places]  # every row matches: no filter is needed
         mixed = places[~whole]
-        among, groups = self._among(mixed), self._groups(mixed)
+        among, groups = self._among(mixed, floor), self._groups(mixed)
         of_whole = await self._search(places[whole], None)
-        if self._sifted_ms(mixed, among) < self._pushed_ms(mixed, groups):
-            sifted = _best([of_whole, await self._search(mixed, self._scope(mixed, among))], self._depth)
-            if len(sifted) >= min(self.query.wanted, int(self._matching[places].sum())):
+        while self._sifted_ms(mixed, among) < self._pushed_ms(mixed, groups):
+            sifted = _best([of_whole, await self._search(mixed, self._scope(mixed, among, floor))], self._depth)
+            if floor is not None or len(sifted) >= min(self.query.wanted, int(self._matching[places].sum())):
                 return sifted
+            among *= _MORE_HITS
         parts = np.array_split(mixed, groups) if len(mixed) else []
         pushed = await asyncio.gather(*(self._search(some, self._scope(some, 0)) for some in parts))
         return _best([of_whole, *pushed], self._depth)
 
-    def _scope(self, places: NDArray[np.intp], among: int) -> VersionScope:
+    def _scope(self, places: NDArray[np.intp], among: int, floor: float | None = None) -> VersionScope:
         """Return the filter for some cells: the versions in those of their micro-cells that are worth naming."""
         assert self.query.matches is not None
         named = self._present if among else self._promising
-        return self.query.matches.within(np.isin(self.routing.cell_of, places) & named, among)
+        return self.query.matches.within(np.isin(self.routing.cell_of, places) & named, among, floor)
 
     def _groups(self, places: NDArray[np.intp]) -> int:
         """Return in how many searches to visit cells of which a part matches: each names the versions of its own cells
@@ -233,24 +239,30 @@ class _Probe:
         return groups * costs.call + named * costs.literal * len(places) / groups + self._scanned_ms(places)
 
     def _sifted_ms(self, places: NDArray[np.intp], among: int) -> float:
+        if among > MAX_K:
+            return math.inf
         costs = self.vectors.costs
-        return costs.call + among * (costs.hit * len(places) + costs.returned) + self._scanned_ms(places)
+        merged = min(among * len(places), int(self.routing.cell_rows[places].sum()))
+        return costs.call + merged * costs.hit + among * costs.returned + self._scanned_ms(places)
 
     def _scanned_ms(self, places: NDArray[np.intp]) -> float:
         return int(self.routing.cell_rows[places].sum()) * self.vectors.costs.row
 
-    def _among(self, places: NDArray[np.intp]) -> int:
-        """Return how many hits to fetch so that the best matches are among them."""
-        return min(MAX_K, math.ceil(_SPARE * float(self._rivals[places].sum())) + self._depth)
+    def _among(self, places: NDArray[np.intp], floor: float | None) -> int:
+        """Return how many hits to fetch so that the best matches are among them. With a floor too few are made up for,
+        and the spread of scores is taken widely."""
+        spare = _SPARE if floor is None else _SPARE_KNOWN
+        return min(MAX_K, math.ceil(spare * float(self._rivals[places].sum())) + self._depth)
 
-    def _weigh(self, expected: Expectation) -> None:
-        """Work out what a filter costs: rows that outscore the best matches, and matches worth naming.
+    def _weigh(self, expected: Expectation, floor: float | None = None) -> None:
+        """Work out what a filter costs: rows that outscore the best matches (those above `floor`, where it is known),
+        and matches worth naming.
 
         A match in a micro-cell that is worth far less than a visit is not named, as if its micro-cell were not visited.
         """
         assert self._counts is not None
-        rivals = self.routing.rivals(expected, self._depth, self._counts)
-        self._rivals = self.routing.by_cell(rivals)
+        score = self.routing.kth_score(expected, self._depth, self._counts) if floor is None else floor
+        self._rivals = self.routing.by_cell(self.routing.rivals(expected, score))
         mean = float(self.routing.cell_rows.mean()) * 10 / self.query.wanted
         worth = expected.above / np.maximum(self._counts, 1) * mean
         self._present = self._counts > 0

@@ -87,16 +87,20 @@ class Routing:
     @property
     def residual(self) -> float:
         """Return how far rows lie from the mean of their micro-cell: 1 - the mean squared length of the means."""
-        lengths = np.einsum("md,md->m", self.means, self.means)
-        return 1.0 - float((self.rows * lengths).sum() / max(int(self.rows.sum()), 1))
+        return 1.0 - float((self.rows * self._lengths).sum() / max(int(self.rows.sum()), 1))
+
+    @cached_property
+    def _lengths(self) -> NDArray[np.float64]:
+        """The squared length of each mean (micros,)."""
+        lengths = np.empty(len(self.rows))
+        lengths[self._order] = np.einsum("md,md->m", self._means, self._means)
+        return lengths
 
     @cached_property
     def spread(self) -> NDArray[np.float32]:
         """Return the standard deviation of scores around each mean (micros,), for a unit query."""
         counts = self.rows.astype(np.float64)
-        lengths = np.empty(len(self.rows))
-        lengths[self._order] = np.einsum("md,md->m", self._means, self._means)
-        residual = np.clip(1.0 - lengths, 0.0, 1.0)
+        residual = np.clip(1.0 - self._lengths, 0.0, 1.0)
         common = float((counts * residual).sum() / max(np.maximum(counts - 1, 0).sum(), 1.0))
         variance = (counts * residual + _PRIOR_ROWS * common) / (np.maximum(counts, 1) - 1 + _PRIOR_ROWS)
         deviation: NDArray[np.float32] = np.maximum(_WIDER * np.sqrt(variance / self.dimension), 1e-6).astype(
@@ -161,10 +165,12 @@ class Routing:
         above[micros] = counts * _above((found - score) / spread)
         return Expectation(score, self.by_cell(above).astype(np.float32), k, near, above)
 
-    def rivals(self, expected: Expectation, k: int, matching: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return how many rows of each micro-cell (micros,), matching or not, are expected above the score of the k-th
-        best that matches."""
-        score = _kth_score(expected.near, self.spread, matching.astype(np.float32), k)
+    def kth_score(self, expected: Expectation, k: int, matching: NDArray[np.int64]) -> float:
+        """Return the score expected of the k-th best of the rows that match (micros,)."""
+        return _kth_score(expected.near, self.spread, matching.astype(np.float32), k)
+
+    def rivals(self, expected: Expectation, score: float) -> NDArray[np.float32]:
+        """Return how many rows of each micro-cell (micros,), matching or not, are expected above a score."""
         return self.rows.astype(np.float32) * _above((expected.near - score) / self.spread)
 
     def worth(self, expected: Expectation) -> NDArray[np.float32]:

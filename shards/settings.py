@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from tenants.context import MAX_RECALL, MIN_RECALL
 
+MOST_CELLS = 980
+"""Cells of a tenant: of the 1,024 partitions of a Milvus collection, some are kept for cells that are being divided."""
+
 
 class MilvusEndpoint(BaseModel):
     """Another Milvus server, for tenants that are isolated on it."""
@@ -79,7 +82,7 @@ class ShardSettings(BaseModel):
     """Chunks from which k-means cells pay; below it one partition holds everything."""
     rows_per_cell: int = Field(default=250, ge=50)
     """Mean size of a cell, in chunks. Smaller cells are told apart better; each is a partition of the engine."""
-    max_cells: int = Field(default=960, ge=1, le=980)
+    max_cells: int = Field(default=960, ge=1, le=MOST_CELLS)
     """Most cells of one tenant; larger tenants have larger ones. A Milvus collection takes 1,024 partitions, and cells
     that are being divided need some beside those that are read."""
     pooled_rows: int = Field(default=4000, ge=1)

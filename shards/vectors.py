@@ -60,10 +60,12 @@ class VersionScope:
 
     Without `among` a search returns the best k in scope, and the store chooses how. With it, it fetches so many hits
     without a filter and returns those in scope: the best ones, but perhaps fewer than k. 0 asks for a filter at once.
+    With `floor` too, it fetches as many more as it takes to have seen every hit that scores above that.
     """
 
     versions: NDArray[np.int64]
     among: int | None = None
+    floor: float | None = None
 
     def allows(self, version_nos: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Say for each version number (n,) whether it is in scope."""

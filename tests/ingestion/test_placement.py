@@ -110,7 +110,7 @@ async def test_what_cannot_be_is_refused_by_its_range(tenant: TenantAccess, admi
         ("placement", {"tier": "isolated", "endpoint": "moon"}, "TESSERA_MILVUS_ENDPOINTS"),
         ("placement", {"tier": "pooled", "endpoint": "moon"}, "isolated only"),
         ("reindex", {"cells": 0}, "greater than or equal to 1"),
-        ("reindex", {"cells": 1024}, "less than or equal to 1023"),
+        ("reindex", {"cells": 981}, "less than or equal to 980"),
     ):
         answer = await admin.post(f"{path}/{route}", json=body)
         assert answer.status_code == 422, (route, body)

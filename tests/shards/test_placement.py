@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from shards.generation import NO_CELL, Generation
 from shards.names import BUCKETS_A_COLLECTION, TIERS, Space, Tier, bucket_of
 from shards.placement import Target, first_space, target, tier_for
+from shards.routing import means_of
 from shards.settings import ShardSettings
 from tenants.context import Placement
 from tests.shards.clustered import clustered
@@ -93,7 +94,7 @@ def test_drift_trains_anew() -> None:
 
 
 def test_residual_is_the_mean_squared_distance_to_the_means() -> None:
-    means = MADE.routing.means[MADE.division.micro_of]
+    means = means_of(MADE.routing.sums, MADE.routing.rows)[MADE.division.micro_of]
     expected = float(((MADE.vectors - means) ** 2).sum(axis=1).mean())
     assert MADE.routing.residual == pytest.approx(expected, rel=1e-3)
 

@@ -146,6 +146,18 @@ class VectorStoreConformance:
             assert {hit.chunk_id for hit in found} == {chunk_id for chunk_id, _ in expected}, (trial, k, cells)
             assert [hit.score for hit in found] == pytest.approx([score for _, score in expected], abs=1e-5)
 
+    async def test_with_a_floor_every_hit_in_scope_above_it_is_found(self, store: VectorStore, space: Space) -> None:
+        rng = np.random.default_rng(21)
+        rows = [(int(cell), row) for cell, row in zip(rng.integers(0, 4, 600), chunks(rng, range(600)), strict=True)]
+        await store.insert(space, {cell: [row for at, row in rows if at == cell] for cell in range(4)})
+        for floor in (0.5, 0.1, -1.0):
+            query, allowed = unit(rng, 1)[0], rng.choice(600, 60, replace=False)
+            sifted = VersionScope(np.sort(allowed), among=5, floor=floor)
+            found = await store.search(space, query, k=100, cells=[0, 2, 3], scope=sifted)
+            expected = best(rows, query, 100, [0, 2, 3], set(allowed.tolist()))
+            above = [(chunk_id, score) for chunk_id, score in expected if score > floor]
+            assert [hit.chunk_id for hit in found][: len(above)] == [chunk_id for chunk_id, _ in above]
+
     async def test_a_scope_of_nothing_finds_nothing(self, store: VectorStore, space: Space) -> None:
         rows = chunks(np.random.default_rng(9), [1, 2])
         await store.insert(space, {0: rows})
