@@ -108,7 +108,9 @@ class MemoryVectors:
             best.setdefault(rows[at].chunk_id, float(scores[at]))
         return [Scored(chunk_id, score) for chunk_id, score in list(best.items())[:k]]
 
-    async def fetch(self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[ChunkVector]:
+    async def fetch(
+        self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]], *, latest: bool = True
+    ) -> list[ChunkVector]:
         """See `VectorStore.fetch`."""
         rows = self._found(space).rows
         wanted = [(chunk_id, cell) for cell, chunk_ids in cell_chunks.items() for chunk_id in chunk_ids]

@@ -146,16 +146,23 @@ class MilvusVectors:
             fetch = filtered.next_fetch(k, fetch, len(kept))
         return await self._sifted(space, vector, k, partitions, filtered.expression())
 
-    async def fetch(self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[ChunkVector]:
+    async def fetch(
+        self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]], *, latest: bool = True
+    ) -> list[ChunkVector]:
         """See `VectorStore.fetch`."""
-        keys, name = keys_of(space, cell_chunks), space.collection
+        keys, level = keys_of(space, cell_chunks), "Strong" if latest else self._settings.consistency
         # Milvus Lite looks for each key in every partition that is named. Rows of a divided cell are in none.
-        partitions = partitions_of(space, [cell for cell in cell_chunks if cell >= 0])
+        named = {"partition_names": partitions_of(space, [cell for cell in cell_chunks if cell >= 0])}
         found: list[ChunkVector] = []
         for start in range(0, len(keys), _INSERT_ROWS):
             some = keys[start : start + _INSERT_ROWS]
-            found += rows_of(  # mypy: as in `delete_chunks`
-                await self._loaded(space, lambda client, ids=some: client.get(name, ids, FIELDS, None, partitions))  # type: ignore[misc]
+            found += rows_of(
+                await self._loaded(
+                    space,
+                    lambda client, ids=some: client.get(  # type: ignore[misc]  # as in `delete_chunks`
+                        space.collection, ids, FIELDS, consistency_level=level, **named
+                    ),
+                )
             )
         return found
 

@@ -93,7 +93,7 @@ def _rows(generation: Generation) -> int:
 
 async def _matches(vectors: VectorStore, generation: Generation, query: AnnQuery, matches: Matches) -> AnnHits:
     by_cell = chunks_by_cell(zip(matches.chunk_ids(), generation.cell_of(matches.micros), strict=True))
-    rows = await vectors.fetch(generation.space, by_cell)
+    rows = await vectors.fetch(generation.space, by_cell, latest=False)
     if not rows:
         return AnnHits([], "matches", 0, generation.cells, 0, 1.0, 1.0)
     scores = np.stack([row.vector for row in rows]) @ query.vector

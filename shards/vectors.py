@@ -178,9 +178,12 @@ class VectorStore(Protocol):
             ValueError: `k` not in 1..MAX_K, or an unknown cell.
         """
 
-    async def fetch(self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[ChunkVector]:
+    async def fetch(
+        self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]], *, latest: bool = True
+    ) -> list[ChunkVector]:
         """Return the rows of chunks by the cell that each lies in, in no particular order; those not there are left
-        out."""
+        out. Without `latest`, rows of the last writes may be missed as a search may miss them, and a server need not
+        wait for them."""
 
     def scan(
         self,

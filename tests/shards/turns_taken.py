@@ -75,9 +75,9 @@ class Vectors(MemoryVectors):
         await super().delete_chunks(*arguments)
         await pause()
 
-    async def fetch(self, *arguments: Any) -> list[ChunkVector]:
+    async def fetch(self, *arguments: Any, **named: Any) -> list[ChunkVector]:
         await pause()
-        return await super().fetch(*arguments)
+        return await super().fetch(*arguments, **named)
 
     async def search(self, *arguments: Any, **named: Any) -> list[Scored]:
         await pause()

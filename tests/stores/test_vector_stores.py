@@ -243,6 +243,8 @@ class VectorStoreConformance:
             assert found[row.chunk_id].version_no == row.version_no
             assert np.array_equal(found[row.chunk_id].vector, row.vector)
         assert await store.fetch(space, {}) == []
+        again = await store.fetch(space, wanted, latest=False)
+        assert {row.chunk_id for row in again} == set(found)
 
     async def test_cells_are_added_and_dropped_beside_others(self, store: VectorStore, space: Space) -> None:
         rng = np.random.default_rng(18)
