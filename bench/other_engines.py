@@ -219,7 +219,7 @@ async def milvus_graph(rows: Vector, k: int, uri: str, pid: int) -> Engine:
     """HNSW over one partition of a Milvus server, with the service's own schema."""
     build, client = Build(pid), MilvusClient(uri)
     store = MilvusVectors(MilvusSettings(uri=uri, timeout_s=120))
-    name = await unsharded(store, rows)
+    name = (await unsharded(store, rows)).collection
     await store.aclose()
     client.flush(name)
     client.release_collection(name)
@@ -248,13 +248,13 @@ async def milvus_graph(rows: Vector, k: int, uri: str, pid: int) -> Engine:
 async def whole(rows: Vector, k: int, uri: str, pid: int, *, flush: bool) -> Engine:
     """One partition with every row, searched exactly, on Milvus Lite or a Milvus server."""
     build, store = Build(pid), MilvusVectors(MilvusSettings(uri=uri, timeout_s=120))
-    name = await unsharded(store, rows)
+    space = await unsharded(store, rows)
     built = build.done()
     if flush:
-        built |= sealed(uri, name)
-    place = {row.chunk_id: row.version_no async for page in store.scan(name, batch=8000) for row in page}
+        built |= sealed(uri, space.collection)
+    place = {row.chunk_id: row.version_no async for page in store.scan(space, batch=8000) for row in page}
 
     async def search(query: Vector, _: Any) -> Any:
-        return await store.search(name, query, k=k, cells=None, scope=None)
+        return await store.search(space, query, k=k, cells=None, scope=None)
 
     return Engine(search, lambda found: [place[hit.chunk_id] for hit in found], built=built)

@@ -80,7 +80,7 @@ async def cells(corpus: ShardCorpus, rows: Vector, k: int, uri: str, pid: int, p
     laid = await lay_out(store, rows, made, routing, curve)
     built = build.done(cells=len(routing.cells), micros=len(routing.rows))
     if flush:
-        built |= sealed(uri, laid.generation.collection)
+        built |= sealed(uri, laid.generation.space.collection)
     place = {chunk_id: row for row, chunk_id in enumerate(laid.ids)}
 
     async def search(query: Vector, target: float) -> AnnHits:

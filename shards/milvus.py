@@ -9,7 +9,6 @@ the choice of cells as the only approximation.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pymilvus import AsyncMilvusClient
 
-from shards.milvus_clients import Address, MilvusClients, NotLoaded
+from shards.milvus_clients import Address, MilvusClients
 from shards.milvus_filter import LITE, ScopeFilter, versions_in
 from shards.milvus_rows import (
     FIELDS,
@@ -225,7 +224,6 @@ class MilvusVectors:
                         rows += await self._delete_at(address, name, f'tenant == "{tenant_id.hex}"')
                     elif name.startswith(prefix):
                         rows += await self._count_at(address, name, "")
-                        # mypy: as in `delete_chunks`
                         await self._clients.call(address, lambda client, gone=name: client.drop_collection(gone))  # type: ignore[misc]
                         dropped += 1
             if own:
@@ -383,16 +381,13 @@ class MilvusVectors:
     ) -> T:
         """Call; a collection that its server has not loaded, or has released, is loaded first."""
         try:
-            return await self._clients.call(address, call)
+            found, load_ms = await self._clients.loaded(address, name, call)
         except MissingCollection:
             self._partitions.pop((address, name), None)
             raise
-        except NotLoaded:
-            began = time.perf_counter()
-            await self._clients.call(address, lambda client: client.load_collection(name))
-            if self.on_wake is not None and space is not None:
-                self.on_wake(space, 1000 * (time.perf_counter() - began))
-            return await self._clients.call(address, call)
+        if load_ms is not None and self.on_wake is not None and space is not None:
+            self.on_wake(space, load_ms)
+        return found
 
     async def _call(self, space: Space, call: Callable[[AsyncMilvusClient], Awaitable[T]]) -> T:
         return await self._clients.call(_place(space)[0], call)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -78,6 +79,18 @@ class MilvusClients:
                 return await call(await self._open(address))
         except (TimeoutError, grpc.RpcError, MilvusException) as error:
             raise _translated(error) from error
+
+    async def loaded(
+        self, address: Address, collection: str, call: Callable[[AsyncMilvusClient], Awaitable[T]]
+    ) -> tuple[T, float | None]:
+        """Call; load the collection first where the server asks for that. Return the milliseconds it took to load."""
+        try:
+            return await self.call(address, call), None
+        except NotLoaded:
+            began = time.perf_counter()
+            await self.call(address, lambda client: client.load_collection(collection))
+            spent = 1000 * (time.perf_counter() - began)
+            return await self.call(address, call), spent
 
     async def blocking(self, address: Address, work: Callable[[MilvusClient], T]) -> T:
         """Do `work` with a blocking client in a thread. Raises as `call` does."""
