@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -51,15 +52,18 @@ async def place(request: Request, response: Response, tenant_id: UUID, body: Pla
             f"The tenant has {rows:,} chunks; a pool takes those of fewer than {indexes.settings.pooled_rows:,}.",
             code="too_large_for_pool",
         )
-    async with database_of(request).admin() as session:
-        tenant = await repository.get_tenant(session, tenant_id)
-        moved = (tenant.placement, tenant.endpoint) != (body.tier, body.endpoint)
-        tenant.placement, tenant.endpoint, tenant.updated_at = body.tier, body.endpoint, datetime.now(UTC)
-        await session.flush()
-        if moved:
-            await require_room(session, indexes.vectors.budgets, body)
-        await session.commit()
-    return await _queue(request, response, tenant_id, {})
+
+    async def choose() -> None:
+        async with database_of(request).admin() as session:
+            tenant = await repository.get_tenant(session, tenant_id)
+            moved = (tenant.placement, tenant.endpoint) != (body.tier, body.endpoint)
+            tenant.placement, tenant.endpoint, tenant.updated_at = body.tier, body.endpoint, datetime.now(UTC)
+            await session.flush()
+            if moved:
+                await require_room(session, indexes.vectors.budgets, body)
+            await session.commit()
+
+    return await _queue(request, response, tenant_id, {}, choose)
 
 
 @router.post("/reindex", status_code=202)
@@ -75,11 +79,21 @@ async def calibrate(request: Request, response: Response, tenant_id: UUID) -> Ac
     return await _queue(request, response, tenant_id, {"calibrate": True})
 
 
-async def _queue(request: Request, response: Response, tenant_id: UUID, payload: dict[str, Any]) -> Accepted:
+async def _queue(
+    request: Request,
+    response: Response,
+    tenant_id: UUID,
+    payload: dict[str, Any],
+    choose: Callable[[], Awaitable[None]] | None = None,
+) -> Accepted:
+    """Queue the upkeep; what it goes by is chosen once it is certain that the job will see it."""
     async with database_of(request).admin() as session:
-        await repository.get_tenant(session, tenant_id)
+        if (await repository.get_tenant(session, tenant_id)).state == "deleting":
+            raise Conflict("The tenant is being deleted.", code="tenant_deleting")
     async with database_of(request).tenant(tenant_id) as session:
         job = await jobs.ask_for_upkeep(session, tenant_id, payload)
+        if choose is not None:
+            await choose()
         await session.commit()
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return Accepted(job=job_out(job))

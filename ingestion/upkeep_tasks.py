@@ -99,6 +99,9 @@ async def _upkeep(runtime: Runtime, batch: Batch) -> None:
         done = [change.kind for change in changes if await _reshape(runtime, batch, change)]
         result = {"split": done.count("split"), "merged": done.count("merge")}
         result["calibrated"] = await _recalibrate(runtime, tenant_id, asked=bool(job.payload.get("calibrate")))
+        if live is not None and indexes.wants_upkeep(live, rows, placement) and not changes:
+            result["no_room"] = True
+            log.warning("tenant %s would get more cells if the engine had room: `tessera shards`", tenant_id)
     async with runtime.database.tenant(tenant_id) as session:
         if await jobs.hold(session, tenant_id, batch.batch_id, [job.id]):
             await jobs.finish(session, tenant_id, {job.id: result})

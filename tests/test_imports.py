@@ -89,7 +89,8 @@ def imported_distributions(folders: Iterable[str]) -> dict[str, str]:
 
 
 DECLARED = distribution_names(PROJECT["project"]["dependencies"])
-FOR_TESTS = distribution_names(PROJECT["dependency-groups"]["dev"])
+GROUPS = PROJECT["dependency-groups"]
+FOR_TESTS = distribution_names([*GROUPS["dev"], *GROUPS["bench"]])
 
 
 @pytest.mark.parametrize(
