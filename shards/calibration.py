@@ -63,6 +63,8 @@ class Calibration:
     coverage: tuple[float, ...]
     filtered: Calibration | None = None
     """The same under filters of many selectivities."""
+    mean_rows: float | None = None
+    """`Routing.mean_rows` at the time."""
 
     def threshold(self, target: float, *, filtered: bool = False) -> Threshold:
         """Return the highest threshold whose mean recall is at least `target`, with a margin for chance where the
@@ -79,14 +81,16 @@ class Calibration:
         """Return what `from_json` reads, with six decimals."""
         shorter = {name: [round(x, 6) for x in getattr(self, name)] for name in _CURVES}
         filtered = {} if self.filtered is None else {"filtered": self.filtered.to_json()}
-        return {"source": self.source, "questions": self.questions, **shorter, **filtered}
+        known = {"source": self.source, "questions": self.questions, "mean_rows": self.mean_rows}
+        return {**known, **shorter, **filtered}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Calibration:
         """Return the calibration that `to_json` wrote."""
         curves = {name: tuple(stored[name]) for name in _CURVES}
         filtered = cls.from_json(stored["filtered"]) if "filtered" in stored else None
-        return cls(source=stored["source"], questions=stored["questions"], **curves, filtered=filtered)
+        known = {name: stored.get(name) for name in ("source", "questions", "mean_rows")}
+        return cls(**known, **curves, filtered=filtered)  # type: ignore[arg-type]  # as `to_json` wrote them
 
 
 def _margin(source: str, questions: int) -> float:
@@ -148,6 +152,7 @@ def calibrate(
         error=_floats(error),
         rows=_floats(visited / count),
         coverage=_floats(covered / count),
+        mean_rows=routing.mean_rows,
     )
 
 

@@ -7,6 +7,7 @@ what it wrote or deleted meanwhile is found by the comparison. Repeating a copy 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -18,9 +19,13 @@ from shards.catalog import Catalog, MicroRows, Place
 from shards.cells import Division
 from shards.generation import Generation
 from shards.names import Space
+from shards.pace import Pace
 from shards.vectors import ChunkVector, VectorStore, chunks_by_cell
 
-_WRITE_ROWS = 2000
+_WRITE_ROWS = 100
+_READ_ROWS = 200
+_REST = 2.0
+"""Time to rest after a read or a write, in multiples of what it took: an engine at work keeps queries waiting."""
 
 
 class Copy:
@@ -29,13 +34,13 @@ class Copy:
     Their micro-cells are numbered from `first_micro`. `micros_of_source` are those that are copied; None for all.
     """
 
-    def __init__(self, vectors: VectorStore, source: Generation, space: Space) -> None:
+    def __init__(self, vectors: VectorStore, source: Generation, space: Space, pace: Pace) -> None:
         self._source = source
         self.micros_of_source: list[int] | None = None
         self.space = space
         self.first_micro = 0
         self.held: dict[UUID, Place] = {}
-        self._vectors = vectors
+        self._vectors, self._pace = vectors, pace
         self._centroids: NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)
         self._cell_of: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._sums: NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)
@@ -101,6 +106,16 @@ class Copy:
         self._sums = np.zeros_like(made.centroids)
         self._rows = np.zeros(len(made.centroids), dtype=np.int64)
 
+    async def read_all(self, cell_numbers: Sequence[int] | None = None) -> list[ChunkVector]:
+        """Return the source's rows (in these cells), read with rests in between."""
+        rows: list[ChunkVector] = []
+        began = time.monotonic()
+        async for page in self._vectors.scan(self._source.space, cells=cell_numbers, batch=_READ_ROWS):
+            rows += page
+            await self._pace.rest(_REST * (time.monotonic() - began))
+            began = time.monotonic()
+        return rows
+
     async def write(self, rows: Sequence[ChunkVector], assigned: NDArray[np.int64]) -> None:
         """Write rows into the cells of their micro-cells (rows,), numbered from 0, and count them."""
         in_cells = self._cell_of[assigned]
@@ -109,7 +124,9 @@ class Copy:
             by_cell: dict[int, list[ChunkVector]] = {}
             for at in order[start : start + _WRITE_ROWS]:
                 by_cell.setdefault(int(in_cells[at]), []).append(rows[at])
+            began = time.monotonic()
             await self._vectors.insert(self.space, by_cell)
+            await self._pace.rest(_REST * (time.monotonic() - began))
         for row, micro in zip(rows, assigned, strict=True):
             if row.chunk_id not in self.held:
                 place = Place(row.chunk_id, row.version_no, self.first_micro + int(micro))

@@ -69,7 +69,7 @@ class Generations:
             changed = await catalog.micro_rows(header.number, after=kept.header.stamp)
             found = _made(catalog.tenant_id, header, _merged(kept.micros, changed))
         else:
-            found = replace(kept, header=header)
+            found = replace(kept, header=header, routing=_measured(kept.routing, header))
         before = self._kept.pop(key, None)  # another task may have put it there meanwhile
         self._bytes += _size(found) - (0 if before is None else _size(before))
         self._kept[key] = found
@@ -79,7 +79,15 @@ class Generations:
 
 
 def _made(tenant_id: UUID, header: Header, micros: MicroRows) -> Generation:
-    return Generation(tenant_id, header, micros, routing_of(micros, header.dimension))
+    return Generation(tenant_id, header, micros, _measured(routing_of(micros, header.dimension), header))
+
+
+def _measured(routing: Routing | None, header: Header) -> Routing | None:
+    """Return the routing by whose worth the header's calibration was measured."""
+    reference = None if header.calibration is None else header.calibration.mean_rows
+    if routing is None or routing.reference_rows == reference:
+        return routing
+    return replace(routing, reference_rows=reference)
 
 
 def routing_of(micros: MicroRows, dimension: float | None) -> Routing | None:

@@ -7,7 +7,6 @@ it was retired.
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -24,9 +23,10 @@ from shards.balance import wishes
 from shards.catalog import Catalog, CellChange, Header, MicroRows, Place
 from shards.generation import NO_CELL, Generation, Generations
 from shards.lexical import ChunkText, LexicalStore
+from shards.pace import Pace
 from shards.placement import Target, first_space, space_of, target
 from shards.probe import AnnHits, AnnQuery
-from shards.rebuild import InThread, Rebuild
+from shards.rebuild import Rebuild
 from shards.reshape import Reshape
 from shards.settings import ShardSettings
 from shards.vectors import MAX_CELLS, ChunkVector, MissingCollection, Scored, VectorStore, VersionScope, chunks_by_cell
@@ -58,14 +58,14 @@ class TenantIndexes:
         *,
         embedder: str,
         dim: int,
-        in_thread: InThread = asyncio.to_thread,
+        pace: Pace | None = None,
     ) -> None:
         self.vectors = vectors
         self.lexical = lexical
         self.settings = settings
         self._embedder = embedder
         self._dim = dim
-        self._in_thread = in_thread
+        self._pace = pace or Pace()
         self._generations = Generations()
         self._centroids: OrderedDict[tuple[UUID, int], tuple[int, NDArray[np.int64], NDArray[np.float32]]]
         self._centroids = OrderedDict()
@@ -164,9 +164,7 @@ class TenantIndexes:
         number = await catalog.last_number() + 1
         space = space_of(catalog.tenant_id, number, self._dim, wanted.tier, wanted.endpoint, self.settings)
         await catalog.plan(space, embedder=self._embedder, state="building", cells=wanted.cells)
-        return Rebuild(
-            self.vectors, self.settings, live=live, space=space, cells=wanted.cells, in_thread=self._in_thread
-        )
+        return Rebuild(self.vectors, self.settings, live=live, space=space, cells=wanted.cells, pace=self._pace)
 
     async def adopt(self, catalog: Catalog, rebuilt: Rebuild) -> None:
         """Make a rebuilt generation the live one and retire the other, in the caller's transaction and writer lock.
@@ -209,7 +207,7 @@ class TenantIndexes:
 
     def reshape(self, live: Generation, change: CellChange) -> Reshape:
         """Begin a planned change. See `shards.reshape`."""
-        return Reshape(self.vectors, self.settings, live, change, in_thread=self._in_thread)
+        return Reshape(self.vectors, self.settings, live, change, self._pace)
 
     async def flip(self, catalog: Catalog, reshaped: Reshape) -> None:
         """Let queries read the children of a change, in the caller's transaction and writer lock.

@@ -263,7 +263,7 @@ class _Probe:
         assert self._counts is not None
         score = self.routing.kth_score(expected, self._depth, self._counts) if floor is None else floor
         self._rivals = self.routing.by_cell(self.routing.rivals(expected, score))
-        mean = float(self.routing.cell_rows.mean()) * 10 / self.query.wanted
+        mean = self.routing.mean_rows * 10 / self.query.wanted
         worth = expected.above / np.maximum(self._counts, 1) * mean
         self._present = self._counts > 0
         self._promising = (worth >= _WORTH_NAMING * self._threshold.worth) & self._present

@@ -8,10 +8,6 @@ crash at any step leaves a collection that no query reads and that the next atte
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,11 +17,10 @@ from shards.catalog import Catalog
 from shards.copying import Copy
 from shards.generation import Generation
 from shards.names import Space
+from shards.pace import Pace
 from shards.routing import routing_over
 from shards.settings import ShardSettings
 from shards.vectors import VectorStore
-
-InThread = Callable[..., Awaitable[Any]]
 
 
 class Rebuild(Copy):
@@ -39,15 +34,15 @@ class Rebuild(Copy):
         live: Generation,
         space: Space,
         cells: int,
-        in_thread: InThread = asyncio.to_thread,
+        pace: Pace,
     ) -> None:
-        super().__init__(vectors, live, space)
+        super().__init__(vectors, live, space, pace)
         self.number = space.generation
         self.dimension: float | None = None
         self.residual: float | None = None
         self.wanted = cells
         self.calibration: Calibration | None = None
-        self._settings, self._in_thread = settings, in_thread
+        self._settings = settings
 
     @property
     def cells(self) -> int:
@@ -56,9 +51,9 @@ class Rebuild(Copy):
 
     async def fill(self, catalog: Catalog, queries: NDArray[np.float32]) -> None:
         """Train cells on the live generation's rows, calibrate them with `queries` (q, dim), and copy the rows."""
-        rows = [row async for page in self._vectors.scan(self._source.space) for row in page]
+        rows = await self.read_all()
         matrix = np.stack([row.vector for row in rows]) if rows else np.empty((0, self.space.dim), dtype=np.float32)
-        assigned = await self._in_thread(self._divide, matrix, queries)
+        assigned = await self._pace.compute(self._divide, matrix, queries)
         await catalog.serialise(self.space)
         await self._vectors.create(self.space, cells=self.cells)
         await self.write(rows, assigned)

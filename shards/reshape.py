@@ -8,7 +8,6 @@ the next attempt drops them; a crash after it leaves parents to be dropped. No n
 
 from __future__ import annotations
 
-import asyncio
 from uuid import UUID
 
 import numpy as np
@@ -17,7 +16,7 @@ from shards import cells
 from shards.catalog import Catalog, CellChange
 from shards.copying import Copy
 from shards.generation import Generation
-from shards.rebuild import InThread
+from shards.pace import Pace
 from shards.settings import ShardSettings
 from shards.vectors import VectorStore
 
@@ -31,26 +30,25 @@ class Reshape(Copy):
         settings: ShardSettings,
         generation: Generation,
         change: CellChange,
-        *,
-        in_thread: InThread = asyncio.to_thread,
+        pace: Pace,
     ) -> None:
-        super().__init__(vectors, generation, generation.space)
+        super().__init__(vectors, generation, generation.space, pace)
         self.change = change
         self.first_micro = generation.header.micros
         self.replaced: list[int] = np.flatnonzero(np.isin(generation.micros.cell, change.parents)).tolist()
         self.micros_of_source = self.replaced
-        self._settings, self._in_thread = settings, in_thread
+        self._settings = settings
 
     async def fill(self) -> bool:
         """Divide the parents' rows and copy them into the children; return False when there are too few by now."""
         parents, children = self.change.parents, np.array(self.change.children)
         await self._vectors.add_cells(self.space, self.change.children)
-        rows = [row async for page in self._vectors.scan(self.space, cells=parents) for row in page]
+        rows = await self.read_all(parents)
         if len(rows) < len(children):
             return False
         matrix = np.stack([row.vector for row in rows])
         per_cell = cells.micros_a_cell(len(rows), len(children), self._settings)
-        made = await self._in_thread(cells.divide, matrix, len(children), per_cell, seed=self.first_micro)
+        made = await self._pace.compute(cells.divide, matrix, len(children), per_cell, seed=self.first_micro)
         self.divided(made, children)
         await self.write(rows, made.micro_of)
         return True

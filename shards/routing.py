@@ -51,7 +51,8 @@ class Routing:
 
     `sums` (micros, dim) are the summed unit vectors of each micro-cell's rows, `rows` (micros,) how many they are,
     `cell_of` (micros,) the place in `cells` of the cell that holds them, `cells` (cells,) the numbers of the
-    partitions. `dimension` is the effective dimension of rows around their micro-cell's mean.
+    partitions. `dimension` is the effective dimension of rows around their micro-cell's mean; `reference_rows` the
+    `mean_rows` of the calibration in force.
     """
 
     sums: NDArray[np.float32]
@@ -59,6 +60,13 @@ class Routing:
     cell_of: NDArray[np.int64]
     cells: NDArray[np.int64]
     dimension: float
+    reference_rows: float | None = None
+
+    @property
+    def mean_rows(self) -> float:
+        """Return the rows of the cell that worth is measured by: those of a mean cell at the calibration, so that a
+        threshold keeps its meaning while cells are divided."""
+        return self.reference_rows or max(float(self.cell_rows.mean()), 1.0)
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
@@ -175,7 +183,7 @@ class Routing:
 
     def worth(self, expected: Expectation) -> NDArray[np.float32]:
         """Return for each cell (cells,) the hits expected for the rows it costs to visit it, scaled to k = 10."""
-        cost = np.maximum(self.cell_rows, 1) / max(float(self.cell_rows.mean()), 1.0)
+        cost = np.maximum(self.cell_rows, 1) / self.mean_rows
         scaled: NDArray[np.float32] = (expected.hits / cost).astype(np.float32) * (_REFERENCE_K / expected.k)
         return scaled
 

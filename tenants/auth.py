@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -16,7 +18,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from tenants import keys, repository
 from tenants.context import AdminContext, TenantContext, TenantSettings
 from tenants.db import Database
-from tenants.errors import TenantSuspended, Unauthenticated
+from tenants.errors import TenantSuspended, Unauthenticated, Unavailable
 
 CACHE_S = 0.5
 """How long a verified key is believed without asking Postgres: revocation is effective within a second."""
@@ -41,6 +43,7 @@ class Authenticator:
         self._pepper = pepper
         self._admin_key = admin_key
         self._cache: OrderedDict[str, _Verified] = OrderedDict()
+        self._touches: set[asyncio.Task[None]] = set()
 
     def admin(self, key: str) -> AdminContext | None:
         """Return the operator when `key` is the bootstrap key."""
@@ -72,10 +75,10 @@ class Authenticator:
             self._cache.pop(key_id, None)
             raise _unknown()
         now = datetime.now(UTC)
-        async with self._database.tenant(row.tenant_id) as session, session.begin():
+        async with self._database.tenant(row.tenant_id) as session:
             tenant = await repository.get_tenant(session, row.tenant_id)
-            if row.last_used_at is None or now - row.last_used_at > _TOUCH_EVERY:
-                await repository.touch_key(session, row.tenant_id, key_id)
+        if row.last_used_at is None or now - row.last_used_at > _TOUCH_EVERY:
+            self._touch(row.tenant_id, key_id)
         if tenant.state == "deleting":
             raise _unknown()
         if tenant.state == "suspended":
@@ -87,6 +90,18 @@ class Authenticator:
         while len(self._cache) > _CACHE_SIZE:
             self._cache.popitem(last=False)
         return verified
+
+    def _touch(self, tenant_id: UUID, key_id: str) -> None:
+        """Note that a key was used, beside the request: it need not wait for a commit that nobody reads now."""
+
+        async def touch() -> None:
+            with suppress(Unavailable):
+                async with self._database.tenant(tenant_id) as session, session.begin():
+                    await repository.touch_key(session, tenant_id, key_id)
+
+        task = asyncio.create_task(touch())
+        self._touches.add(task)
+        task.add_done_callback(self._touches.discard)
 
 
 def _unknown() -> Unauthenticated:

@@ -59,7 +59,8 @@ def create_tenant(
     async def create() -> tuple[Json, bool]:
         async with admin_client(url, admin_key) as client:
             settings = {"bm25_weight": bm25_weight} if bm25_weight is not None else None
-            placement = {"tier": tier, "endpoint": endpoint or ""} if tier else None
+            where = {"tier": tier or "isolated", "endpoint": endpoint or ""}  # another server is for isolated tenants
+            placement = where if tier or endpoint else None
             return await client.create_tenant(slug, name, plan=plan, settings=settings, placement=placement)
 
     tenant, created = run(create())

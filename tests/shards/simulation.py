@@ -28,6 +28,7 @@ from shards.catalog import Header
 from shards.generation import NO_CELL
 from shards.index import IndexRow, TenantIndexes
 from shards.memory import MemoryLexical
+from shards.pace import Pace
 from shards.probe import AnnQuery
 from shards.settings import ShardSettings
 from tenants.context import Placement
@@ -100,7 +101,7 @@ class World:
     def restart(self) -> None:
         """A new process: nothing is remembered but what the stores hold."""
         self.indexes = TenantIndexes(
-            self.vectors, MemoryLexical(), self.settings, embedder="sim", dim=DIM, in_thread=at_once
+            self.vectors, MemoryLexical(), self.settings, embedder="sim", dim=DIM, pace=Pace(at_once, no_rest)
         )
 
     @asynccontextmanager
@@ -351,6 +352,10 @@ class World:
         for chunk_id, cell in stored.rows:
             if micros[places[chunk_id].micro].cell != cell:
                 raise Violated("a row lies in another cell than the catalog says")
+
+
+async def no_rest(_seconds: float) -> None:
+    await pause()
 
 
 async def at_once(work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:

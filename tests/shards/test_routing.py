@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,3 +96,17 @@ def test_of_very_many_micro_cells_those_of_the_nearest_cells_are_enough() -> Non
         assert np.count_nonzero(some.above) < len(rows)
         assert some.score == pytest.approx(every.score, abs=0.01)
         assert some.hits == pytest.approx(every.hits, abs=0.1)
+
+
+def test_dividing_some_cells_leaves_the_worth_of_the_others(corpus: Clustered) -> None:
+    routing = corpus.routing
+    cell_of = routing.cell_of.copy()
+    for cell in range(12):  # every second micro-cell of half the cells into a new one
+        cell_of[np.flatnonzero(cell_of == cell)[::2]] = len(routing.cells) + cell
+    cells = np.arange(len(routing.cells) + 12)
+    divided = replace(routing, cell_of=cell_of, cells=cells, reference_rows=routing.mean_rows)
+    [query] = corpus.queries(1, seed=6)
+    before, after = (one.worth(one.expect(query, 10)) for one in (routing, divided))
+    assert after[12:24] == pytest.approx(before[12:24], rel=1e-4)
+    unmeasured = replace(divided, reference_rows=None)
+    assert unmeasured.worth(unmeasured.expect(query, 10))[12:24] == pytest.approx(before[12:24] * 24 / 36, rel=1e-4)
