@@ -70,8 +70,8 @@ async def require_room(session: AsyncSession, budgets: Mapping[str, int], placem
     """
     known = ", ".join(repr(name) for name in budgets if name) or "none"
     if placement.endpoint not in budgets:
-        detail = f"there is no Milvus server {placement.endpoint!r}; TESSERA_MILVUS_ENDPOINTS names: {known}"
-        raise InvalidRequest("There is no such endpoint.", fields=(FieldError("body.placement.endpoint", detail),))
+        detail = f"There is no Milvus server {placement.endpoint!r}; TESSERA_MILVUS_ENDPOINTS names: {known}."
+        raise InvalidRequest(detail, fields=(FieldError("body.placement.endpoint", detail),))
     room = (await rooms(session, budgets))[placement.endpoint]
     server = f"the Milvus server {placement.endpoint!r}" if placement.endpoint else "the Milvus server"
     if placement.tier == "isolated" and room.databases > MAX_DATABASES:

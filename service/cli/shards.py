@@ -162,7 +162,7 @@ def summary(shown: Json) -> Json:
     known, seen = shown["calibration"], shown["recall"]
     fields: Json = {
         "generation": f"{shown['generation']}, {shown['tier']} ({shown['collection']})",
-        "rows": f"{shown['rows']:,} in {len(shown['cells']):,} cells",
+        "rows": f"{shown['rows']:,} in {len(shown['cells']):,} cell{'s' if len(shown['cells']) != 1 else ''}",
         "searches": f"{shown['searches']:,}; last used {moment(shown['used_at'])}" if shown["used_at"] else "none yet",
     }
     if shown["released_at"]:
