@@ -50,6 +50,7 @@ class Document(Base):
             postgresql_where=text("deleted_at IS NULL AND external_id IS NULL"),
         ),
         Index("documents_listing", "tenant_id", "created_at", "id"),
+        Index("documents_active", "tenant_id", "active_version_no"),
     )
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-APP_TIMEOUT = "30s"
-"""The longest a statement of the API may take."""
 OWNER, APP, WORKER = "tessera_owner", "tessera_app", "tessera_worker"
 
 
@@ -42,10 +40,6 @@ def ensure_roles(superuser_conninfo: str, database: str, passwords: RolePassword
                     verb, sql.Identifier(role), sql.Literal(password)
                 )
             )
-        # A query that a plan gone wrong lets run for minutes would hold one of the API's few connections.
-        connection.execute(
-            sql.SQL("ALTER ROLE {} SET statement_timeout = {}").format(sql.Identifier(APP), sql.Literal(APP_TIMEOUT))
-        )
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
             connection.execute(
                 sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'").format(
