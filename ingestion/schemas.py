@@ -115,10 +115,8 @@ class Accepted(BaseModel):
     job: JobOut
 
 
-class DeleteOut(BaseModel):
+class DeleteOut(Accepted):
     """The job that removes the last traces of something that is invisible already."""
-
-    job: JobOut
 
 
 class ChunkOut(BaseModel):

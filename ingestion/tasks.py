@@ -151,8 +151,7 @@ async def _purge(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
         assert job.document_id is not None
         receipt = await removal.purge_document(session, runtime, tenant_id, job.document_id)
         live = await runtime.indexes.live(PostgresCatalog(session, tenant_id))
-        rows = await repository.count_active_chunks(session, tenant_id)
-        if live is not None and runtime.indexes.wants_upkeep(live, rows, await placement_of(session, tenant_id)):
+        if live is not None and runtime.indexes.wants_upkeep(live, live.rows, await placement_of(session, tenant_id)):
             await jobs.queue_partition(session, tenant_id)
         return receipt
 

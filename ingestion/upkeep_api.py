@@ -46,7 +46,7 @@ async def place(request: Request, response: Response, tenant_id: UUID, body: Pla
     indexes = indexes_of(request)
     async with database_of(request).tenant(tenant_id) as session:
         live = await indexes.live(PostgresCatalog(session, tenant_id))
-    rows = 0 if live is None else int(live.micros.rows.sum())
+    rows = 0 if live is None else live.rows
     if body.tier == "pooled" and rows >= indexes.settings.pooled_rows:
         raise Conflict(
             f"The tenant has {rows:,} chunks; a pool takes those of fewer than {indexes.settings.pooled_rows:,}.",

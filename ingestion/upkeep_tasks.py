@@ -20,7 +20,7 @@ from ingestion.runtime import Runtime
 from ingestion.tasks import Shell, bounded, fail_batch, one_job, task
 from shards.catalog import CellChange
 from shards.catalog_postgres import PostgresCatalog
-from shards.placement import Target
+from shards.placement import Target, target
 from shards.rebuild import Rebuild
 from shards.recalibration import LEAST, is_due, last_samples, recalibrated, recalibrated_on_sentences
 from shards.report import heat_of
@@ -86,7 +86,7 @@ async def _upkeep(runtime: Runtime, batch: Batch) -> None:
         if live is not None:
             await indexes.abandon(catalog, live)
             free = room.get(placement.endpoint, 0)
-            wanted = indexes.next_target(live, rows, placement, room=free, asked=job.payload.get("cells"))
+            wanted = target(live, rows, placement, indexes.settings, room=free, asked=job.payload.get("cells"))
             if wanted is not None:
                 rebuilt = await indexes.plan_next(catalog, live, wanted)
             else:

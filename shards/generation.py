@@ -41,6 +41,11 @@ class Generation:
         return self.header.number
 
     @property
+    def rows(self) -> int:
+        """Return how many chunks it holds."""
+        return int(self.micros.rows.sum())
+
+    @property
     def cells(self) -> int:
         """Return in how many partitions its rows lie."""
         return self.header.cells

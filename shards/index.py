@@ -153,12 +153,6 @@ class TenantIndexes:
             return True
         return generation.routing is not None and bool(wishes(generation.routing, self.settings, most=1))
 
-    def next_target(
-        self, live: Generation, rows: int, placement: Placement, *, room: int, asked: int | None
-    ) -> Target | None:
-        """Return what the next generation should be; see `shards.placement.target`."""
-        return target(live, rows, placement, self.settings, room=room, asked=asked)
-
     async def plan_next(self, catalog: Catalog, live: Generation, wanted: Target) -> Rebuild:
         """Plan the next generation; the caller commits before it is filled. See `shards.rebuild`."""
         number = await catalog.last_number() + 1

@@ -218,12 +218,12 @@ class MilvusVectors:
             databases = await self._clients.call((endpoint, ""), lambda client: client.list_databases())
             own = [(endpoint, database)] if database in databases else []
             for address in [(endpoint, ""), *own]:
-                names = await self._clients.call(address, lambda client: client.list_collections())
-                for name in names:
+                for name in await self._clients.call(address, lambda client: client.list_collections()):
                     if name.startswith("pool_"):
                         rows += await self._delete_at(address, name, f'tenant == "{tenant_id.hex}"')
                     elif name.startswith(prefix):
                         rows += await self._count_at(address, name, "")
+                        # mypy: as in `delete_chunks`
                         await self._clients.call(address, lambda client, gone=name: client.drop_collection(gone))  # type: ignore[misc]
                         dropped += 1
             if own:

@@ -83,12 +83,8 @@ async def search(vectors: VectorStore, generation: Generation, query: AnnQuery) 
 
 def _fetching_pays(vectors: VectorStore, generation: Generation, matches: Matches) -> bool:
     costs = vectors.costs
-    whole = _rows(generation) * costs.row + min(len(matches) * costs.literal, 1.0)
+    whole = generation.rows * costs.row + min(len(matches) * costs.literal, 1.0)
     return len(matches) <= _MOST_FETCHED and len(matches) * costs.fetch < whole
-
-
-def _rows(generation: Generation) -> int:
-    return int(generation.micros.rows.sum())
 
 
 async def _matches(vectors: VectorStore, generation: Generation, query: AnnQuery, matches: Matches) -> AnnHits:
@@ -105,7 +101,7 @@ async def _matches(vectors: VectorStore, generation: Generation, query: AnnQuery
 async def _exact(vectors: VectorStore, generation: Generation, query: AnnQuery) -> AnnHits:
     scope = None if query.matches is None else query.matches.scope
     hits = await vectors.search(generation.space, query.vector, k=query.k, cells=None, scope=scope)
-    return AnnHits(hits, "exact", generation.cells, generation.cells, _rows(generation), 1.0, 1.0)
+    return AnnHits(hits, "exact", generation.cells, generation.cells, generation.rows, 1.0, 1.0)
 
 
 @dataclass

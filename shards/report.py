@@ -132,7 +132,7 @@ async def report(session: AsyncSession, indexes: TenantIndexes, tenant_id: UUID,
         generation=live.number,
         collection=str(live.space),
         tier=live.space.tier,
-        rows=int(live.micros.rows.sum()),
+        rows=live.rows,
         cells=_cells(live, await heat_of(session, live), recalls),
         trained_rows=live.header.trained_rows,
         calibration=known,
@@ -164,7 +164,7 @@ async def _recalls(
 def _cells(live: Generation, heat: dict[int, float], recalls: NDArray[np.float64] | None) -> list[CellOut]:
     routing = live.routing
     if routing is None:
-        return [CellOut(cell=0, micro_cells=1, rows=int(live.micros.rows.sum()), heat=round(heat.get(0, 0.0), 2))]
+        return [CellOut(cell=0, micro_cells=1, rows=live.rows, heat=round(heat.get(0, 0.0), 2))]
     micros = np.bincount(routing.cell_of, weights=routing.rows > 0, minlength=len(routing.cells))
     places = positions(routing)
     return [

@@ -168,7 +168,7 @@ class UsageWatch:
                 truth=truth,
                 recall=sum(chunk_id in hits for chunk_id in truth) / max(len(truth), 1),
                 predicted=found.predicted,
-                rows_share=found.rows_scanned / max(int(generation.micros.rows.sum()), 1),
+                rows_share=found.rows_scanned / max(generation.rows, 1),
             )
             self._pending.setdefault(generation.tenant_id, _Pending()).samples.append(sample)
             self._sampled[(generation.tenant_id, generation.number)] += 1

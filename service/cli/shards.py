@@ -10,7 +10,7 @@ import typer
 from eval.client import Json
 from service.cli.connection import AdminKeyOption, UrlOption, admin_client
 from service.cli.shard_picture import draw
-from service.cli.tenant import EndpointOption, TenantArgument, find_tenant
+from service.cli.tenant import EndpointOption, TenantArgument, find_tenant, require_done
 from service.cli.terminal import JsonOption, err, fail, moment, out, print_fields, print_json, run, table, text
 
 app = typer.Typer(
@@ -78,9 +78,7 @@ def _upkeep(tenant: str, url: str | None, admin_key: str | None, what: str, **bo
                 return await client.wait_for_job(job["id"])
 
     job = run(done())
-    if job["state"] != "done":
-        error = job["error"] or {"code": job["state"], "detail": "The job did not finish."}
-        fail(f"{error['detail']} ({error['code']}, job {job['id']})")
+    require_done(job)
     print_fields(job["result"])
 
 

@@ -139,11 +139,16 @@ def delete_tenant(
     job = run(_with_tenant(url, admin_key, found["id"], delete))
     if as_json:
         print_json(job)
+    require_done(job)
+    if not as_json:
+        show_receipt(found["slug"], job["result"])
+
+
+def require_done(job: Json) -> None:
+    """End the program with the job's error unless it is done."""
     if job["state"] != "done":
         error = job["error"] or {"code": job["state"], "detail": "The job did not finish."}
         fail(f"{error['detail']} ({error['code']}, job {job['id']})")
-    if not as_json:
-        show_receipt(found["slug"], job["result"])
 
 
 def show_receipt(slug: str, receipt: Json) -> None:

@@ -29,12 +29,13 @@ from shards.generation import NO_CELL
 from shards.index import IndexRow, TenantIndexes
 from shards.memory import MemoryLexical
 from shards.pace import Pace
+from shards.placement import target
 from shards.probe import AnnQuery
 from shards.settings import ShardSettings
 from tenants.context import Placement
 from tenants.errors import TesseraError
 from tests.shards.memory_catalog import CatalogState, MemoryCatalog
-from tests.shards.turns_taken import Lock, Vectors, pause
+from tests.shards.turns_taken import Lock, Vectors, at_once, no_rest, pause
 
 DIM = 6
 TENANT = UUID(int=7)
@@ -147,7 +148,7 @@ class World:
                     return
                 await self.indexes.abandon(catalog, live)
                 rows, room = len(self.state.chunks), self.chance.choice([0, 4, 100, 100, 100, 100])
-                wanted = self.indexes.next_target(live, rows, self.placement, room=room, asked=None)
+                wanted = target(live, rows, self.placement, self.settings, room=room)
                 rebuilt = await self.indexes.plan_next(catalog, live, wanted) if wanted else None
                 changes = [] if wanted else await self.indexes.plan_changes(catalog, live, room=room)
                 catalog.commit()
@@ -352,15 +353,6 @@ class World:
         for chunk_id, cell in stored.rows:
             if micros[places[chunk_id].micro].cell != cell:
                 raise Violated("a row lies in another cell than the catalog says")
-
-
-async def no_rest(_seconds: float) -> None:
-    await pause()
-
-
-async def at_once(work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    await pause()
-    return work(*arguments, **named)
 
 
 def unit(chance: random.Random) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from shards.memory import MemoryVectors
@@ -20,6 +20,15 @@ class Turn:
 
 async def pause() -> None:
     await Turn()
+
+
+async def no_rest(_seconds: float) -> None:
+    await pause()
+
+
+async def at_once(work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    await pause()
+    return work(*arguments, **named)
 
 
 class Lock:
