@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from tenants.db import Database
 from tenants.errors import Unavailable
 from tenants.stopwatch import Stopwatch
 
+log = logging.getLogger(__name__)
 _FIRST_BEAT_S = 1.0
 _SHORTEST_BEAT_S = 0.5
 
@@ -32,6 +34,10 @@ class Batch:
     stage: str = "starting"
     progress: float = 0.0
     ended: bool = False
+    lost: bool = False
+    """Every job of it was cancelled, or given to another worker."""
+    owner: asyncio.Task[object] | None = None
+    """What works on it, to be stopped when it is lost."""
     watch: Stopwatch = field(default_factory=Stopwatch)
     _beat: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -55,14 +61,18 @@ class Batch:
                 async with asyncio.timeout(self.settings.lease_s / 3):
                     await self._beat.wait()
             self._beat.clear()
-            if not self.ended:
-                await self._report()
-                await asyncio.sleep(_SHORTEST_BEAT_S)
+            if not self.ended and not await self._report():
+                self.lost = True
+                if self.owner is not None:
+                    self.owner.cancel()
+                return
+            await asyncio.sleep(_SHORTEST_BEAT_S)
 
-    async def _report(self) -> None:
+    async def _report(self) -> bool:
+        """Renew the lease; return whether the batch still has a job that runs."""
         with suppress(Unavailable):
             async with self.database.tenant(self.tenant_id) as session, session.begin():
-                await jobs.report(
+                return await jobs.report(
                     session,
                     self.tenant_id,
                     self.batch_id,
@@ -70,6 +80,7 @@ class Batch:
                     stage=self.stage,
                     progress=self.progress,
                 )
+        return True
 
     def end(self) -> None:
         """Stop the heartbeat at its next turn."""
@@ -79,8 +90,11 @@ class Batch:
 
 @asynccontextmanager
 async def held(database: Database, settings: IngestSettings, tenant_id: UUID, batch_id: UUID) -> AsyncIterator[Batch]:
-    """Claim a batch and keep its lease alive; `jobs` is empty when another worker has it."""
-    batch = Batch(database, settings, tenant_id, batch_id)
+    """Claim a batch and keep its lease alive; `jobs` is empty when another worker has it.
+
+    The work in the context is stopped, without an error, when a beat finds that nothing of the batch is left to it.
+    """
+    batch = Batch(database, settings, tenant_id, batch_id, owner=asyncio.current_task())
     async with database.tenant(tenant_id) as session, session.begin():
         batch.jobs = await jobs.claim(
             session, tenant_id, batch_id, lease=batch.lease, max_attempts=settings.max_attempts
@@ -88,6 +102,11 @@ async def held(database: Database, settings: IngestSettings, tenant_id: UUID, ba
     beating = asyncio.create_task(batch.beat())
     try:
         yield batch
+    except asyncio.CancelledError:
+        if not batch.lost or batch.owner is None:
+            raise
+        batch.owner.uncancel()
+        log.info("batch %s of tenant %s was cancelled, or lost to another worker", batch_id, tenant_id)
     finally:
         batch.end()
         beating.cancel()

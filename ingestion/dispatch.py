@@ -2,17 +2,21 @@
 
 Deficit round-robin over tenants (Shreedhar and Varghese, SIGCOMM 1995): each tenant in turn is credited a quantum of
 bytes and gives out batches while its credit lasts, so a tenant with a large import delays another by one batch at most.
+Each lane has a ring and a bound of its own, so slow documents and work on indexes take no place from uploads.
 The broker never holds more than a few batches; what it loses comes back when the lease runs out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
-from ingestion import jobs
+from ingestion import job_queue
+from ingestion.job_queue import Flying
+from ingestion.models import Lane
 from ingestion.settings import IngestSettings
 from tenants.db import Database
 
@@ -30,62 +34,94 @@ _BROKER_LEASE = timedelta(minutes=5)
 
 Send = Callable[[str, UUID, UUID], None]
 """Gives a batch to the broker: task name, tenant id, batch id."""
+NextBatch = Callable[[UUID, Lane, int, int], Awaitable[int | None]]
+"""Gives out a tenant's next batch in a lane, by its turn and the number of tenants that wait; returns its bytes."""
 
 
 @dataclass
-class Dispatcher:
-    """Holds the ring of tenants and their deficits between ticks."""
+class Ring:
+    """The tenants of one lane in turn: their deficits, and how many batches each was given."""
 
-    database: Database
-    settings: IngestSettings
-    send: Send
+    lane: Lane
+    bound: int
+    bound_per_tenant: int
+    quantum: int
     deficits: dict[UUID, int] = field(default_factory=dict)
+    turns: Counter[UUID] = field(default_factory=Counter)
     last: UUID | None = None
 
-    async def tick(self) -> int:
-        """Return lost batches to the queue and give out new ones; return how many batches were sent."""
-        async with self.database.dispatcher() as session, session.begin():
-            queue = await jobs.survey(session)
-            if queue.lost:
-                await jobs.return_lost(session)
-                queue = await jobs.survey(session)
-        flying, waiting = queue.flying, queue.waiting
-        room = self.settings.in_flight - sum(flying.values())
+    async def give_out(self, waiting: list[UUID], flying: dict[UUID, int], next_batch: NextBatch) -> int:
+        """Give out batches while there is room, `flying` being those on their way; return how many."""
+        room = self.bound - sum(flying.values())
         sent = 0
-        for tenant_id in self._ring(waiting):
+        for tenant_id in self._in_turn(waiting):
             if room <= sent:
                 break
-            self.deficits[tenant_id] = self.deficits.get(tenant_id, 0) + self.settings.batch_bytes
-            while room > sent and flying.get(tenant_id, 0) < self.settings.in_flight_per_tenant:
-                cost = await self._give_out(tenant_id, share=len(waiting))
+            self.deficits[tenant_id] = self.deficits.get(tenant_id, 0) + self.quantum
+            while room > sent and flying.get(tenant_id, 0) < self.bound_per_tenant:
+                cost = await next_batch(tenant_id, self.lane, self.turns[tenant_id], len(waiting))
                 if cost is None:
                     break
                 sent += 1
                 flying[tenant_id] = flying.get(tenant_id, 0) + 1
                 self.deficits[tenant_id] -= cost
+                self.turns[tenant_id] += 1
                 self.last = tenant_id
                 if self.deficits[tenant_id] <= 0:
                     break
-        self.deficits = {t: min(d, self.settings.batch_bytes) for t, d in self.deficits.items() if t in waiting}
+        self.deficits = {t: min(d, self.quantum) for t, d in self.deficits.items() if t in waiting}
+        self.turns = Counter({t: n for t, n in self.turns.items() if t in waiting})
         return sent
 
-    def _ring(self, waiting: list[UUID]) -> list[UUID]:
+    def _in_turn(self, waiting: list[UUID]) -> list[UUID]:
         after = [tenant_id for tenant_id in waiting if self.last is not None and tenant_id > self.last]
         turn = after + [tenant_id for tenant_id in waiting if tenant_id not in set(after)]
         return [tenant_id for tenant_id in turn if self.deficits.get(tenant_id, 0) >= 0] or turn
 
-    async def _give_out(self, tenant_id: UUID, *, share: int) -> int | None:
+
+class Dispatcher:
+    """Holds a ring of tenants for each lane between ticks."""
+
+    def __init__(self, database: Database, settings: IngestSettings, send: Send) -> None:
+        self._database = database
+        self._settings = settings
+        self._send = send
+        bounds = {
+            Lane.MAIN: (settings.in_flight, settings.in_flight_per_tenant),
+            Lane.SLOW: (settings.slow_in_flight, settings.slow_in_flight),
+            Lane.BACKGROUND: (settings.background_in_flight, settings.background_in_flight),
+        }
+        self._rings = [Ring(lane, *bound, settings.batch_bytes) for lane, bound in bounds.items()]
+
+    async def tick(self) -> int:
+        """Return lost batches to the queue and give out new ones; return how many batches were sent."""
+        async with self._database.dispatcher() as session, session.begin():
+            flying = await job_queue.flying(session)
+            if flying.lost:
+                await job_queue.return_lost(session)
+                flying = await job_queue.flying(session)
+            waiting = await job_queue.waiting(session) if self._has_room(flying) else {}
+        return sum(
+            [await ring.give_out(waiting.get(ring.lane, []), flying.of(ring.lane), self._next) for ring in self._rings]
+        )
+
+    def _has_room(self, flying: Flying) -> bool:
+        return any(sum(flying.of(ring.lane).values()) < ring.bound for ring in self._rings)
+
+    async def _next(self, tenant_id: UUID, lane: Lane, turn: int, share: int) -> int | None:
         """Send the next batch of one of `share` tenants that wait; return its bytes, None when nothing is due."""
-        async with self.database.dispatcher() as session:
-            batch = await jobs.give_out(
+        async with self._database.dispatcher() as session:
+            batch = await job_queue.give_out(
                 session,
                 tenant_id,
-                size=max(1, self.settings.batch_documents // share),
-                max_cost=self.settings.batch_bytes,
+                lane,
+                turn=turn,
+                size=max(1, self._settings.batch_documents // share),
+                max_cost=self._settings.batch_bytes,
                 lease=_BROKER_LEASE,
             )
             await session.commit()
         if batch is None:
             return None
-        self.send(TASKS[batch.kind], tenant_id, batch.batch_id)
+        self._send(TASKS[batch.kind], tenant_id, batch.batch_id)
         return batch.cost

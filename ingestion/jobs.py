@@ -1,26 +1,26 @@
-"""Jobs: made by the API in the transaction of their cause, given out by the dispatcher, finished under their fence."""
+"""Jobs: made in the transaction of their cause, finished under their fence. `job_queue.py` is what happens between."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, any_, func, literal, or_, select, text, update
+from sqlalchemy import Uuid, any_, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from ingestion.models import Job
+from ingestion.models import Job, Lane, Priority
 from tenants.cursor import Position
 from tenants.errors import Conflict, NotFound, TesseraError
 from tenants.repository import newest_first
 
 WAITING = ("queued", "retrying")
 UNFINISHED = ("queued", "retrying", "running")
+_MAIN_KINDS = frozenset({"ingest", "delete", "purge", "erase_tenant"})
 _RETRY_AFTER = [timedelta(seconds=1), timedelta(seconds=10)]
 """By the number of the attempt that failed; the last one for all that follow."""
 _AWAY_PAUSE = timedelta(seconds=3)
@@ -41,27 +41,19 @@ _END = text(
 )
 
 
-_SURVEY = text(
-    "SELECT tenant_id, count(DISTINCT batch_id) AS batches, bool_or(lease_until < now()) AS lost"
-    " FROM jobs WHERE batch_id IS NOT NULL GROUP BY tenant_id"
-    " UNION ALL "
-    "(SELECT DISTINCT j.tenant_id, 0, false FROM jobs j LEFT JOIN tenants t ON t.id = j.tenant_id"
-    " WHERE j.state IN ('queued', 'retrying') AND j.batch_id IS NULL"
-    " AND (j.not_before IS NULL OR j.not_before <= now())"
-    " AND (t.state = 'active' OR j.kind = 'erase_tenant') ORDER BY j.tenant_id)"
-)
+def lane_of(kind: str) -> Lane:
+    """Return the lane in which jobs of a kind begin."""
+    return Lane.MAIN if kind in _MAIN_KINDS else Lane.BACKGROUND
 
 
-@dataclass(frozen=True)
-class GivenOut:
-    """A batch for the broker: what kind of work it is, and how many bytes."""
-
-    batch_id: UUID
-    kind: str
-    cost: int
-
-
-def new_job(tenant_id: UUID, kind: str, *, delay: timedelta | None = None, **values: Any) -> Job:
+def new_job(
+    tenant_id: UUID,
+    kind: str,
+    *,
+    delay: timedelta | None = None,
+    priority: Priority = Priority.INTERACTIVE,
+    **values: Any,
+) -> Job:
     """Return a queued job, to be added to the session of the transaction that causes it."""
     now = datetime.now(UTC)
     not_before = now + delay if delay else None
@@ -70,6 +62,8 @@ def new_job(tenant_id: UUID, kind: str, *, delay: timedelta | None = None, **val
         id=uuid7(),
         kind=kind,
         state="queued",
+        lane=lane_of(kind),
+        priority=priority,
         progress=0.0,
         attempts=0,
         created_at=now,
@@ -81,7 +75,7 @@ def new_job(tenant_id: UUID, kind: str, *, delay: timedelta | None = None, **val
 async def queue_partition(session: AsyncSession, tenant_id: UUID) -> None:
     """Queue the training of the tenant's cells unless one waits or runs already."""
     values = {"tenant_id": tenant_id, "id": uuid7(), "kind": "partition", "state": "queued", "created_at": func.now()}
-    await session.execute(insert(Job).values(values).on_conflict_do_nothing())
+    await session.execute(insert(Job).values(values | {"lane": lane_of("partition")}).on_conflict_do_nothing())
 
 
 async def queue_release(session: AsyncSession, tenant_id: UUID) -> None:
@@ -191,13 +185,14 @@ async def claim(
 
 async def report(
     session: AsyncSession, tenant_id: UUID, batch_id: UUID, *, lease: timedelta, stage: str, progress: float
-) -> None:
-    """Renew the lease of a batch and say how far it is."""
-    await session.execute(
+) -> bool:
+    """Renew the lease of a batch and say how far it is; False when nothing of it is left to its worker."""
+    renewed = await session.execute(
         update(Job)
         .where(Job.tenant_id == tenant_id, Job.batch_id == batch_id, Job.state == "running")
         .values(lease_until=func.now() + lease, stage=stage, progress=progress)
     )
+    return bool(getattr(renewed, "rowcount", 0))
 
 
 async def hold(session: AsyncSession, tenant_id: UUID, batch_id: UUID, job_ids: Iterable[UUID]) -> set[UUID]:
@@ -249,74 +244,3 @@ def _worker_lost(attempts: int) -> dict[str, Any]:
         "code": "worker_lost",
         "detail": f"The worker was lost {attempts} times while it worked on this; it is not tried again.",
     }
-
-
-async def give_out(
-    session: AsyncSession, tenant_id: UUID, *, size: int, max_cost: int, lease: timedelta
-) -> GivenOut | None:
-    """Take the next jobs of one tenant as a batch: documents together, anything else and any repeat alone.
-
-    In a dispatcher session. What is not an ingestion goes first: deletions and the upkeep of the index are not to wait
-    for the end of an import. A job that was tried before goes alone, so that one that kills its worker takes no other
-    with it. Returns None when no job is due; the caller commits before it sends the batch.
-    """
-    due = or_(Job.not_before.is_(None), Job.not_before <= func.now())
-    query = (
-        select(Job.id, Job.kind, Job.attempts, Job.cost)
-        .where(Job.tenant_id == tenant_id, Job.state.in_(WAITING), Job.batch_id.is_(None), due)
-        .order_by(Job.created_at, Job.id)
-        .with_for_update(skip_locked=True)
-    )
-    rows = (await session.execute(query.where(Job.kind != "ingest").limit(1))).all()
-    if not rows:
-        rows = (await session.execute(query.where(Job.kind == "ingest").limit(size))).all()
-    taken: list[UUID] = []
-    kind, cost = "", 0
-    for job in rows:
-        alone = job.attempts > 0
-        if taken and (alone or cost + job.cost > max_cost):
-            break
-        taken.append(job.id)
-        kind, cost = job.kind, cost + job.cost
-        if alone:
-            break
-    if not taken:
-        return None
-    batch_id = uuid7()
-    await session.execute(
-        update(Job)
-        .where(Job.tenant_id == tenant_id, Job.id == any_(literal(taken, ARRAY(Uuid))))
-        .values(batch_id=batch_id, lease_until=func.now() + lease)
-    )
-    return GivenOut(batch_id, kind, cost)
-
-
-async def return_lost(session: AsyncSession) -> int:
-    """Queue again what was given out and whose lease ran out: the worker or the broker lost it."""
-    result = await session.execute(
-        text(
-            "UPDATE jobs SET batch_id = NULL, lease_until = NULL,"
-            " state = CASE WHEN state = 'running' THEN 'retrying' ELSE state END"
-            " WHERE batch_id IS NOT NULL AND lease_until < now()"
-        )
-    )
-    return int(getattr(result, "rowcount", 0))
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What the dispatcher decides by: tenants with a job that is due, batches given out a tenant, leases run out."""
-
-    waiting: list[UUID]
-    flying: dict[UUID, int]
-    lost: bool
-
-
-async def survey(session: AsyncSession) -> Survey:
-    """Look at the queue of all tenants in one statement, in a dispatcher session; suspended tenants wait."""
-    rows = (await session.execute(_SURVEY)).all()
-    return Survey(
-        waiting=[row.tenant_id for row in rows if row.batches == 0],
-        flying={row.tenant_id: row.batches for row in rows if row.batches},
-        lost=any(row.lost for row in rows),
-    )

@@ -1,20 +1,31 @@
-"""Jobs over HTTP: how far long work is, and how it ended."""
+"""Jobs over HTTP: how far long work is and how it ended, cancelling it, trying it again."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
 
-from ingestion import jobs
-from ingestion.schemas import JobList, JobOut, JobState, job_out
+from ingestion import job_control, jobs
+from ingestion.job_view import events, shown
+from ingestion.models import Job
+from ingestion.schemas import JobList, JobOut, JobState, RetryIn, RetryOut, job_out
+from ingestion.state import signs_of, viewers_of
 from tenants.auth import CurrentCaller, CurrentTenant
-from tenants.context import AdminContext
+from tenants.context import AdminContext, TenantContext
+from tenants.errors import TesseraError
+from tenants.idempotency import IdempotentRoute
 from tenants.state import cursors_of, database_of
 
-router = APIRouter(prefix="/v1", tags=["jobs"])
+router = APIRouter(prefix="/v1", tags=["jobs"], route_class=IdempotentRoute)
 Limit = Annotated[int, Query(ge=1, le=100)]
+_EVENTS = {
+    "content": {"text/event-stream": {}},
+    "description": "`progress` with the job, at last `done`",
+}
 
 
 @router.get("/jobs")
@@ -30,15 +41,78 @@ async def list_jobs(
     after = signer.decode(scope, cursor) if cursor else None
     async with database_of(request).tenant(tenant.tenant_id) as session:
         found = await jobs.list_jobs(session, tenant.tenant_id, state=state, after=after, limit=limit)
-    items, following = signer.page(scope, found, limit)
-    return JobList(items=[job_out(job) for job in items], next=following)
+        items, following = signer.page(scope, found, limit)
+        return JobList(items=await shown(session, tenant.tenant_id, items, signs_of(request)), next=following)
+
+
+@router.post("/jobs/retry")
+async def retry_jobs(request: Request, tenant: CurrentTenant, body: RetryIn) -> RetryOut:
+    """Try all failed jobs again, or those with one error code; what was deleted or replaced since is left out."""
+    async with database_of(request).tenant(tenant.tenant_id) as session:
+        retried = await job_control.retry_all(session, tenant.tenant_id, state=body.state, code=body.code)
+        await session.commit()
+    return RetryOut(retried=retried)
 
 
 @router.get("/jobs/{job_id}")
 async def get_job(request: Request, caller: CurrentCaller, job_id: UUID) -> JobOut:
     """Get one job; the operator gets those that erase tenants and work on their indexes."""
-    if isinstance(caller, AdminContext):
-        async with database_of(request).admin() as session:
-            return job_out(await jobs.get_operators_job(session, job_id))
-    async with database_of(request).tenant(caller.tenant_id) as session:
-        return job_out(await jobs.get_job(session, caller.tenant_id, job_id))
+    return await _look(request, caller, job_id)
+
+
+@router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses={200: _EVENTS})
+async def get_events(request: Request, caller: CurrentCaller, job_id: UUID) -> StreamingResponse:
+    """Follow a job as server-sent events until it has ended."""
+    await _look(request, caller, job_id)  # an unknown job is a 404, not a stream
+    viewers, owner = viewers_of(request), caller.tenant_id if isinstance(caller, TenantContext) else UUID(int=0)
+    viewers.enter(owner)
+
+    async def stream() -> AsyncIterator[str]:
+        try:
+            async for event in events(lambda: _look(request, caller, job_id)):
+                yield event
+        except TesseraError as error:
+            # The response has begun, so the one handler cannot render this; the client asks for the job anew.
+            yield f'event: error\ndata: {{"code": "{error.code}"}}\n\n'
+        finally:
+            viewers.leave(owner)
+
+    return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+@router.post("/jobs/{job_id}/cancel")
+async def cancel_job(request: Request, caller: CurrentCaller, job_id: UUID) -> JobOut:
+    """Cancel a job that waits or runs. A document whose first ingestion is cancelled is `failed`."""
+    owner, tenant_id = await _owner(request, caller, job_id)
+    async with database_of(request).tenant(tenant_id) as session:
+        job = await jobs.get_job(session, tenant_id, job_id)
+        await job_control.cancel(session, job, caller=owner)
+        await session.commit()
+    return job_out(job)
+
+
+@router.post("/jobs/{job_id}/retry")
+async def retry_job(request: Request, caller: CurrentCaller, job_id: UUID) -> JobOut:
+    """Queue a failed or cancelled job again, with all its attempts."""
+    owner, tenant_id = await _owner(request, caller, job_id)
+    async with database_of(request).tenant(tenant_id) as session:
+        job = await jobs.get_job(session, tenant_id, job_id)
+        await job_control.retry(session, job, caller=owner)
+        await session.commit()
+    return job_out(job)
+
+
+async def _look(request: Request, caller: TenantContext | AdminContext, job_id: UUID) -> JobOut:
+    _, tenant_id = await _owner(request, caller, job_id)
+    async with database_of(request).tenant(tenant_id) as session:
+        job = await jobs.get_job(session, tenant_id, job_id)
+        return (await shown(session, tenant_id, [job], signs_of(request)))[0]
+
+
+async def _owner(request: Request, caller: TenantContext | AdminContext, job_id: UUID) -> tuple[str, UUID]:
+    """Return who calls, and the tenant whose job it is: the caller's own, or that of an operator's job."""
+    if isinstance(caller, TenantContext):
+        return "tenant", caller.tenant_id
+    async with database_of(request).admin() as session:
+        job: Job = await jobs.get_operators_job(session, job_id)
+        return "operator", job.tenant_id

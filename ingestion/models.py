@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import IntEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime, Index, Text, func, text
+from sqlalchemy import DateTime, Index, SmallInteger, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tenants.db import Base
 
 Timestamp = DateTime(timezone=True)
+
+
+class Priority(IntEnum):
+    """Which of a tenant's documents go first."""
+
+    INTERACTIVE = 0
+    """Somebody waits for it: a single upload."""
+    BULK = 1
+    """One of many: an import."""
+    BACKGROUND = 2
+    """Nobody asked just now: a source on its schedule."""
+
+
+class Lane(IntEnum):
+    """Queues with workers of their own, so that what takes long holds up nothing that does not."""
+
+    MAIN = 0
+    """Uploads and removals."""
+    SLOW = 1
+    """Documents whose parsing takes longer than the others of their batch should wait."""
+    BACKGROUND = 2
+    """Work on indexes, sources and checks."""
 
 
 class Job(Base):
@@ -28,14 +51,18 @@ class Job(Base):
         Index(
             "jobs_waiting",
             "tenant_id",
+            "lane",
+            "priority",
             "created_at",
-            postgresql_where=text("state IN ('queued', 'retrying')"),
+            "id",
+            postgresql_where=text("state IN ('queued', 'retrying') AND batch_id IS NULL"),
         ),
         Index(
             "jobs_upkeep",
             "tenant_id",
             "created_at",
-            postgresql_where=text("state IN ('queued', 'retrying') AND kind <> 'ingest'"),
+            "id",
+            postgresql_where=text("state IN ('queued', 'retrying') AND batch_id IS NULL AND kind <> 'ingest'"),
         ),
         Index("jobs_given_out", "lease_until", postgresql_where=text("batch_id IS NOT NULL")),
         Index("jobs_listing", "tenant_id", "created_at", "id"),
@@ -55,6 +82,8 @@ class Job(Base):
     state: Mapped[str] = mapped_column(Text)
     stage: Mapped[str | None] = mapped_column(Text)
     progress: Mapped[float] = mapped_column(server_default=text("0"))
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    lane: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     document_id: Mapped[UUID | None]
     version: Mapped[int | None]

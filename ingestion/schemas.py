@@ -6,15 +6,24 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from ingestion.intake import Taken
-from ingestion.models import Job
+from ingestion.models import Job, Priority
 from shards.models import Chunk, Document, DocumentVersion
 from tenants.errors import TesseraError
 
 DocumentState = Literal["pending", "active", "failed"]
 JobState = Literal["queued", "running", "retrying", "done", "failed", "cancelled"]
+PriorityName = Literal["interactive", "bulk", "background"]
+WaitingFor = Literal["turn", "worker", "pause", "slow_lane", "scheduler", "workers"]
+
+
+_PRIORITIES: dict[int, PriorityName] = {
+    Priority.INTERACTIVE: "interactive",
+    Priority.BULK: "bulk",
+    Priority.BACKGROUND: "background",
+}
 
 
 class DocumentOut(BaseModel):
@@ -48,6 +57,13 @@ class JobOut(BaseModel):
     state: JobState
     stage: str | None
     progress: float
+    priority: PriorityName
+    position: int | None = None
+    """Of a job that waits its turn: its place among the tenant's own, 1 being the next."""
+    waiting_for: WaitingFor | None = None
+    """Of a job that waits. turn: for the jobs before it; worker: it was given out and begins in a moment; pause: for
+    `next_attempt_at`; slow_lane: for other slow documents; scheduler, workers: for a process that is not running."""
+    next_attempt_at: datetime | None = None
     attempts: int
     document_id: UUID | None
     error: JobError | None
@@ -100,6 +116,22 @@ class DocumentList(BaseModel):
 
     items: list[DocumentOut]
     next: str | None
+
+
+class RetryIn(BaseModel):
+    """Which jobs are to be tried again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: Literal["failed", "cancelled"] = "failed"
+    code: str | None = Field(default=None, max_length=64)
+    """Only those that failed with this code."""
+
+
+class RetryOut(BaseModel):
+    """How many jobs were queued again; 10,000 at most, so repeat until it is 0."""
+
+    retried: int
 
 
 class JobList(BaseModel):
@@ -170,9 +202,26 @@ def bulk_item(taken: Taken | TesseraError) -> BulkItem:
     return BulkItem(document=one.document, job=one.job, new=taken.new)
 
 
-def job_out(job: Job) -> JobOut:
-    """Render a job."""
-    return JobOut.model_validate(job, from_attributes=True)
+def job_out(job: Job, *, position: int | None = None, waiting_for: WaitingFor | None = None) -> JobOut:
+    """Render a job; where a waiting one stands is found by `job_view.py`."""
+    return JobOut(
+        id=job.id,
+        kind=job.kind,
+        state=job.state,  # type: ignore[arg-type]  # the column holds one of the literals
+        stage=job.stage,
+        progress=job.progress,
+        priority=_PRIORITIES[job.priority],
+        position=position,
+        waiting_for=waiting_for,
+        next_attempt_at=job.not_before if waiting_for == "pause" else None,
+        attempts=job.attempts,
+        document_id=job.document_id,
+        error=JobError(**job.error) if job.error else None,
+        result=job.result,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+    )
 
 
 def chunk_out(chunk: Chunk) -> ChunkOut:

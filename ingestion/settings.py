@@ -34,6 +34,14 @@ class IngestSettings(BaseModel):
     """Batches given to the broker at one time, over all tenants: four for each worker process."""
     in_flight_per_tenant: int = Field(default=3, ge=1)
     """The same for one tenant."""
+    slow_in_flight: int = Field(default=2, ge=1)
+    """Slow documents in work at one time, beside these."""
+    background_in_flight: int = Field(default=2, ge=1)
+    """Upkeep of indexes, runs of sources and checks in work at one time, beside these."""
+    patience_s: float = Field(default=2.0, gt=0)
+    """A document that takes longer to parse is slow: the others of its batch go on without it."""
+    streams_per_tenant: int = Field(default=20, ge=1)
+    """Streams of job events that a tenant may have open on one API process."""
     max_attempts: int = Field(default=3, ge=1)
     """How often a job is tried before it fails."""
     lease_s: float = Field(default=15.0, gt=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import Request
 
+from ingestion.job_view import Signs, Viewers
 from ingestion.objects import Objects
 from ingestion.settings import IngestSettings
 
@@ -18,3 +19,15 @@ def ingest_settings_of(request: Request) -> IngestSettings:
     """Return the limits of uploads."""
     settings: IngestSettings = request.state.ingest_settings
     return settings
+
+
+def signs_of(request: Request) -> Signs:
+    """Return what tells whether the workers and the scheduler live."""
+    signs: Signs = request.state.signs
+    return signs
+
+
+def viewers_of(request: Request) -> Viewers:
+    """Return the bound on open streams of events."""
+    viewers: Viewers = request.state.viewers
+    return viewers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,6 +12,7 @@ from redis.asyncio import Redis
 
 from ingestion import api as ingestion_api
 from ingestion import erasure_api, jobs_api, upkeep_api, upload_api
+from ingestion.job_view import Viewers
 from rag import api as rag_api
 from rag.answer.build import build_generator
 from rag.chat import Answerer
@@ -99,6 +101,8 @@ async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
                 "retriever": retriever,
                 "answerer": Answerer(retriever, generator, settings.generation.passages),
                 "problem": problems.problem,
+                "signs": partial(health.signs_of_life, redis),
+                "viewers": Viewers(settings.ingest.streams_per_tenant),
             }
         finally:
             await usage.aclose()

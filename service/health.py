@@ -64,7 +64,7 @@ async def readyz(request: Request, response: Response) -> Readiness:
         _state(resources.database.ping()),
         _state(resources.indexes.vectors.ping()),
         _state(resources.indexes.lexical.ping()),
-        _signs(redis),
+        signs_of_life(redis),
     )
     ready = (database, vectors, lexical) == ("ok", "ok", "ok") and signs is not None
     response.status_code = 200 if ready else 503
@@ -88,7 +88,8 @@ async def _state(ping: Awaitable[None]) -> State:
     return "ok"
 
 
-async def _signs(redis: Redis) -> tuple[bool, bool] | None:
+async def signs_of_life(redis: Redis) -> tuple[bool, bool] | None:
+    """Return whether a worker and the scheduler live; None when Redis does not answer."""
     try:
         found = await asyncio.wait_for(redis.mget(alive_key("worker"), alive_key("scheduler")), _TIMEOUT_S)
     except (RedisError, TimeoutError, OSError):

@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ingestion.job_queue import Depth, depths
 from ingestion.jobs import upkeep_by_state
 from shards.overview import OverviewOut, overview
 from shards.state import indexes_of
@@ -25,8 +26,10 @@ async def metrics(request: Request) -> Response:
     usage: UsageWatch = request.state.usage
     async with database_of(request).admin() as session:
         shown, upkeep = await overview(session, indexes_of(request)), await upkeep_by_state(session)
+        queue = await depths(session)
+    families = [*_counted(usage.totals), *_engines(shown), *_indexes(shown), *_upkeep(upkeep), *_queue(queue)]
     registry = CollectorRegistry()
-    registry.register(_Snapshot([*_counted(usage.totals), *_engines(shown), *_indexes(shown), *_upkeep(upkeep)]))
+    registry.register(_Snapshot(families))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -93,3 +96,15 @@ def _upkeep(upkeep: dict[str, int]) -> Iterator[Metric]:
     for state in ("queued", "running", "retrying", "failed"):
         family.add_metric([state], upkeep.get(state, 0))
     yield family
+
+
+def _queue(found: list[Depth]) -> Iterator[Metric]:
+    for name, help_text, value in (
+        ("jobs", "Jobs that wait or run.", lambda depth: depth.jobs),
+        ("bytes", "Bytes of the documents they are about.", lambda depth: depth.bytes),
+        ("oldest_seconds", "Age of the oldest of them.", lambda depth: depth.oldest_s),
+    ):
+        family = GaugeMetricFamily(f"tessera_queue_{name}", help_text, labels=["lane", "state"])
+        for depth in found:
+            family.add_metric([depth.lane.name.lower(), depth.state], value(depth))
+        yield family

@@ -16,7 +16,7 @@ class DatabaseSettings(BaseModel):
     """Role `tessera_worker`: what the workers and the scheduler use."""
     owner_url: str = ""
     """Role `tessera_owner`: migrations only."""
-    pool_size: int = 10
+    pool_size: int = 20
     """Connections of one process to Postgres."""
     connect_timeout_s: float = 5.0
     """Seconds to wait for a connection."""

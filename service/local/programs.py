@@ -13,8 +13,8 @@ from service.local.spec import ChildSpec, StepSpec
 
 START_TIMEOUT_S = 120.0
 API_DRAIN_S = 10
-TASKS = 4
-"""Batches under way at one time: what one waits for, another uses."""
+TASKS = 8
+"""Batches under way at one time, over all lanes of the dispatcher: what one waits for, another uses."""
 
 
 def api_child(data_dir: Path, port: int, env: Mapping[str, str]) -> ChildSpec:

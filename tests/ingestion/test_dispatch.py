@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, text, update
 
-from ingestion import jobs
+from ingestion import job_queue, jobs
 from ingestion.dispatch import Dispatcher
-from ingestion.models import Job
+from ingestion.models import Job, Lane, Priority
 from ingestion.settings import IngestSettings
 from tenants.db import Database
 from tenants.errors import DocumentRejected, Unavailable
@@ -54,9 +54,21 @@ async def clear(database: Database, tenant_id: UUID) -> None:
         await session.commit()
 
 
-async def add(database: Database, tenant_id: UUID, count: int, *, kind: str = "ingest", cost: int = 1000) -> None:
+async def add(
+    database: Database,
+    tenant_id: UUID,
+    count: int,
+    *,
+    kind: str = "ingest",
+    cost: int = 1000,
+    priority: Priority = Priority.INTERACTIVE,
+    lane: Lane | None = None,
+) -> None:
+    added = [jobs.new_job(tenant_id, kind, cost=cost, priority=priority) for _ in range(count)]
+    for job in added:
+        job.lane = job.lane if lane is None else lane
     async with database.tenant(tenant_id) as session:
-        session.add_all([jobs.new_job(tenant_id, kind, cost=cost) for _ in range(count)])
+        session.add_all(added)
         await session.commit()
 
 
@@ -199,5 +211,64 @@ async def test_upkeep_goes_before_an_import_and_alone(worker_database: Database,
     broker = Broker()
     dispatcher = Dispatcher(worker_database, IngestSettings(in_flight=8, in_flight_per_tenant=8), broker)
     await dispatcher.tick()
-    assert [task for task, _, _ in broker.sent] == ["ingestion.purge", "ingestion.partition", "ingestion.ingest"]
-    assert await finish(worker_database, tenant_id, broker.sent[-1][2]) == 4
+    assert [task for task, _, _ in broker.sent] == ["ingestion.purge", "ingestion.ingest", "ingestion.partition"]
+    assert await finish(worker_database, tenant_id, broker.sent[1][2]) == 4
+
+
+async def test_an_interactive_upload_goes_before_an_import_that_does_not_starve(
+    worker_database: Database, tenants: list[UUID]
+) -> None:
+    tenant_id = tenants[0]
+    await add(worker_database, tenant_id, 3, priority=Priority.BULK)
+    await add(worker_database, tenant_id, 6)
+    await add(worker_database, tenant_id, 1, kind="purge")
+    broker, order = Broker(), []
+    settings = IngestSettings(batch_documents=1, in_flight=1, in_flight_per_tenant=1)
+    dispatcher = Dispatcher(worker_database, settings, broker)
+    while await dispatcher.tick():
+        async with worker_database.tenant(tenant_id) as session:
+            job = await session.scalar(select(Job).where(Job.batch_id == broker.sent[-1][2]))
+        order.append("purge" if job.kind == "purge" else job.priority)
+        await finish(worker_database, tenant_id, broker.sent[-1][2])
+    assert order == ["purge", 0, 0, 1, 0, 0, 0, 1, 0, 1]
+
+
+async def test_slow_documents_and_upkeep_take_no_place_from_uploads(
+    worker_database: Database, tenants: list[UUID]
+) -> None:
+    one, two, three = tenants
+    await add(worker_database, one, 5, kind="release")
+    await add(worker_database, two, 5, lane=Lane.SLOW)
+    await add(worker_database, three, 1)
+    broker = Broker()
+    settings = IngestSettings(in_flight=1, slow_in_flight=2, background_in_flight=1)
+    dispatcher = Dispatcher(worker_database, settings, broker)
+    await dispatcher.tick()
+    await dispatcher.tick()
+    assert Counter(tenant_id for _, tenant_id, _ in broker.sent) == {one: 1, two: 2, three: 1}
+
+
+async def test_a_long_queue_is_looked_at_by_its_index(worker_database: Database, tenants: list[UUID]) -> None:
+    for tenant_id in tenants:
+        await add(worker_database, tenant_id, 300)
+    await add(worker_database, tenants[0], 1, kind="partition")
+    async with worker_database.dispatcher() as session:
+        found = await job_queue.waiting(session)
+        plan = "\n".join(await session.scalars(text(f"EXPLAIN {job_queue._WAITING.text}")))
+    assert found == {Lane.MAIN: sorted(tenants), Lane.BACKGROUND: [tenants[0]]}
+    assert "Seq Scan on jobs" not in plan
+    assert "jobs_waiting" in plan
+
+
+async def test_positions_follow_the_order_of_the_queue(worker_database: Database, tenants: list[UUID]) -> None:
+    tenant_id = tenants[0]
+    async with worker_database.tenant(tenant_id) as session:
+        bulk = jobs.new_job(tenant_id, "ingest", priority=Priority.BULK)
+        later, first = jobs.new_job(tenant_id, "ingest"), jobs.new_job(tenant_id, "ingest")
+        first.created_at -= timedelta(seconds=5)
+        aside = jobs.new_job(tenant_id, "partition")
+        session.add_all([bulk, later, first, aside])
+        await session.flush()
+        found = await job_queue.positions(session, tenant_id, [one.id for one in (bulk, later, first, aside)])
+        assert found == {first.id: 1, later.id: 2, bulk.id: 3, aside.id: 1}
+        await session.rollback()

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestion import jobs, pipeline
+from ingestion import job_queue, jobs, pipeline
 from ingestion.batch import Batch
-from ingestion.models import Job
+from ingestion.models import Job, Lane
 from ingestion.settings import IngestSettings
 from shards.models import Document, DocumentVersion
 from tenants.db import Database
@@ -76,7 +76,9 @@ async def test_only_a_document_that_is_still_wanted_fails(worker_database: Datab
         added = [jobs.new_job(tenant_id, "ingest", document_id=one.document_id, version=1) for one in versions]
         session.add_all(added)
         await session.commit()
-        given = await jobs.give_out(session, tenant_id, size=10, max_cost=100, lease=timedelta(seconds=30))
+        given = await job_queue.give_out(
+            session, tenant_id, Lane.MAIN, turn=0, size=10, max_cost=100, lease=timedelta(seconds=30)
+        )
         assert given is not None
         batch = Batch(worker_database, SETTINGS, tenant_id, given.batch_id)
         batch.jobs = await jobs.claim(session, tenant_id, given.batch_id, lease=batch.lease, max_attempts=3)

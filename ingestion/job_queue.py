@@ -1,0 +1,181 @@
+"""The queue that is the job table: who waits, who is next, what was lost. For dispatcher sessions unless it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Uuid, any_, func, literal, or_, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
+
+from ingestion.jobs import WAITING
+from ingestion.models import Job, Lane, Priority
+
+_FLYING = text(
+    "SELECT tenant_id, lane, count(DISTINCT batch_id) AS batches, bool_or(lease_until < now()) AS lost"
+    " FROM jobs WHERE batch_id IS NOT NULL GROUP BY tenant_id, lane"
+)
+# A skip scan: one probe of the index for each tenant and lane, however long the queue is.
+_WAITING = text(
+    "WITH RECURSIVE w AS ("
+    "(SELECT tenant_id, lane FROM jobs WHERE state IN ('queued', 'retrying') AND batch_id IS NULL"
+    " ORDER BY tenant_id, lane LIMIT 1)"
+    " UNION ALL "
+    "SELECT n.tenant_id, n.lane FROM w, LATERAL (SELECT j.tenant_id, j.lane FROM jobs j"
+    " WHERE j.state IN ('queued', 'retrying') AND j.batch_id IS NULL"
+    " AND (j.tenant_id, j.lane) > (w.tenant_id, w.lane) ORDER BY j.tenant_id, j.lane LIMIT 1) n)"
+    " SELECT w.tenant_id, w.lane FROM w LEFT JOIN tenants t ON t.id = w.tenant_id"
+    " WHERE t.state = 'active' OR EXISTS (SELECT 1 FROM jobs e WHERE e.tenant_id = w.tenant_id"
+    " AND e.kind = 'erase_tenant' AND e.state IN ('queued', 'retrying') AND e.batch_id IS NULL)"
+)
+_POSITIONS = text(
+    "SELECT id, position FROM (SELECT id, row_number() OVER (PARTITION BY lane ORDER BY priority, created_at, id)"
+    " AS position FROM jobs WHERE tenant_id = :tenant AND state IN ('queued', 'retrying') AND batch_id IS NULL) q"
+    " WHERE id = ANY(CAST(:ids AS uuid[]))"
+)
+_DEPTHS = text(
+    "SELECT lane, state, count(*) AS jobs, coalesce(sum(cost), 0) AS bytes,"
+    " coalesce(extract(epoch FROM now() - min(created_at)), 0) AS oldest_s"
+    " FROM jobs WHERE state IN ('queued', 'retrying', 'running') GROUP BY lane, state"
+)
+
+
+@dataclass(frozen=True)
+class GivenOut:
+    """A batch for the broker: what kind of work it is, and how many bytes."""
+
+    batch_id: UUID
+    kind: str
+    cost: int
+
+
+@dataclass(frozen=True)
+class Flying:
+    """Batches that were given out, by lane and tenant; whether the lease of one ran out."""
+
+    batches: dict[Lane, dict[UUID, int]]
+    lost: bool
+
+    def of(self, lane: Lane) -> dict[UUID, int]:
+        """Return a copy of one lane's."""
+        return dict(self.batches.get(lane, {}))
+
+
+async def flying(session: AsyncSession) -> Flying:
+    """Count what was given out and has not ended."""
+    rows = (await session.execute(_FLYING)).all()
+    batches: dict[Lane, dict[UUID, int]] = {}
+    for row in rows:
+        batches.setdefault(Lane(row.lane), {})[row.tenant_id] = row.batches
+    return Flying(batches, any(row.lost for row in rows))
+
+
+async def waiting(session: AsyncSession) -> dict[Lane, list[UUID]]:
+    """Return the tenants with waiting jobs by lane, in order; those that are suspended are left out.
+
+    One whose jobs are all for later is in it as well: `give_out` finds nothing for it.
+    """
+    found: dict[Lane, list[UUID]] = {}
+    for row in await session.execute(_WAITING):
+        found.setdefault(Lane(row.lane), []).append(row.tenant_id)
+    return found
+
+
+async def return_lost(session: AsyncSession) -> int:
+    """Queue again what was given out and whose lease ran out: the worker or the broker lost it."""
+    result = await session.execute(
+        text(
+            "UPDATE jobs SET batch_id = NULL, lease_until = NULL,"
+            " state = CASE WHEN state = 'running' THEN 'retrying' ELSE state END"
+            " WHERE batch_id IS NOT NULL AND lease_until < now()"
+        )
+    )
+    return int(getattr(result, "rowcount", 0))
+
+
+async def give_out(
+    session: AsyncSession, tenant_id: UUID, lane: Lane, *, turn: int, size: int, max_cost: int, lease: timedelta
+) -> GivenOut | None:
+    """Take the next jobs of one tenant in a lane as a batch: documents together, anything else and any repeat alone.
+
+    `turn` counts the batches of the tenant in this lane: removals and documents take turns, and every fourth batch
+    begins with the lowest priority, so that a steady stream of one starves no other. A job that was tried before goes
+    alone, so that one that kills its worker takes no other with it. Returns None when no job is due; the caller
+    commits before it sends the batch.
+    """
+    taken: list[UUID] = []
+    kind, cost = "", 0
+    for condition in _preferences(lane, turn):
+        for job in await _next(session, tenant_id, lane, condition, size if lane is Lane.MAIN else 1):
+            alone = job.attempts > 0 or job.kind != "ingest"
+            if taken and (alone or cost + job.cost > max_cost):
+                break
+            taken.append(job.id)
+            kind, cost = job.kind, cost + job.cost
+            if alone:
+                break
+        if taken:
+            break
+    if not taken:
+        return None
+    batch_id = uuid7()
+    await session.execute(
+        update(Job)
+        .where(Job.tenant_id == tenant_id, Job.id == any_(literal(taken, ARRAY(Uuid))))
+        .values(batch_id=batch_id, lease_until=func.now() + lease)
+    )
+    return GivenOut(batch_id, kind, cost)
+
+
+def _preferences(lane: Lane, turn: int) -> Sequence[ColumnElement[bool]]:
+    if lane is not Lane.MAIN:
+        return [Job.priority == priority for priority in Priority]
+    documents = [(Job.kind == "ingest") & (Job.priority == priority) for priority in Priority]
+    removals: ColumnElement[bool] = Job.kind != "ingest"
+    if turn % 4 == 3:
+        return [*reversed(documents), removals]
+    return [removals, *documents] if turn % 2 == 0 else [*documents, removals]
+
+
+async def _next(
+    session: AsyncSession, tenant_id: UUID, lane: Lane, condition: ColumnElement[bool], limit: int
+) -> Sequence[Job]:
+    due = or_(Job.not_before.is_(None), Job.not_before <= func.now())
+    mine = (Job.tenant_id == tenant_id, Job.lane == lane, Job.state.in_(WAITING), Job.batch_id.is_(None))
+    query = (
+        select(Job.id, Job.kind, Job.attempts, Job.cost)
+        .where(*mine, due, condition)
+        .order_by(Job.created_at, Job.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return (await session.execute(query)).all()  # type: ignore[return-value]  # rows with these four columns
+
+
+async def positions(session: AsyncSession, tenant_id: UUID, job_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return the places of waiting jobs among the tenant's own (1 is next), in a session of the tenant."""
+    if not job_ids:
+        return {}
+    rows = await session.execute(_POSITIONS, {"tenant": tenant_id, "ids": list(job_ids)})
+    return {row.id: row.position for row in rows}
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How much of a lane is in a state: jobs, bytes of their content, seconds since the oldest was made."""
+
+    lane: Lane
+    state: str
+    jobs: int
+    bytes: int
+    oldest_s: float
+
+
+async def depths(session: AsyncSession) -> list[Depth]:
+    """Return how long the queues of all tenants are."""
+    rows = await session.execute(_DEPTHS)
+    return [Depth(Lane(row.lane), row.state, row.jobs, int(row.bytes), float(row.oldest_s)) for row in rows]
