@@ -99,12 +99,12 @@ def _upkeep(upkeep: dict[str, int]) -> Iterator[Metric]:
 
 
 def _queue(found: list[Depth]) -> Iterator[Metric]:
-    for name, help_text, value in (
-        ("jobs", "Jobs that wait or run.", lambda depth: depth.jobs),
-        ("bytes", "Bytes of the documents they are about.", lambda depth: depth.bytes),
-        ("oldest_seconds", "Age of the oldest of them.", lambda depth: depth.oldest_s),
+    for name, attribute, help_text in (
+        ("jobs", "jobs", "Jobs that wait or run."),
+        ("bytes", "bytes", "Bytes of the documents they are about."),
+        ("oldest_seconds", "oldest_s", "Age of the oldest of them."),
     ):
         family = GaugeMetricFamily(f"tessera_queue_{name}", help_text, labels=["lane", "state"])
         for depth in found:
-            family.add_metric([depth.lane.name.lower(), depth.state], value(depth))
+            family.add_metric([depth.lane.name.lower(), depth.state], getattr(depth, attribute))
         yield family
