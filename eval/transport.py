@@ -20,9 +20,16 @@ class ApiProblem(TesseraError):
     """The service refused: its problem document (RFC 9457), of which `code` is stable and `detail` a sentence."""
 
     def __init__(
-        self, code: str, status: int, detail: str, errors: tuple[FieldError, ...] = (), request_id: str = ""
+        self,
+        code: str,
+        status: int,
+        detail: str,
+        errors: tuple[FieldError, ...] = (),
+        request_id: str = "",
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(detail, code=code, fields=errors)
+        self.retry_after_s = retry_after_s
         self.status = status
         self.errors = errors
         self.request_id = request_id
@@ -100,24 +107,27 @@ def problem_of(response: httpx.Response) -> ApiProblem:
         body = response.json()
     except ValueError:
         body = None
+    pause = response.headers.get("retry-after", "")
+    retry_after_s = float(pause) if pause.isdigit() else None
     if isinstance(body, dict) and "code" in body:
-        return problem_from(body)
+        return problem_from(body, retry_after_s)
     detail = f"The server answered {response.status_code} {response.reason_phrase} without saying why."
     return ApiProblem(
         f"http_{response.status_code}",
         response.status_code,
         detail,
         request_id=response.headers.get("x-request-id", ""),
+        retry_after_s=retry_after_s,
     )
 
 
-def problem_from(body: Json) -> ApiProblem:
+def problem_from(body: Json, retry_after_s: float | None = None) -> ApiProblem:
     """Return the error of a problem document."""
     errors = tuple(
         FieldError(str(item.get("pointer", "")), str(item.get("detail", ""))) for item in body.get("errors", ())
     )
     detail, request_id = str(body.get("detail", "")), str(body.get("request_id", ""))
-    return ApiProblem(str(body["code"]), int(body.get("status", 500)), detail, errors, request_id)
+    return ApiProblem(str(body["code"]), int(body.get("status", 500)), detail, errors, request_id, retry_after_s)
 
 
 def _checked_url(text: str) -> str:

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestion import jobs, upload_rows
-from ingestion.models import Job
+from ingestion.models import Job, Priority
 from ingestion.objects import Objects
 from ingestion.upload_rows import Identity, Upload
 from shards.models import Document, DocumentVersion
@@ -38,7 +38,14 @@ class Taken:
     new: bool
 
 
-async def take(session: AsyncSession, objects: Objects, tenant_id: UUID, incoming: Sequence[Incoming]) -> list[Taken]:
+async def take(
+    session: AsyncSession,
+    objects: Objects,
+    tenant_id: UUID,
+    incoming: Sequence[Incoming],
+    *,
+    priority: Priority = Priority.INTERACTIVE,
+) -> list[Taken]:
     """Record uploads in the caller's transaction, in order; the originals are stored before the caller commits.
 
     The same content (and title) again is the same document: nothing is queued, metadata that was given is taken over.
@@ -57,7 +64,12 @@ async def take(session: AsyncSession, objects: Objects, tenant_id: UUID, incomin
             continue
         document, version = upload_rows.new_version(tenant_id, upload, found.document if found else None)
         job = jobs.new_job(
-            tenant_id, "ingest", document_id=document.id, version=version.version, cost=upload.size_bytes
+            tenant_id,
+            "ingest",
+            priority=priority,
+            document_id=document.id,
+            version=version.version,
+            cost=upload.size_bytes,
         )
         outcomes.append(Taken(document, version, job, new=True))
         latest[upload.identity] = outcomes[-1]

@@ -164,6 +164,13 @@ async def positions(session: AsyncSession, tenant_id: UUID, job_ids: Sequence[UU
     return {row.id: row.position for row in rows}
 
 
+async def queued(session: AsyncSession, tenant_id: UUID) -> tuple[int, int]:
+    """Return how many documents of a tenant wait, and their bytes, in a session of the tenant."""
+    mine = (Job.tenant_id == tenant_id, Job.state.in_(WAITING), Job.batch_id.is_(None), Job.kind == "ingest")
+    row = (await session.execute(select(func.count(), func.coalesce(func.sum(Job.cost), 0)).where(*mine))).one()
+    return int(row[0]), int(row[1])
+
+
 @dataclass(frozen=True)
 class Depth:
     """How much of a lane is in a state: jobs, bytes of their content, seconds since the oldest was made."""

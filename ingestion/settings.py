@@ -12,6 +12,12 @@ class IngestSettings(BaseModel):
 
     max_upload_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
     """Largest upload; the body is cut while it streams in."""
+    intake_bytes: int = Field(default=256 * 1024 * 1024, ge=1)
+    """Uploads that one API process reads in at a time; a tenant may take half. More is answered 429."""
+    queue_documents: int = Field(default=100_000, ge=1)
+    """Documents of one tenant that may wait; more are answered 429 until some are done."""
+    queue_bytes: int = Field(default=16 * 1024**3, ge=1)
+    """Their content."""
     max_metadata_bytes: int = Field(default=16 * 1024, ge=2)
     """Largest `metadata` of one document."""
     max_text_chars: int = Field(default=20_000_000, ge=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import Request
 
+from ingestion.admission import Admission
 from ingestion.job_view import Signs, Viewers
 from ingestion.objects import Objects
 from ingestion.settings import IngestSettings
@@ -31,3 +32,9 @@ def viewers_of(request: Request) -> Viewers:
     """Return the bound on open streams of events."""
     viewers: Viewers = request.state.viewers
     return viewers
+
+
+def admission_of(request: Request) -> Admission:
+    """Return what bounds uploads."""
+    admission: Admission = request.state.admission
+    return admission

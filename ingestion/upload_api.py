@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from ingestion import intake, upload_form
 from ingestion.intake import Incoming, Taken
-from ingestion.schemas import BulkOut, UploadOut, bulk_item, upload_out
-from ingestion.state import ingest_settings_of, objects_of
-from tenants.auth import CurrentTenant
+from ingestion.models import Priority
+from ingestion.schemas import BulkOut, PriorityName, UploadOut, bulk_item, upload_out
+from ingestion.state import admission_of, ingest_settings_of, objects_of
+from tenants.auth import PLATFORM, CurrentTenant
 from tenants.context import TenantContext
-from tenants.idempotency import IdempotentRoute
+from tenants.idempotency import Handler, IdempotentRoute, caller_of
 from tenants.state import database_of
 
-router = APIRouter(prefix="/v1", tags=["documents"], route_class=IdempotentRoute)
+
+class AdmittedRoute(IdempotentRoute):
+    """A route whose body is read when there is room for it."""
+
+    def get_route_handler(self) -> Handler:
+        """Wrap the handler of an idempotent route, which reads the body as well."""
+        handler = super().get_route_handler()
+
+        async def admitted(request: Request) -> Response:
+            tenant_id = await caller_of(request)
+            if tenant_id is None or tenant_id == PLATFORM:
+                return await handler(request)  # it refuses
+            length = request.headers.get("content-length", "")
+            async with admission_of(request).admitted(tenant_id, int(length) if length.isdigit() else None):
+                return await handler(request)
+
+        return admitted
+
+
+router = APIRouter(prefix="/v1", tags=["documents"], route_class=AdmittedRoute)
+PriorityQuery = Annotated[
+    PriorityName | None, Query(description="Which of the tenant's documents go first; by default as said above")
+]
 
 
 def _form_of(**parts: Any) -> dict[str, Any]:
@@ -44,12 +67,14 @@ _MANY = _form_of(
     responses={200: {"model": UploadOut, "description": "The same content is there already"}},
     openapi_extra=_ONE,
 )
-async def upload_document(request: Request, response: Response, tenant: CurrentTenant) -> UploadOut:
-    """Upload a document. It is searchable when its job is `done`."""
+async def upload_document(
+    request: Request, response: Response, tenant: CurrentTenant, priority: PriorityQuery = None
+) -> UploadOut:
+    """Upload a document. It is searchable when its job is `done`. It goes before imports (`priority` interactive)."""
     settings = ingest_settings_of(request)
     async with upload_form.opened(request, settings, files=1) as form:
         incoming = await asyncio.to_thread(upload_form.read_one, form, settings)
-        [taken] = await _take(request, tenant, [incoming])
+        [taken] = await _take(request, tenant, [incoming], priority or "interactive")
     response.status_code = 202 if taken.new else 200
     if taken.job is not None:
         response.headers["Location"] = f"/v1/jobs/{taken.job.id}"
@@ -62,24 +87,32 @@ async def upload_document(request: Request, response: Response, tenant: CurrentT
     responses={200: {"model": BulkOut, "description": "Nothing is new"}},
     openapi_extra=_MANY,
 )
-async def upload_documents(request: Request, response: Response, tenant: CurrentTenant) -> BulkOut:
+async def upload_documents(
+    request: Request, response: Response, tenant: CurrentTenant, priority: PriorityQuery = None
+) -> BulkOut:
     """Upload up to 100 documents, as large together as one may be.
 
     `items` of the answer says in the order of the files what became of each: one that is refused does not stop the
-    others. All that are taken are taken at one instant.
+    others. All that are taken are taken at one instant. They go after single uploads (`priority` bulk).
     """
     settings = ingest_settings_of(request)
     async with upload_form.opened(request, settings, files=upload_form.MAX_FILES) as form:
         read = await asyncio.to_thread(upload_form.read_many, form, settings)
         accepted = [one for one in read if isinstance(one, Incoming)]
-        taken = iter(await _take(request, tenant, accepted) if accepted else [])
+        taken = iter(await _take(request, tenant, accepted, priority or "bulk") if accepted else [])
     items = [bulk_item(next(taken) if isinstance(one, Incoming) else one) for one in read]
     response.status_code = 202 if any(item.new for item in items) else 200
     return BulkOut(items=items)
 
 
-async def _take(request: Request, tenant: TenantContext, incoming: list[Incoming]) -> list[Taken]:
+async def _take(
+    request: Request, tenant: TenantContext, incoming: list[Incoming], priority: PriorityName
+) -> list[Taken]:
     async with database_of(request).tenant(tenant.tenant_id) as session:
-        taken = await intake.take(session, objects_of(request), tenant.tenant_id, incoming)
+        taken = await intake.take(
+            session, objects_of(request), tenant.tenant_id, incoming, priority=Priority[priority.upper()]
+        )
         await session.commit()
+    new = [one.version.size_bytes for one in taken if one.new]
+    admission_of(request).taken(tenant.tenant_id, len(new), sum(new))
     return taken

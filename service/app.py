@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from ingestion import api as ingestion_api
 from ingestion import erasure_api, jobs_api, upkeep_api, upload_api
+from ingestion.admission import Admission
 from ingestion.job_view import Viewers
 from rag import api as rag_api
 from rag.answer.build import build_generator
@@ -102,6 +103,7 @@ async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
                 "answerer": Answerer(retriever, generator, settings.generation.passages),
                 "problem": problems.problem,
                 "signs": partial(health.signs_of_life, redis),
+                "admission": Admission(resources.database, settings.ingest),
                 "viewers": Viewers(settings.ingest.streams_per_tenant),
             }
         finally:

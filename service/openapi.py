@@ -10,6 +10,13 @@ from fastapi.openapi.utils import get_openapi
 from service.problems import Problem
 
 _OPEN_ROUTES = ("/healthz",)
+_BOUNDED = (
+    ("post", "/v1/documents"),
+    ("post", "/v1/documents/bulk"),
+    ("post", "/v1/search"),
+    ("post", "/v1/chat"),
+    ("get", "/v1/jobs/{job_id}/events"),
+)
 _MEANINGS = {
     "401": "The key is missing, malformed, unknown, revoked or expired",
     "403": "The tenant is suspended",
@@ -18,6 +25,7 @@ _MEANINGS = {
     "413": "The body is too large",
     "415": "The type of the file is not known",
     "422": "The request is not valid",
+    "429": "More at once than the tenant may; come back after `Retry-After` seconds",
     "500": "Something went wrong on our side",
     "507": "The engines have no room; the message says what the operator can do",
     "503": "A dependency is away; try again later",
@@ -71,4 +79,6 @@ def _statuses(path: str, method: str, operation: dict[str, Any]) -> list[str]:
         statuses.append("507")
     if path == "/v1/documents" and method == "post":
         statuses.append("415")
+    if (method, path) in _BOUNDED:
+        statuses.append("429")
     return sorted(set(statuses))

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from tenants.errors import FieldError, InvalidRequest, NotFound, TesseraError
+from tenants.errors import FieldError, InvalidRequest, NotFound, TesseraError, TooManyRequests
 
 log = logging.getLogger(__name__)
 _HTTP = {
@@ -45,8 +45,8 @@ def render(request: Request, error: TesseraError) -> Response:
     headers = {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if error.status == 429:
-        headers["Retry-After"] = "1"
+    if isinstance(error, TooManyRequests):
+        headers["Retry-After"] = str(error.retry_after_s)
     if error.status == 503:
         headers["Retry-After"] = "5"
     return Response(json.dumps(body), error.status, headers, media_type="application/problem+json")

@@ -152,6 +152,10 @@ class TooManyRequests(TesseraError):
     retryable = True
     title = "Too many requests"
 
+    def __init__(self, detail: str, *, code: str | None = None, retry_after_s: int = 1) -> None:
+        super().__init__(detail, code=code)
+        self.retry_after_s = retry_after_s
+
 
 class NoRoom(TesseraError):
     """The engine has no room for more; the message says what the operator can do."""

@@ -77,7 +77,7 @@ class IdempotentRoute(APIRoute):
 
 
 async def _once(request: Request, handler: Handler, route: str, key: str) -> Response:
-    tenant_id = await _caller(request)
+    tenant_id = await caller_of(request)
     if tenant_id is None:
         return await handler(request)
     database = database_of(request)
@@ -104,8 +104,8 @@ async def _once(request: Request, handler: Handler, route: str, key: str) -> Res
     return response
 
 
-async def _caller(request: Request) -> UUID | None:
-    """Whose remembered answers these are; None without a key, which the handler refuses."""
+async def caller_of(request: Request) -> UUID | None:
+    """Return whose request this is, `PLATFORM` being the operator; None without a key, which the handler refuses."""
     authenticator: Authenticator = request.state.authenticator
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":

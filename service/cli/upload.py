@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -24,6 +24,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 AT_ONCE = 4
 SHOWN_FAILURES = 20
 _REFUSED_ALTOGETHER = (401, 403)
+_NOT_NOW = 429
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -154,8 +156,8 @@ async def _upload(access: Access, items: Sequence[Item], wait: bool, *, quiet: b
 async def _send_one(client: TesseraClient, item: Item) -> list[Item]:
     """Upload one file, streamed from the disk."""
     try:
-        uploaded = await client.upload(
-            item.path, external_id=item.external_id, title=item.title, metadata=item.metadata
+        uploaded = await _admitted(
+            lambda: client.upload(item.path, external_id=item.external_id, title=item.title, metadata=item.metadata)
         )
     except (OSError, TesseraError) as error:
         return [_refused(item, error)]
@@ -167,7 +169,7 @@ async def _send_many(client: TesseraClient, group: Sequence[Item]) -> list[Item]
     read = await asyncio.to_thread(_read, group)
     documents = [document for document in read if isinstance(document, NewDocument)]
     try:
-        outcomes: list[Any] = await client.upload_many(documents) if documents else []
+        outcomes: list[Any] = await _admitted(lambda: client.upload_many(documents)) if documents else []
     except TesseraError as error:
         outcomes = [error] * len(documents)
     answered = iter(outcomes)
@@ -176,6 +178,17 @@ async def _send_many(client: TesseraClient, group: Sequence[Item]) -> list[Item]
         outcome = document if isinstance(document, OSError) else next(answered)
         sent.append(_uploaded(item, outcome) if isinstance(outcome, Uploaded) else _refused(item, outcome))
     return sent
+
+
+async def _admitted(send: Callable[[], Awaitable[T]]) -> T:
+    """Send, and send again when the service says that it takes no more now, as soon as it says to come back."""
+    while True:
+        try:
+            return await send()
+        except ApiProblem as error:
+            if error.status != _NOT_NOW:
+                raise
+            await asyncio.sleep(error.retry_after_s or 1.0)
 
 
 def _read(group: Sequence[Item]) -> list[NewDocument | OSError]:

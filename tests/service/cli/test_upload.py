@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from eval.transport import ApiProblem
+from service.cli import upload
 from service.cli.upload import items_of
 from tenants.errors import InvalidRequest
 
@@ -82,3 +84,17 @@ async def test_a_refused_key_ends_it_at_once(run: Callable[..., Any], folder: Pa
     ended = run("upload", str(folder), "-r", key="tsr_live_wrong", ok=False)
     assert "malformed_key, request " in ended.stderr
     assert ended.stdout == ""
+
+
+async def test_what_is_not_taken_in_now_is_sent_again_when_the_service_says() -> None:
+    refusals = [ApiProblem("intake_full", 429, "Not now.", retry_after_s=0.01) for _ in range(3)]
+
+    async def send() -> str:
+        if refusals:
+            raise refusals.pop()
+        return "taken"
+
+    assert await upload._admitted(send) == "taken"
+    refusals.append(ApiProblem("invalid_key", 401, "No."))
+    with pytest.raises(ApiProblem, match="No"):
+        await upload._admitted(send)
