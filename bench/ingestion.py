@@ -38,7 +38,8 @@ from eval.settle import settle
 from eval.upload import UNTITLED, fitting_title
 from ingestion.chunk import chunk_document, embedding_text
 from ingestion.parse.document import ParsedDocument
-from ingestion.parse.sandbox import ParseItem, ParseLimits, ParserPool
+from ingestion.parse.flow import ParseItem
+from ingestion.parse.sandbox import ParseLimits, ParserPool
 from ingestion.settings import IngestSettings
 from shards.embed import Embedder, load_embedder
 

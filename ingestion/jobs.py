@@ -110,6 +110,14 @@ async def wait(session: AsyncSession, tenant_id: UUID, batch_id: UUID, error: Te
     await session.execute(update(Job).where(*mine).values(**back, error=shown, batch_id=None, lease_until=None))
 
 
+async def to_slow_lane(session: AsyncSession, tenant_id: UUID, batch_id: UUID, job_id: UUID, *, kept: bool) -> None:
+    """Move a running job of a batch to the slow lane; unless it is `kept` by its worker it waits there for its turn,
+    and the attempt does not count."""
+    mine = (Job.tenant_id == tenant_id, Job.id == job_id, Job.batch_id == batch_id, Job.state == "running")
+    back = {"state": "queued", "stage": None, "attempts": Job.attempts - 1, "batch_id": None, "lease_until": None}
+    await session.execute(update(Job).where(*mine).values(lane=Lane.SLOW, **({} if kept else back)))
+
+
 async def upkeep_by_state(session: AsyncSession) -> dict[str, int]:
     """Return how many jobs that work on indexes are in each state, in an admin session."""
     query = select(Job.state, func.count()).where(Job.kind == "partition").group_by(Job.state)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -20,8 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestion import jobs, repository
 from ingestion.batch import Batch
 from ingestion.chunk import Chunk, chunk_document, embedding_text
-from ingestion.parse.document import ParsedDocument
-from ingestion.parse.sandbox import ParseItem
+from ingestion.parsing import Opened, Overdue, Rejected, parsed
 from ingestion.repository import Flip
 from ingestion.runtime import Runtime
 from ingestion.soundness import unsound
@@ -32,20 +30,14 @@ from shards.models import DocumentVersion
 from shards.neighbours import with_neighbours
 from shards.usage import used
 from tenants.bulk import insert_all
-from tenants.errors import DocumentRejected, NotFound
+from tenants.errors import DocumentRejected
 from tenants.repository import placement_of
 
+T = TypeVar("T")
 GROUP_CHUNKS = 192
 """Chunks embedded and committed together: enough to fill the embedder's batches, few enough to overlap with writing."""
-
-
-@dataclass(frozen=True)
-class Opened:
-    """One document of a batch after parsing."""
-
-    job_id: UUID
-    version: DocumentVersion
-    document: ParsedDocument
+_PAUSE_S = 0.15
+"""How long a group that is not full waits for the next document."""
 
 
 @dataclass(frozen=True)
@@ -67,64 +59,79 @@ class Embedded:
     embeddings: PassageEmbeddings
 
 
-@dataclass(frozen=True)
-class Rejected:
-    """A document that cannot be ingested."""
-
-    job_id: UUID
-    version: DocumentVersion
-    error: DocumentRejected | NotFound
-
-
 def chunk_id(version: DocumentVersion, chunk: Chunk) -> UUID:
     """Derive a chunk's id from its content and place, so that a repeated task overwrites and never doubles."""
     content = f"{version.tenant_id}:{version.document_id}:{version.version}:{chunk.position}:{chunk.text}"
     return UUID(bytes=hashlib.sha256(content.encode()).digest()[:16])
 
 
-async def parse_batch(
+async def steps(
     runtime: Runtime, batch: Batch, versions: dict[UUID, DocumentVersion]
-) -> tuple[list[Opened], list[Rejected]]:
-    """Parse the documents of a batch; `versions` by job id."""
-    batch.advance("parsing", 0.05)
-    opened: list[Opened] = []
-    rejected: list[Rejected] = []
-    with tempfile.TemporaryDirectory(prefix="tessera-") as folder:
-        items: list[tuple[UUID, DocumentVersion, ParseItem]] = []
-        for number, (job_id, version) in enumerate(versions.items()):
-            path = Path(folder) / str(number)
-            try:
-                path.write_bytes(await runtime.objects.get(version.object_key))
-            except NotFound as error:
-                rejected.append(Rejected(job_id, version, error))
-                continue
-            items.append((job_id, version, ParseItem(path, version.format, version.filename)))
-        with batch.watch.step("parse"):
-            results = await runtime.parsers.parse([item for *_, item in items])
-    for (job_id, version, _), result in zip(items, results, strict=True):
-        if isinstance(result, DocumentRejected):
-            rejected.append(Rejected(job_id, version, result))
-        else:
-            opened.append(Opened(job_id, version, result))
-    return opened, rejected
+) -> AsyncGenerator[Embedded | Rejected | Overdue, None]:
+    """Yield what is to be committed, as it comes: groups of embedded documents, rejected ones, overdue ones.
+
+    `versions` by job id. Parsing, embedding and what the caller does with a step go on at the same time: the next
+    group is embedded while the caller writes one, and no more than that.
+    """
+    out: asyncio.Queue[Embedded | Rejected | Overdue | None] = asyncio.Queue(1)
+    ready: asyncio.Queue[Opened | None] = asyncio.Queue()
+
+    async def parse() -> None:
+        async with aclosing(parsed(runtime, batch, versions)) as found:
+            async for one in found:
+                await (ready.put(one) if isinstance(one, Opened) else out.put(one))
+        await ready.put(None)
+
+    async def embed() -> None:
+        embedded = 0
+        async for group in _groups(runtime, batch, ready):
+            for step in await _embed(runtime, batch, group, done=embedded / len(versions)):
+                await out.put(step)
+            embedded += len(group)
+            batch.advance("embedding", 0.1 + 0.85 * embedded / len(versions))
+        await out.put(None)
+
+    working: asyncio.Future[Any] = asyncio.gather(parse(), embed())
+    try:
+        while (step := await _next(out, working)) is not None:
+            yield step
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
-def chunk_groups(
-    runtime: Runtime, batch: Batch, opened: Sequence[Opened], rejected: list[Rejected]
-) -> Iterator[list[Chunked]]:
-    """Chunk documents as they are asked for, in groups of about `GROUP_CHUNKS` chunks; a longer document goes alone.
+async def _next(out: asyncio.Queue[T], working: asyncio.Future[Any]) -> T:
+    """Take from a queue what `working` puts there, or raise why it puts nothing any more."""
+    getting = asyncio.ensure_future(out.get())
+    waited_for: set[asyncio.Future[Any]] = {getting, working}
+    await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+    if not getting.done() and out.empty():
+        getting.cancel()
+        await working
+    return await getting
 
-    A document without any text is added to `rejected` instead.
+
+async def _groups(
+    runtime: Runtime, batch: Batch, ready: asyncio.Queue[Opened | None]
+) -> AsyncGenerator[list[Chunked], None]:
+    """Chunk documents as they come, in groups of about `GROUP_CHUNKS` chunks; a longer document goes alone.
+
+    A group that is not full goes when nothing more comes for a moment: what is ready does not wait for the slow.
     """
     group: list[Chunked] = []
     size = 0
-    for one in opened:
-        with batch.watch.step("chunk"):
-            chunked = _chunk(runtime, one)
-        if not chunked.chunks:
-            error = DocumentRejected("The document holds no text.", code="document_empty")
-            rejected.append(Rejected(one.job_id, one.version, error))
+    while True:
+        try:
+            async with asyncio.timeout(_PAUSE_S if group else None):
+                one = await ready.get()
+        except TimeoutError:
+            yield group
+            group, size = [], 0
             continue
+        if one is None:
+            break
+        with batch.watch.step("chunk"):
+            chunked = await asyncio.to_thread(_chunk, runtime, one)
         if group and size + len(chunked.chunks) > GROUP_CHUNKS:
             yield group
             group, size = [], 0
@@ -147,38 +154,23 @@ def _chunk(runtime: Runtime, one: Opened) -> Chunked:
     return Chunked(one.job_id, version, title, document.pages, chunks)
 
 
-async def embed_groups(
-    runtime: Runtime, batch: Batch, opened: Sequence[Opened], rejected: list[Rejected]
-) -> AsyncIterator[Embedded]:
-    """Yield groups embedded, one ahead: the next is chunked and embedded while the caller writes this one."""
-    embedded = 0
-
-    async def embed(group: list[Chunked]) -> Embedded:
-        nonlocal embedded
-        texts = [embedding_text(document.title, chunk) for document in group for chunk in document.chunks]
-        parts = []
-        for start in range(0, len(texts), GROUP_CHUNKS):
-            share = embedded + len(group) * start / len(texts)
-            batch.advance("embedding", 0.1 + 0.85 * share / len(opened))
-            with batch.watch.step("embed"):
-                parts.append(await runtime.embedder.embed_passages(texts[start : start + GROUP_CHUNKS]))
-        embedded += len(group)
+async def _embed(runtime: Runtime, batch: Batch, group: list[Chunked], *, done: float) -> list[Embedded | Rejected]:
+    """Embed the chunks of a group together; return those of its documents that cannot be indexed beside it."""
+    rejected = [_rejected(one, "The document holds no text.", "document_empty") for one in group if not one.chunks]
+    group = [one for one in group if one.chunks]
+    texts = [embedding_text(document.title, chunk) for document in group for chunk in document.chunks]
+    parts = []
+    for start in range(0, len(texts), GROUP_CHUNKS):
+        batch.advance("embedding", 0.1 + 0.85 * (done + start / len(texts) * len(group) / len(batch.jobs)))
+        with batch.watch.step("embed"):
+            parts.append(await runtime.embedder.embed_passages(texts[start : start + GROUP_CHUNKS]))
+    if group:
         group, found = _sound(group, _joined(parts), runtime.embedder.dim, rejected)
-        return Embedded(group, _in_context(group, found) if group else found)
+    return [*rejected, Embedded(group, _in_context(group, found))] if group else [*rejected]
 
-    ahead: asyncio.Task[Embedded] | None = None
-    try:
-        groups = chunk_groups(runtime, batch, opened, rejected)
-        while group := await asyncio.to_thread(next, groups, None):
-            ready = await ahead if ahead is not None else None
-            ahead = asyncio.create_task(embed(group))
-            if ready is not None and ready.documents:
-                yield ready
-        if ahead is not None and (ready := await ahead).documents:
-            yield ready
-    finally:
-        if ahead is not None:
-            ahead.cancel()
+
+def _rejected(one: Chunked, detail: str, code: str) -> Rejected:
+    return Rejected(one.job_id, one.version, DocumentRejected(detail, code=code))
 
 
 def _in_context(group: list[Chunked], embeddings: PassageEmbeddings) -> PassageEmbeddings:

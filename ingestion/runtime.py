@@ -12,6 +12,27 @@ from shards.index import TenantIndexes
 from tenants.db import Database
 
 
+@dataclass
+class SlowPlaces:
+    """Slow documents in work in this process, and how many there should be at most."""
+
+    most: int
+    taken: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether another has to wait."""
+        return self.taken >= self.most
+
+    def enter(self) -> None:
+        """Count one more."""
+        self.taken += 1
+
+    def leave(self) -> None:
+        """Count one less."""
+        self.taken -= 1
+
+
 @dataclass(frozen=True)
 class Runtime:
     """The opened resources of one worker process."""
@@ -22,3 +43,4 @@ class Runtime:
     embedder: Embedder
     parsers: ParserPool
     settings: IngestSettings
+    slow: SlowPlaces

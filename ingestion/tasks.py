@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from celery import Task, shared_task
 from ingestion import jobs, pipeline, removal, repository
 from ingestion.batch import Batch, held
 from ingestion.models import Job
+from ingestion.parsing import Overdue, Rejected
 from ingestion.runtime import Runtime
 from shards.catalog_postgres import PostgresCatalog
 from tenants.errors import TesseraError
@@ -113,26 +114,27 @@ async def _ingest_held(runtime: Runtime, batch: Batch) -> None:
         versions = await repository.pending_versions(session, batch.jobs)
         await _skip_deleted(session, batch, versions.keys())
         await session.commit()
-    opened, rejected = await pipeline.parse_batch(runtime, batch, versions)
-    await _reject(runtime, batch, rejected)
-    empty: list[pipeline.Rejected] = []
-    async for group in pipeline.embed_groups(runtime, batch, opened, empty):
-        async with (
-            runtime.database.writer_lock(batch.tenant_id),
-            runtime.database.tenant(batch.tenant_id) as session,
-        ):
-            with batch.watch.step("write"):
-                await pipeline.write_group(session, runtime, batch, group)
-                await session.commit()
-    await _reject(runtime, batch, empty)
+    if versions:
+        async with aclosing(pipeline.steps(runtime, batch, versions)) as steps:
+            async for step in steps:
+                await _commit(runtime, batch, step)
     log.info("tenant %s: %d documents, milliseconds %s", batch.tenant_id, len(batch.jobs), batch.watch.total())
 
 
-async def _reject(runtime: Runtime, batch: Batch, rejected: list[pipeline.Rejected]) -> None:
-    if rejected:
-        async with runtime.database.tenant(batch.tenant_id) as session:
-            await pipeline.reject(session, runtime, batch, rejected)
-            await session.commit()
+async def _commit(runtime: Runtime, batch: Batch, step: pipeline.Embedded | Rejected | Overdue) -> None:
+    database, tenant_id = runtime.database, batch.tenant_id
+    if isinstance(step, pipeline.Embedded):
+        async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
+            with batch.watch.step("write"):
+                await pipeline.write_group(session, runtime, batch, step)
+                await session.commit()
+        return
+    async with database.tenant(tenant_id) as session:
+        if isinstance(step, Rejected):
+            await pipeline.reject(session, runtime, batch, [step])
+        else:
+            await jobs.to_slow_lane(session, tenant_id, batch.batch_id, step.job_id, kept=step.kept)
+        await session.commit()
 
 
 async def _skip_deleted(session: Any, batch: Batch, present: Any) -> None:

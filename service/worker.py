@@ -14,7 +14,7 @@ from celery.signals import setup_logging, worker_init, worker_ready, worker_shut
 from redis import Redis
 
 from ingestion.parse.sandbox import ParseLimits, ParserPool
-from ingestion.runtime import Runtime
+from ingestion.runtime import Runtime, SlowPlaces
 from ingestion.tasks import Shell
 from migrations.tables import METADATA
 from service.alive import keep_alive
@@ -68,4 +68,5 @@ async def _open_runtime() -> Runtime:
         embedder=resources.embedder,
         parsers=parsers,
         settings=settings.ingest,
+        slow=SlowPlaces(settings.ingest.slow_in_flight),
     )

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from ingestion.parse.document import ParsedDocument
+from ingestion.parse.flow import ParseItem, ParseStream
 from ingestion.parse.frames import MAX_DOCUMENTS, BrokenFrame, ParserFailed, ParserGone, read_answer
 from ingestion.settings import IngestSettings
 from tenants.errors import DocumentRejected, Unavailable
@@ -30,15 +31,6 @@ _COMMAND = ("-m", "ingestion.parse.child")
 _START_S = 30.0
 _END_S = 5.0
 _NURSERY_ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class ParseItem:
-    """One document: its content in a file, its format as `detect_format` gave it."""
-
-    path: Path
-    format: str
-    filename: str
 
 
 @dataclass(frozen=True)
@@ -93,34 +85,24 @@ class ParserPool:
         await self._warm()
 
     async def parse(self, items: Sequence[ParseItem]) -> list[ParsedDocument | DocumentRejected]:
-        """What became of each item, in order. The items of one call must be of one tenant: they share a process.
+        """What became of each item, in order; otherwise as `stream`."""
+        found: dict[int, ParsedDocument | DocumentRejected] = {}
+        stream = self.stream(items)
+        async with contextlib.aclosing(stream.outcomes()) as outcomes:
+            async for at, outcome in outcomes:
+                assert outcome is not None, "nothing is overdue without a patience"
+                found[at] = outcome
+        return [found[at] for at in range(len(items))]
 
-        A document at which the worker dies is tried once more, alone in a fresh worker, and then rejected:
-        parser_timeout (wall or CPU), parser_memory or document_unreadable. The others go on. Raises Unavailable
-        when no worker can be had, OSError when a file cannot be read.
+    def stream(self, items: Sequence[ParseItem], *, patience_s: float | None = None) -> ParseStream:
+        """Return what gives the outcome of each item as soon as it is there.
+
+        The items of one stream must be of one tenant: they share processes. One that takes longer than `patience_s` is
+        overtaken by those after it, in a process of their own. A document at which the worker dies is tried once more,
+        alone in a fresh worker, and then rejected: parser_timeout (wall or CPU), parser_memory or document_unreadable.
+        The others go on.
         """
-        answers: list[ParsedDocument | DocumentRejected] = []
-        suspect = -1
-        failures = 0
-        while len(answers) < len(items):
-            at = len(answers)
-            batch = items[at : at + (1 if at == suspect else MAX_DOCUMENTS)]
-            try:
-                death = await self._serve(batch, answers)
-            except _NurseryGone as error:
-                failures += 1
-                if failures == _NURSERY_ATTEMPTS:
-                    raise Unavailable("The parsers cannot be started.", code="parser_unavailable") from error
-                continue
-            if death is None:
-                continue
-            at = len(answers)
-            if death.again and at != suspect:
-                suspect = at
-                continue
-            _LOGGER.warning("document of format %s rejected: %s", items[at].format, death.rejection.code)
-            answers.append(death.rejection)
-        return answers
+        return ParseStream(items, patience_s, self._parse_one_after_another)
 
     async def aclose(self) -> None:
         """End the nursery and with it every worker."""
@@ -138,11 +120,35 @@ class ParserPool:
             self._nursery = await _Nursery.start(self._command)
             return self._nursery
 
-    async def _serve(
-        self, batch: Sequence[ParseItem], answers: list[ParsedDocument | DocumentRejected]
-    ) -> _Death | None:
-        """Give `batch` to a fresh worker, append its answers; how it died if it did not finish."""
+    async def _parse_one_after_another(self, stream: ParseStream, at: int) -> None:
+        """Parse the items of a stream from `at` on, until the end or until one is overdue and then done."""
+        suspect = -1
+        failures = 0
+        while at < len(stream.items) and not stream.parted_after(at - 1):
+            size = 1 if at == suspect else MAX_DOCUMENTS
+            begun = at
+            try:
+                at, death = await self._serve(stream, at, size)
+            except _NurseryGone as error:
+                failures += 1
+                if failures == _NURSERY_ATTEMPTS:
+                    raise Unavailable("The parsers cannot be started.", code="parser_unavailable") from error
+                at = max(begun, stream.first_open(begun))
+                continue
+            if death is None:
+                continue
+            if death.again and at != suspect:
+                suspect = at
+                continue
+            _LOGGER.warning("document of format %s rejected: %s", stream.items[at].format, death.rejection.code)
+            stream.give(at, death.rejection)
+            at += 1
+
+    async def _serve(self, stream: ParseStream, first: int, size: int) -> tuple[int, _Death | None]:
+        """Give items to a fresh worker; return the one that comes next, and how the worker died at it if it did."""
         nursery = await self._warm()
+        batch = stream.items[first : first + size]
+        at = first
         with contextlib.ExitStack() as stack:
             talk, theirs = stack.enter_context(_pair(socket.SOCK_STREAM))
             asked, their_asked = stack.enter_context(_pair(socket.SOCK_SEQPACKET))
@@ -152,26 +158,28 @@ class ParserPool:
             descriptors = stack.enter_context(_opened([item.path for item in batch]))
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died at once: seen below
                 socket.send_fds(talk, [json.dumps([item.format for item in batch]).encode()], descriptors)
-            stream, writer = await asyncio.open_unix_connection(sock=talk)
+            reader, writer = await asyncio.open_unix_connection(sock=talk)
             try:
-                for _ in batch:
+                for at in range(first, first + len(batch)):
                     async with asyncio.timeout(self._limits.wall_s):
-                        answers.append(await read_answer(stream, self._limits.max_text_chars))
+                        stream.give(at, await stream.patiently(at, read_answer(reader, self._limits.max_text_chars)))
+                    if stream.parted_after(at):
+                        break
             except TimeoutError:
-                return _Death(_too_slow(), again=True)
+                return at, _Death(_too_slow(), again=not stream.parted_after(at))
             except ParserFailed as failure:
                 _LOGGER.warning("a parser failed: %s", failure)
-                return _Death(_too_large() if failure.kind == "MemoryError" else _unreadable(), again=True)
+                return at, _Death(_too_large() if failure.kind == "MemoryError" else _unreadable(), again=True)
             except BrokenFrame as broken:
                 _LOGGER.warning("a parser sent what it may not: %s", broken)
-                return _Death(_unreadable(), again=True)
+                return at, _Death(_unreadable(), again=True)
             except ParserGone:
-                return await self._inquest(asked)
+                return at, await self._inquest(asked)
             finally:
                 writer.close()
                 with contextlib.suppress(ConnectionError):
                     await writer.wait_closed()
-        return None
+        return at + 1, None
 
     async def _inquest(self, asked: socket.socket) -> _Death:
         """Ask the nursery how a worker ended. Hanging up, which the caller does next, kills it if it still lives."""

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestion import job_queue, jobs, pipeline
 from ingestion.batch import Batch
 from ingestion.models import Job, Lane
+from ingestion.parsing import Rejected
 from ingestion.settings import IngestSettings
 from shards.models import Document, DocumentVersion
 from tenants.db import Database
@@ -86,7 +87,7 @@ async def test_only_a_document_that_is_still_wanted_fails(worker_database: Datab
         await session.commit()
     runtime: Any = SimpleNamespace(settings=SETTINGS)
     gone = NotFound("There is no such object.")
-    rejected = [pipeline.Rejected(job.id, one, gone) for job, one in zip(added, versions, strict=True)]
+    rejected = [Rejected(job.id, one, gone) for job, one in zip(added, versions, strict=True)]
     async with worker_database.tenant(tenant_id) as session:
         await pipeline.reject(session, runtime, batch, rejected)
         await session.commit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,8 @@ import pytest
 
 from ingestion.parse.confine import landlock_version
 from ingestion.parse.document import ParsedDocument
-from ingestion.parse.sandbox import ParseItem, ParseLimits, ParserPool, parse_documents
+from ingestion.parse.flow import ParseItem
+from ingestion.parse.sandbox import ParseLimits, ParserPool, parse_documents
 from ingestion.settings import IngestSettings
 from tenants.errors import DocumentRejected, Unavailable
 
@@ -203,7 +205,8 @@ async def test_no_orphan_is_left_when_the_service_is_killed(write: Write):
     script = textwrap.dedent("""
         import asyncio, sys
         from pathlib import Path
-        from ingestion.parse.sandbox import ParseItem, ParseLimits, ParserPool
+        from ingestion.parse.flow import ParseItem
+        from ingestion.parse.sandbox import ParseLimits, ParserPool
 
         async def main():
             pool = ParserPool(ParseLimits(), command=(sys.argv[1],))
@@ -219,6 +222,66 @@ async def test_no_orphan_is_left_when_the_service_is_killed(write: Write):
         service.send_signal(signal.SIGKILL)
         await asyncio.to_thread(service.wait)
     await until(lambda: not any(process.is_running() for process in family))
+
+
+async def outcomes_of(pool: ParserPool, items: list[ParseItem], patience_s: float) -> list[tuple[int, str]]:
+    found = []
+    async with contextlib.aclosing(pool.stream(items, patience_s=patience_s).outcomes()) as outcomes:
+        async for at, outcome in outcomes:
+            found.append((at, getattr(outcome, "text", None) or getattr(outcome, "code", "overdue")))
+    return found
+
+
+async def test_a_slow_document_is_overtaken_by_those_after_it(write: Write):
+    pool = ParserPool(ParseLimits(wall_s=20), command=_HOSTILE)
+    items = [
+        write("txt", "one"),
+        write("sleep", "5"),
+        write("txt", "three"),
+        write("sleep", "4"),
+        write("txt", "five"),
+    ]
+    try:
+        found = await outcomes_of(pool, items, 0.7)
+    finally:
+        await pool.aclose()
+    ended = [one for one in found if one[1] != "overdue"]
+    assert set(ended[:3]) == {(0, "one"), (2, "three"), (4, "five")}
+    assert set(ended[3:]) == {(1, "slept"), (3, "slept")}
+    assert {(1, "overdue"), (3, "overdue")} <= set(found)
+
+
+async def test_what_overtakes_may_be_hostile_and_what_is_overtaken_too(write: Write):
+    pool = ParserPool(ParseLimits(wall_s=2), command=_HOSTILE)
+    items = [
+        write("sleep", "60"),
+        write("fault", "x"),
+        write("txt", "three"),
+        write("leave", "x"),
+        write("txt", "five"),
+    ]
+    try:
+        found = dict(await outcomes_of(pool, items, 0.3))
+    finally:
+        await pool.aclose()
+    assert found == {0: "parser_timeout", 1: "document_unreadable", 2: "three", 3: "document_unreadable", 4: "five"}
+
+
+async def test_a_slow_document_can_be_given_up(write: Write):
+    pool = ParserPool(ParseLimits(wall_s=60), command=_HOSTILE)
+    stream = pool.stream([write("sleep", "50"), write("txt", "two"), write("sleep", "50")], patience_s=0.3)
+    found = []
+    try:
+        async with contextlib.aclosing(stream.outcomes()) as outcomes:
+            async for at, outcome in outcomes:
+                found.append((at, outcome is None))
+                if outcome is None:
+                    assert stream.give_up(at)
+                    assert not stream.give_up(at)
+        await until(lambda: not nursery_of(pool).children())
+    finally:
+        await pool.aclose()
+    assert found == [(0, True), (1, False), (2, True)]
 
 
 def test_limits_come_from_the_settings():
