@@ -120,11 +120,11 @@ class ParserPool:
             self._nursery = await _Nursery.start(self._command)
             return self._nursery
 
-    async def _parse_one_after_another(self, stream: ParseStream, at: int) -> None:
-        """Parse the items of a stream from `at` on, until the end or until one is overdue and then done."""
-        suspect = -1
+    async def _parse_one_after_another(self, stream: ParseStream, first: int) -> None:
+        """Parse the items of a stream from `first` on, until the end or until one is overdue and then done."""
+        at, suspect = first, -1
         failures = 0
-        while at < len(stream.items) and not stream.parted_after(at - 1):
+        while at < len(stream.items) and (at == first or not stream.parted_after(at - 1)):
             size = 1 if at == suspect else MAX_DOCUMENTS
             begun = at
             try:
