@@ -199,6 +199,34 @@ class TesseraClient:
         """Return a job; with the admin key, one that erases a tenant."""
         return await self._json("GET", _path("/v1/jobs", job_id))
 
+    async def job_events(self, job_id: str) -> AsyncGenerator[Json, None]:
+        """Yield a job as it stands now and whenever it changes, until it has ended.
+
+        Raises:
+            ApiProblem: the stream broke off (`events_broken_off`).
+        """
+        async with self._transport.stream("GET", _path("/v1/jobs", job_id, "events")) as response:
+            async for event in parse_events(response.aiter_bytes()):
+                if event.name in ("progress", "done"):
+                    yield json.loads(event.data)
+                if event.name == "done":
+                    return
+            request_id = response.headers.get("x-request-id", "")
+        raise ApiProblem("events_broken_off", 502, "The events broke off.", request_id=request_id)
+
+    async def cancel_job(self, job_id: str) -> Json:
+        """Cancel a job that waits or runs; return it."""
+        return await self._json("POST", _path("/v1/jobs", job_id, "cancel"))
+
+    async def retry_job(self, job_id: str) -> Json:
+        """Queue a failed or cancelled job again; return it."""
+        return await self._json("POST", _path("/v1/jobs", job_id, "retry"))
+
+    async def retry_jobs(self, *, code: str | None = None) -> int:
+        """Queue failed jobs again, those with an error code or all; return how many, 10,000 at most."""
+        answer = await self._json("POST", "/v1/jobs/retry", json={"state": "failed"} | _given(code=code))
+        return int(answer["retried"])
+
     async def wait_for_job(
         self,
         job_id: str,

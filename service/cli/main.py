@@ -23,6 +23,7 @@ COMMANDS = {
     "key": ("service.cli.key:app", "Create, list and revoke a tenant's API keys."),
     "shards": ("service.cli.shards:app", "Show where a tenant's vectors lie, and how well they are found."),
     "upload": ("service.cli.upload:app", "Upload documents and wait until they can be found."),
+    "jobs": ("service.cli.jobs:app", "List, watch, cancel and retry a tenant's jobs."),
     "documents": ("service.cli.documents:app", "List, download and delete documents."),
     "search": ("service.cli.search:app", "Find passages."),
     "ask": ("service.cli.ask:app", "Ask a question and stream the cited answer."),

@@ -81,3 +81,22 @@ def test_nothing_at_the_address_is_said_plainly(run: Callable[..., Any]) -> None
     ended = run("search", "x", "--url", "http://127.0.0.1:9", "--key", "tsr_live_x", ok=False)
     assert "http://127.0.0.1:9 cannot be reached" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+async def test_jobs_are_listed_watched_and_tried_again(
+    run: Callable[..., Any], read: Callable[..., Any], tenant: Any, tmp_path: Path
+) -> None:
+    good, bad = tmp_path / "good.md", tmp_path / "bad.pdf"
+    good.write_text(TEXT)
+    bad.write_text("This is no PDF.")
+    ended = run("upload", str(good), str(bad), key=tenant.key, ok=False)
+    assert "document_unreadable" in ended.stdout
+    [failed] = read("jobs", "list", "--state", "failed", key=tenant.key)
+    shown = run("jobs", "list", key=tenant.key).stdout
+    assert failed["id"] in shown
+    assert "document_unreadable:" in " ".join(shown.split())
+    assert "0 queued again" in run("jobs", "retry", "--code", "parser_timeout", key=tenant.key).stdout
+    assert "1 queued again" in run("jobs", "retry", "--code", "document_unreadable", key=tenant.key).stdout
+    assert "failed: document_unreadable" in run("jobs", "watch", failed["id"], key=tenant.key, ok=False).stdout
+    assert "job_ended" in run("jobs", "cancel", failed["id"], key=tenant.key, ok=False).stderr
+    assert read("jobs", "show", failed["id"], key=tenant.key)["attempts"] == 1
