@@ -3,7 +3,8 @@
 Deficit round-robin over tenants (Shreedhar and Varghese, SIGCOMM 1995): each tenant in turn is credited a quantum of
 bytes and gives out batches while its credit lasts, so a tenant with a large import delays another by one batch at most.
 Each lane has a ring and a bound of its own, so slow documents and work on indexes take no place from uploads.
-The broker never holds more than a few batches; what it loses comes back when the lease runs out.
+The broker never holds more than a few batches. What it loses comes back: at once when it says so or when its memory is
+gone, else when the lease runs out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ingestion.job_queue import Flying
 from ingestion.models import Lane
 from ingestion.settings import IngestSettings
 from tenants.db import Database
+from tenants.errors import Unavailable
 
 TASKS = {
     "ingest": "ingestion.ingest",
@@ -29,11 +31,9 @@ TASKS = {
     "drop_generation": "ingestion.drop_generation",
     "erase_tenant": "ingestion.erase_tenant",
 }
-_BROKER_LEASE = timedelta(minutes=5)
-"""A batch that no worker started within this time was lost by the broker."""
 
 Send = Callable[[str, UUID, UUID], None]
-"""Gives a batch to the broker: task name, tenant id, batch id."""
+"""Gives a batch to the broker: task name, tenant id, batch id. Raises `Unavailable` when the broker is away."""
 NextBatch = Callable[[UUID, Lane, int, int], Awaitable[int | None]]
 """Gives out a tenant's next batch in a lane, by its turn and the number of tenants that wait; returns its bytes."""
 
@@ -105,6 +105,11 @@ class Dispatcher:
             [await ring.give_out(waiting.get(ring.lane, []), flying.of(ring.lane), self._next) for ring in self._rings]
         )
 
+    async def broker_forgot(self) -> int:
+        """Queue again every batch that no worker has begun: the broker has lost its memory. Return how many jobs."""
+        async with self._database.dispatcher() as session, session.begin():
+            return await job_queue.return_unstarted(session)
+
     def _has_room(self, flying: Flying) -> bool:
         return any(sum(flying.of(ring.lane).values()) < ring.bound for ring in self._rings)
 
@@ -118,10 +123,16 @@ class Dispatcher:
                 turn=turn,
                 size=max(1, self._settings.batch_documents // share),
                 max_cost=self._settings.batch_bytes,
-                lease=_BROKER_LEASE,
+                # There is a place for every batch that is given out, so one that no worker begins was lost on the way.
+                lease=timedelta(seconds=self._settings.lease_s),
             )
             await session.commit()
         if batch is None:
             return None
-        self._send(TASKS[batch.kind], tenant_id, batch.batch_id)
+        try:
+            self._send(TASKS[batch.kind], tenant_id, batch.batch_id)
+        except Unavailable:
+            async with self._database.dispatcher() as session, session.begin():
+                await job_queue.return_unstarted(session, batch_id=batch.batch_id)
+            raise
         return batch.cost

@@ -97,6 +97,14 @@ async def return_lost(session: AsyncSession) -> int:
     return int(getattr(result, "rowcount", 0))
 
 
+async def return_unstarted(session: AsyncSession, *, batch_id: UUID | None = None) -> int:
+    """Queue again what was given out and no worker has begun, or one such batch; its message, if it comes after all,
+    finds nothing to do."""
+    given_out = Job.batch_id.is_not(None) if batch_id is None else Job.batch_id == batch_id
+    back = update(Job).where(given_out, Job.state.in_(WAITING)).values(batch_id=None, lease_until=None)
+    return int(getattr(await session.execute(back), "rowcount", 0))
+
+
 async def give_out(
     session: AsyncSession, tenant_id: UUID, lane: Lane, *, turn: int, size: int, max_cost: int, lease: timedelta
 ) -> GivenOut | None:

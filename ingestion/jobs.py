@@ -167,9 +167,10 @@ async def claim(
 ) -> list[Job]:
     """Start the jobs of a batch: count the attempt before the work, and fail those that had too many.
 
-    Returns the jobs to work on, oldest first; none when the batch was given to another worker meanwhile.
+    Returns the jobs to work on, oldest first; none when the batch was given to another worker meanwhile, or when this
+    is a message that comes twice.
     """
-    mine = (Job.tenant_id == tenant_id, Job.batch_id == batch_id, Job.state.in_(UNFINISHED))
+    mine = (Job.tenant_id == tenant_id, Job.batch_id == batch_id, Job.state.in_(WAITING))
     spent = select(Job.id, Job.attempts).where(*mine, Job.attempts >= max_attempts).with_for_update()
     lost = {row.id: _worker_lost(row.attempts) for row in await session.execute(spent)}
     if lost:

@@ -22,12 +22,11 @@ from ingestion.models import Job
 from ingestion.parsing import Overdue, Rejected
 from ingestion.runtime import Runtime
 from shards.catalog_postgres import PostgresCatalog
-from tenants.errors import TesseraError
+from tenants.errors import TesseraError, Unavailable
 from tenants.repository import placement_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-_AWAY = "vectors_unavailable"
 _LONGEST_S = 3 * 3600
 """A task that takes longer is ended and its batch tried again; below the broker's visibility timeout."""
 
@@ -70,7 +69,10 @@ class JobTask(Task):  # type: ignore[misc]  # celery is untyped
         """Mark what this batch still holds; the traceback is in the worker's log."""
         error = TesseraError(f"The worker failed unexpectedly ({type(exc).__name__}); see its log.")
         error.retryable = True
-        Shell.run(fail_batch(Shell.runtime, UUID(kwargs["tenant_id"]), UUID(kwargs["batch_id"]), error))
+        try:
+            Shell.run(fail_batch(Shell.runtime, UUID(kwargs["tenant_id"]), UUID(kwargs["batch_id"]), error))
+        except Unavailable as away:
+            log.warning("batch %s comes back when its lease runs out: %s", kwargs["batch_id"], away.detail)
 
 
 def task(name: str) -> Callable[[Callable[..., None]], Any]:
@@ -204,9 +206,9 @@ async def one_job(
 
 
 async def fail_batch(runtime: Runtime, tenant_id: UUID, batch_id: UUID, error: TesseraError) -> None:
-    """End what a batch still holds, or let it be tried again; while the vector store is away, as often as it takes."""
+    """End what a batch still holds, or let it be tried again; while a store is away, as often as it takes."""
     async with runtime.database.tenant(tenant_id) as session:
-        if error.code == _AWAY:
+        if isinstance(error, Unavailable):
             await jobs.wait(session, tenant_id, batch_id, error)
             await session.commit()
             return

@@ -2,9 +2,39 @@
 
 from __future__ import annotations
 
+import time
+
 from celery import Celery
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 VISIBILITY_S = 4 * 3600
+_MARK = "tessera:broker:memory"
+_LOOK_EVERY_S = 1.0
+_TIMEOUT_S = 3.0
+
+
+class BrokerMemory:
+    """A mark beside the messages: when it is gone (Redis was flushed, or came back empty), so are they."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = Redis.from_url(url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
+        self._looked = -_LOOK_EVERY_S
+
+    async def was_lost(self) -> bool:
+        """Say whether the mark was missing, and set it again; looks once a second, and False while Redis is away."""
+        if time.monotonic() - self._looked < _LOOK_EVERY_S:
+            return False
+        try:
+            missing = await self._redis.set(_MARK, "1", nx=True)
+        except (RedisError, OSError):
+            return False
+        self._looked = time.monotonic()
+        return bool(missing)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._redis.aclose()
 
 
 def make_celery(broker_url: str) -> Celery:

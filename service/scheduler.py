@@ -17,7 +17,7 @@ from sqlalchemy import exists, func, select, text, update
 from ingestion.dispatch import Dispatcher
 from ingestion.jobs import queue_partition, queue_release
 from service.alive import keep_alive
-from service.broker import make_celery
+from service.broker import BrokerMemory, make_celery
 from service.settings import Settings
 from shards.index_models import IndexGeneration
 from shards.usage_models import IndexUse
@@ -44,9 +44,12 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     sign = keep_alive(Redis.from_url(settings.redis.url), "scheduler")
     tidied, looked = -_TIDY_EVERY_S, -_UPKEEP_EVERY_S
+    memory = BrokerMemory(settings.redis.url)
     while not stop.is_set():
         pause = settings.ingest.poll_s
         try:
+            if await memory.was_lost() and (returned := await dispatcher.broker_forgot()):
+                log.warning("the broker has lost its memory: %d jobs are given out again", returned)
             await dispatcher.tick()
             if loop.time() - looked > _UPKEEP_EVERY_S:
                 await _queue_upkeep(database)
@@ -56,18 +59,22 @@ async def run(settings: Settings) -> None:
             if loop.time() - tidied > _TIDY_EVERY_S:
                 await _tidy(database)
                 tidied = loop.time()
-        except (Unavailable, OperationalError) as error:
-            log.warning("waiting for a server: %s", error)
+        except Unavailable as error:
+            log.warning("waiting for a server: %s", error.detail)
             pause = _AWAY_PAUSE_S
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), pause)
     sign.set()
+    await memory.aclose()
     await database.aclose()
 
 
 def _sender(celery: Celery):  # type: ignore[no-untyped-def]
     def send(task: str, tenant_id: UUID, batch_id: UUID) -> None:
-        celery.send_task(task, kwargs={"tenant_id": str(tenant_id), "batch_id": str(batch_id)}, retry=False)
+        try:
+            celery.send_task(task, kwargs={"tenant_id": str(tenant_id), "batch_id": str(batch_id)}, retry=False)
+        except OperationalError as error:
+            raise Unavailable("The broker does not answer.", code="broker_unavailable") from error
 
     return send
 

@@ -8,12 +8,13 @@ transaction, so a pooled connection (PgBouncer in transaction mode too) carries 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from uuid import UUID
 
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
 
@@ -49,6 +50,19 @@ def _set_scope(session: Session, _transaction: SessionTransaction, connection: C
     connection.execute(_SET_SCOPE, scope)
 
 
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Raise `Unavailable` for what the driver and the pool raise when the server is gone or has no connection free."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, NoConnectionFree) as error:
+        raise Unavailable("The database does not answer.", code="database_unavailable") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Unavailable("The database does not answer.", code="database_unavailable") from error
+        raise
+
+
 class Database:
     """One engine of one role. `tenant()` is what nearly everything uses."""
 
@@ -67,15 +81,9 @@ class Database:
     @asynccontextmanager
     async def _open(self, **scope: str) -> AsyncIterator[AsyncSession]:
         values = {"tenant_id": "", "scope": "", "key_id": "", **scope}
-        try:
+        with _answering():
             async with self._sessions(info={_SCOPE: values}) as session:
                 yield session
-        except (OperationalError, InterfaceError) as error:
-            raise Unavailable("The database does not answer.", code="database_unavailable") from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise Unavailable("The database does not answer.", code="database_unavailable") from error
-            raise
 
     def tenant(self, tenant_id: UUID) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a session that sees and writes one tenant's rows and nothing else."""
@@ -131,13 +139,14 @@ class Database:
         """A session-level advisory lock on a connection of its own; the server frees it when the holder dies."""
         digest = hashlib.sha256(kind.encode() + tenant_id.bytes).digest()
         key = {"key": int.from_bytes(digest[:8], "big", signed=True)}
-        async with self._engine.connect() as connection:
-            connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            await connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
-            try:
-                yield
-            finally:
-                await connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+        with _answering():
+            async with self._engine.connect() as connection:
+                connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+                await connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
+                try:
+                    yield
+                finally:
+                    await connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
 
     async def aclose(self) -> None:
         """Close every connection."""

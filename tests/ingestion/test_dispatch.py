@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import delete, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestion import job_queue, jobs
 from ingestion.dispatch import Dispatcher
@@ -22,12 +24,15 @@ LEASE = timedelta(seconds=30)
 
 
 class Broker:
-    """Remembers what was sent."""
+    """Remembers what was sent; while it is `away`, nothing can be."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, UUID, UUID]] = []
+        self.away = False
 
     def __call__(self, task: str, tenant_id: UUID, batch_id: UUID) -> None:
+        if self.away:
+            raise Unavailable("The broker does not answer.", code="broker_unavailable")
         self.sent.append((task, tenant_id, batch_id))
 
 
@@ -167,6 +172,79 @@ async def test_a_job_that_loses_its_worker_every_time_fails_with_the_cause(
     async with worker_database.tenant(tenant_id) as session:
         job = await session.scalar(select(Job).where(Job.tenant_id == tenant_id))
     assert (job.state, job.attempts, job.error["code"]) == ("failed", 3, "worker_lost")
+
+
+async def test_what_a_broker_that_is_away_did_not_take_waits_no_longer_than_it(
+    worker_database: Database, tenants: list[UUID]
+) -> None:
+    tenant_id = tenants[0]
+    await add(worker_database, tenant_id, 3)
+    broker = Broker()
+    dispatcher = Dispatcher(worker_database, IngestSettings(), broker)
+    broker.away = True
+    with pytest.raises(Unavailable):
+        await dispatcher.tick()
+    broker.away = False
+    assert await dispatcher.tick() == 1
+    assert await finish(worker_database, tenant_id, broker.sent[0][2]) == 3
+
+
+async def test_what_a_broker_forgot_is_given_out_again_and_what_runs_is_left_alone(
+    worker_database: Database, tenants: list[UUID]
+) -> None:
+    begun, forgotten, _ = tenants
+    await add(worker_database, begun, 2)
+    await add(worker_database, forgotten, 3)
+    broker = Broker()
+    dispatcher = Dispatcher(worker_database, IngestSettings(), broker)
+    await dispatcher.tick()
+    batches = {tenant_id: batch_id for _, tenant_id, batch_id in broker.sent}
+    async with worker_database.tenant(begun) as session, session.begin():
+        await jobs.claim(session, begun, batches[begun], lease=LEASE, max_attempts=3)
+    assert await dispatcher.broker_forgot() == 3
+    await dispatcher.tick()
+    assert [tenant_id for _, tenant_id, _ in broker.sent[2:]] == [forgotten]
+    assert await finish(worker_database, forgotten, batches[forgotten]) == 0, "the message that was lost came after all"
+    assert await finish(worker_database, forgotten, broker.sent[2][2]) == 3
+    async with worker_database.tenant(begun) as session:
+        assert await jobs.hold(session, begun, batches[begun], await _ids(session, begun))
+
+
+async def test_a_batch_that_no_worker_begins_is_given_out_again(worker_database: Database, tenants: list[UUID]) -> None:
+    tenant_id = tenants[0]
+    await add(worker_database, tenant_id, 1)
+    broker = Broker()
+    dispatcher = Dispatcher(worker_database, IngestSettings(lease_s=1.1), broker)
+    for _ in range(100):
+        await dispatcher.tick()
+        if len(broker.sent) > 1:
+            break
+        await asyncio.sleep(0.1)
+    assert await finish(worker_database, tenant_id, broker.sent[1][2]) == 1
+    async with worker_database.tenant(tenant_id) as session:
+        assert await session.scalar(select(Job.attempts).where(Job.tenant_id == tenant_id)) == 1, "it was no attempt"
+
+
+async def _ids(session: AsyncSession, tenant_id: UUID) -> list[UUID]:
+    return list(await session.scalars(select(Job.id).where(Job.tenant_id == tenant_id)))
+
+
+async def test_a_message_that_comes_twice_finds_nothing_the_second_time(
+    worker_database: Database, tenants: list[UUID]
+) -> None:
+    tenant_id = tenants[0]
+    await add(worker_database, tenant_id, 2)
+    broker = Broker()
+    await Dispatcher(worker_database, IngestSettings(), broker).tick()
+    batch_id = broker.sent[0][2]
+    async with worker_database.tenant(tenant_id) as session, session.begin():
+        assert len(await jobs.claim(session, tenant_id, batch_id, lease=LEASE, max_attempts=3)) == 2
+    for _ in range(4):
+        async with worker_database.tenant(tenant_id) as session, session.begin():
+            assert await jobs.claim(session, tenant_id, batch_id, lease=LEASE, max_attempts=3) == []
+    async with worker_database.tenant(tenant_id) as session:
+        found = list(await session.scalars(select(Job).where(Job.tenant_id == tenant_id)))
+    assert {(job.state, job.attempts, job.batch_id) for job in found} == {("running", 1, batch_id)}
 
 
 async def test_a_suspended_tenants_jobs_wait(worker_database: Database, tenants: list[UUID]) -> None:
