@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 from uuid import UUID
@@ -16,6 +17,7 @@ from ingestion.objects import Objects
 from ingestion.upload_rows import Identity, Upload
 from shards.models import Document, DocumentVersion
 from tenants.bulk import insert_all
+from tenants.errors import Unavailable
 
 _PUTS_AT_ONCE = 16
 
@@ -96,10 +98,14 @@ async def _put(objects: Objects, contents: dict[str, BinaryIO]) -> None:
     puts = [asyncio.create_task(put(key, content)) for key, content in contents.items()]
     try:
         await asyncio.gather(*puts)
-    finally:
+    except BaseException:
         for task in puts:
             task.cancel()
         await asyncio.gather(*puts, return_exceptions=True)
+        # What was stored belongs to rows that are not going to be.
+        with suppress(Unavailable):
+            await objects.delete(list(contents))
+        raise
 
 
 async def _with_jobs(session: AsyncSession, tenant_id: UUID, outcomes: list[Taken]) -> list[Taken]:

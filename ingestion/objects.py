@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -12,7 +13,7 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from tenants.errors import NotFound, Unavailable
+from tenants.errors import NoRoom, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -36,11 +37,16 @@ class Objects:
             self._store = from_url(url)
 
     async def put(self, key: str, content: BinaryIO) -> None:
-        """Store a whole object; it is complete when this returns."""
+        """Store a whole object; it is complete when this returns, and absent when this raises.
+
+        Raises:
+            NoRoom: the store is full (`objects_full`).
+            Unavailable: it does not answer.
+        """
         try:
             await obstore.put_async(self._store, key, content)
         except (BaseError, OSError) as error:
-            raise _away(error) from error
+            raise (_full() if _is_full(error) else _away(error)) from error
 
     async def get(self, key: str) -> bytes:
         """Return a whole object; raise `NotFound` when it is missing."""
@@ -87,6 +93,15 @@ class Objects:
 async def _blocks(result: GetResult) -> AsyncIterator[bytes]:
     async for block in result.stream(min_chunk_size=1 << 18):
         yield bytes(block)
+
+
+def _is_full(error: Exception) -> bool:
+    """obstore passes the operating system's number on in words alone."""
+    return any(f"os error {number}" in str(error) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+def _full() -> NoRoom:
+    return NoRoom("The object store is full; the operator has to make room.", code="objects_full")
 
 
 def _away(error: Exception) -> Unavailable:
