@@ -5,9 +5,11 @@ BIN := .venv/bin
 PYTEST_ARGS ?=
 SEEDS ?= 20000
 FIRST ?= 2000
+ROUNDS ?= 200
+SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up down setup setup-dev test lint sim bench lock clean
+.PHONY: help up down setup setup-dev test lint sim faults bench lock clean
 
 # Run one step under its name; when it fails say which, and pass its exit status on.
 define step
@@ -40,6 +42,9 @@ lint: setup-dev ## Style, types and the order of packages
 
 sim: setup-dev ## Simulate the upkeep of cells under crashes: SEEDS=20000, FIRST=0
 	@$(BIN)/python -m tests.shards.simulation --seeds $(SEEDS) --first $(FIRST)
+
+faults: setup-dev ## Kill every process under load, check that nothing is lost or undead: ROUNDS=200, SEED=7
+	@$(BIN)/python -m tests.faults --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
 bench: setup ## Measure, beside the running stack; DATA=folder that holds squad_dev and mtrag
 	@if [ -z '$(DATA)' ]; then echo 'make bench needs DATA=<folder that holds squad_dev and mtrag>' >&2; exit 2; fi

@@ -10,7 +10,7 @@ from tests.faults.victims import VICTIMS
 if TYPE_CHECKING:
     from service.local.state import StackState
 
-SEED, ROUNDS = 26, 8
+SEED, ROUNDS = 8, 6
 """A seed whose first rounds kill each kind of process."""
 
 
