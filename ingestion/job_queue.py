@@ -85,14 +85,16 @@ async def waiting(session: AsyncSession) -> dict[Lane, list[UUID]]:
     return found
 
 
-async def return_lost(session: AsyncSession) -> int:
-    """Queue again what was given out and whose lease ran out: the worker or the broker lost it."""
+async def return_lost(session: AsyncSession, *, all_of_it: bool = False) -> int:
+    """Queue again what was given out and whose lease ran out: the worker or the broker lost it. `all_of_it`: whatever
+    the lease says, since no worker lives that could hold one."""
     result = await session.execute(
         text(
             "UPDATE jobs SET batch_id = NULL, lease_until = NULL,"
             " state = CASE WHEN state = 'running' THEN 'retrying' ELSE state END"
-            " WHERE batch_id IS NOT NULL AND lease_until < now()"
-        )
+            " WHERE batch_id IS NOT NULL AND (:all_of_it OR lease_until < now())"
+        ),
+        {"all_of_it": all_of_it},
     )
     return int(getattr(result, "rowcount", 0))
 

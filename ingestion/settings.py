@@ -52,5 +52,8 @@ class IngestSettings(BaseModel):
     """How often a job is tried before it fails."""
     lease_s: float = Field(default=15.0, gt=1)
     """A running job whose lease is not renewed for this long is given to another worker."""
+    sole_worker: bool = False
+    """There is one worker process alone, as in the local stack: when it starts, whatever ran before has lost its worker
+    and is given out at once, without waiting for the lease."""
     poll_s: float = Field(default=0.1, gt=0)
     """Seconds between two looks of the dispatcher at the queue."""

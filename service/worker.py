@@ -13,6 +13,7 @@ from typing import Any
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown
 from redis import Redis
 
+from ingestion.job_queue import return_lost
 from ingestion.parse.sandbox import ParseLimits, ParserPool
 from ingestion.runtime import Runtime, SlowPlaces
 from ingestion.tasks import Shell
@@ -58,6 +59,9 @@ def _close(**_: Any) -> None:
 
 async def _open_runtime() -> Runtime:
     resources = await _stack.enter_async_context(open_resources(settings, settings.database.worker_url))
+    if settings.ingest.sole_worker:
+        async with resources.database.dispatcher() as session, session.begin():
+            await return_lost(session, all_of_it=True)
     parsers = ParserPool(ParseLimits.from_settings(settings.ingest))
     _stack.push_async_callback(parsers.aclose)
     await parsers.start()

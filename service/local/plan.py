@@ -22,6 +22,7 @@ from tenants.errors import Misconfigured
 
 DATABASE, OWNER, APP, WORKER = "tessera", "tessera_owner", "tessera_app", "tessera_worker"
 
+SOLE_WORKER = {"TESSERA_INGEST_SOLE_WORKER": "true"}
 NOT_FOR_API = ("TESSERA_DATABASE_OWNER_URL", "TESSERA_DATABASE_WORKER_URL")
 NOT_FOR_WORKERS = (
     "TESSERA_DATABASE_OWNER_URL",
@@ -84,6 +85,8 @@ def plan_stack(
     )
     for_api = python_environment(without(env, NOT_FOR_API)) | CALM_THREADS
     for_workers = python_environment(without(env, NOT_FOR_WORKERS)) | CALM_THREADS
+    if "postgres" in missing_stores(settings):  # another machine's workers may share a database that is given
+        for_workers |= SOLE_WORKER
     port, broker = installation.ports["api"], env["TESSERA_REDIS_URL"]
     programs = (
         api_child(data_dir, port, for_api),

@@ -31,7 +31,10 @@ async def test_what_a_flushed_broker_forgot_is_noticed(stack: StackState, tenant
     log = victims.child_of(data_dir, "scheduler").log
     noticed = log.read_text().count("lost its memory")
     async with victims.held_still(data_dir, "worker"):
-        sent = [await send(tenant, f"The pilot of boat {n} waits for the tide.", f"boat{n}.txt") for n in range(3)]
+        sent = []
+        for n in range(3):
+            sent.append(await send(tenant, f"The pilot of boat {n} waits for the tide.", f"boat{n}.txt"))
+            await inside.batch_of(stack, sent[-1]["job"]["id"])  # else the next would go with it
         redis = Redis.from_url(stack.env["TESSERA_REDIS_URL"])
         while redis.llen("tessera") < len(sent) - 1:  # the first is on its way to the worker already
             await asyncio.sleep(0.02)

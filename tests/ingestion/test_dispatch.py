@@ -210,6 +210,22 @@ async def test_what_a_broker_forgot_is_given_out_again_and_what_runs_is_left_alo
         assert await jobs.hold(session, begun, batches[begun], await _ids(session, begun))
 
 
+async def test_what_the_only_worker_held_is_given_out_when_it_starts_anew(
+    worker_database: Database, tenants: list[UUID]
+) -> None:
+    tenant_id = tenants[0]
+    await add(worker_database, tenant_id, 2)
+    broker = Broker()
+    dispatcher = Dispatcher(worker_database, IngestSettings(), broker)
+    await dispatcher.tick()
+    async with worker_database.tenant(tenant_id) as session, session.begin():
+        await jobs.claim(session, tenant_id, broker.sent[0][2], lease=LEASE, max_attempts=3)
+    async with worker_database.dispatcher() as session, session.begin():
+        assert await job_queue.return_lost(session) == 0
+        assert await job_queue.return_lost(session, all_of_it=True) == 2
+    assert await states(worker_database, tenant_id) == {"retrying": 2}
+
+
 async def test_a_batch_that_no_worker_begins_is_given_out_again(worker_database: Database, tenants: list[UUID]) -> None:
     tenant_id = tenants[0]
     await add(worker_database, tenant_id, 1)
