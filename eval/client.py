@@ -310,6 +310,16 @@ class TesseraClient:
         """Delete a conversation."""
         await self._transport.send("DELETE", _path("/v1/conversations", conversation_id))
 
+    # What the calls above are made of, for those in files of their own.
+
+    async def call(self, method: str, path: str, **options: Any) -> Json:
+        """Return the JSON of any call; `options` are httpx's."""
+        return await self._json(method, path, **options)
+
+    def pages(self, path: str) -> AsyncIterator[Json]:
+        """Yield the items of any list."""
+        return self._pages(path)
+
     async def _json(self, method: str, path: str, **options: Any) -> Json:
         return json_of(await self._transport.send(method, path, **options))
 

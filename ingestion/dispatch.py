@@ -30,6 +30,8 @@ TASKS = {
     "release": "ingestion.release",
     "drop_generation": "ingestion.drop_generation",
     "erase_tenant": "ingestion.erase_tenant",
+    "sync": "ingestion.sync",
+    "preview": "ingestion.preview",
 }
 
 Send = Callable[[str, UUID, UUID], None]

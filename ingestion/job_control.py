@@ -17,7 +17,14 @@ from tenants.errors import Conflict
 ENDED_BADLY = ("failed", "cancelled")
 _MOST = 10_000
 """Jobs tried again by one call."""
-CANCELLABLE = {"ingest": "tenant", "sync": "tenant", "partition": "operator", "reembed": "operator", "fsck": "operator"}
+CANCELLABLE = {
+    "ingest": "tenant",
+    "sync": "tenant",
+    "preview": "tenant",
+    "partition": "operator",
+    "reembed": "operator",
+    "fsck": "operator",
+}
 """Kinds of jobs that can be cancelled, and whose they are. What removes something is not among them: it is invisible
 already, and must go."""
 RETRYABLE = {"ingest": "tenant", "delete": "tenant", "purge": "tenant", "erase_tenant": "operator", "fsck": "operator"}

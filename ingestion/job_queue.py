@@ -15,9 +15,11 @@ from uuid_utils.compat import uuid7
 from ingestion.jobs import WAITING
 from ingestion.models import Job, Lane, Priority
 
+# Runs of sources take no place: a worker has them go on beside its tasks, and bounds them itself.
 _FLYING = text(
     "SELECT tenant_id, lane, count(DISTINCT batch_id) AS batches, bool_or(lease_until < now()) AS lost"
-    " FROM jobs WHERE batch_id IS NOT NULL GROUP BY tenant_id, lane"
+    " FROM jobs WHERE batch_id IS NOT NULL AND (kind NOT IN ('sync', 'preview') OR lease_until < now())"
+    " GROUP BY tenant_id, lane"
 )
 # A skip scan: one probe of the index for each tenant and lane, however long the queue is.
 _WAITING = text(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ingestion.objects import Objects
 from ingestion.parse.sandbox import ParserPool
 from ingestion.settings import IngestSettings
+from ingestion.sources.background import Background
+from ingestion.sources.connect import SourceTools
 from shards.embed import Embedder
 from shards.index import TenantIndexes
 from tenants.db import Database
@@ -44,3 +46,5 @@ class Runtime:
     parsers: ParserPool
     settings: IngestSettings
     slow: SlowPlaces
+    sources: SourceTools
+    background: Background

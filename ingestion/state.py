@@ -8,6 +8,8 @@ from ingestion.admission import Admission
 from ingestion.job_view import Signs, Viewers
 from ingestion.objects import Objects
 from ingestion.settings import IngestSettings
+from ingestion.sources.settings import SourceSettings
+from ingestion.sources.vault import Vault
 
 
 def objects_of(request: Request) -> Objects:
@@ -38,3 +40,15 @@ def admission_of(request: Request) -> Admission:
     """Return what bounds uploads."""
     admission: Admission = request.state.admission
     return admission
+
+
+def source_settings_of(request: Request) -> SourceSettings:
+    """Return what sources may fetch."""
+    settings: SourceSettings = request.state.source_settings
+    return settings
+
+
+def vault_of(request: Request) -> Vault:
+    """Return what seals the credentials of sources."""
+    vault: Vault = request.state.vault
+    return vault

@@ -5,25 +5,23 @@ The functions that read block on the disk where a file is large: call them in a 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from contextlib import AbstractAsyncContextManager
-from typing import Any, BinaryIO
+from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 
+from ingestion.content import measure, media_type, safe_filename
 from ingestion.intake import Incoming
 from ingestion.metadata import check_metadata, parse_metadata
-from ingestion.parse.detect import HEAD_BYTES, detect_format
+from ingestion.parse.detect import detect_format
 from ingestion.settings import IngestSettings
 from ingestion.upload_rows import Upload
 from tenants.errors import FieldError, InvalidRequest, TesseraError, TooLarge
 
 MAX_FILES = 100
 _MAX_NAME = 512
-_MAX_FILENAME = 255
-_BLOCK = 1 << 20
 _NAMES = ("external_id", "title")
 
 
@@ -89,13 +87,13 @@ def _item(file: UploadFile, item: Any, pointer: str, settings: IngestSettings) -
 def _incoming(
     file: UploadFile, settings: IngestSettings, *, metadata: dict[str, Any] | None, **names: str | None
 ) -> Incoming:
-    size, digest, head = _measure(file.file)
+    size, digest, head = measure(file.file)
     if size > settings.max_upload_bytes:
         raise TooLarge(f"The file is larger than {settings.max_upload_bytes} bytes.")
-    filename = _safe_filename(file.filename or "document")
+    filename = safe_filename(file.filename or "document")
     upload = Upload(
         filename=filename,
-        content_type=_printable(file.content_type or "")[:_MAX_FILENAME] or "application/octet-stream",
+        content_type=media_type(file.content_type),
         format=detect_format(head, filename, file.content_type),
         size_bytes=size,
         sha256=digest,
@@ -104,18 +102,6 @@ def _incoming(
         title=names["title"],
     )
     return Incoming(upload, file.file)
-
-
-def _measure(content: BinaryIO) -> tuple[int, bytes, bytes]:
-    """Return size in bytes, SHA-256 and the head of a file, and rewind it."""
-    digest, size, head = hashlib.sha256(), 0, b""
-    content.seek(0)
-    while block := content.read(_BLOCK):
-        head = head or block[:HEAD_BYTES]
-        size += len(block)
-        digest.update(block)
-    content.seek(0)
-    return size, digest.digest(), head
 
 
 def _files(form: FormData, *, most: int) -> list[UploadFile]:
@@ -163,15 +149,6 @@ def _name(value: Any, pointer: str) -> str | None:
     if len(text) > _MAX_NAME or any(ord(character) < 32 or 0xD800 <= ord(character) < 0xE000 for character in text):
         raise _invalid(pointer, f"takes at most {_MAX_NAME} characters, without control characters")
     return text or None
-
-
-def _safe_filename(name: str) -> str:
-    last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    return _printable(last)[:_MAX_FILENAME] or "document"
-
-
-def _printable(text: str) -> str:
-    return "".join(character for character in text if character.isprintable())
 
 
 def _invalid(pointer: str, detail: str) -> InvalidRequest:

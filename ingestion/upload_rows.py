@@ -39,6 +39,8 @@ class Upload:
     title: str | None
     metadata: dict[str, Any] | None
     """None when the uploader said nothing about it."""
+    source: str = "upload"
+    """Where it comes from: the name of a source, or an upload."""
 
     @property
     def identity(self) -> Identity:
@@ -89,7 +91,7 @@ def new_version(tenant_id: UUID, upload: Upload, document: Document | None) -> t
             external_id=upload.external_id,
             title=title,
             state="pending",
-            source="upload",
+            source=upload.source,
             format=upload.format,
             doc_metadata=upload.metadata or {},
             content_sha256=upload.sha256,

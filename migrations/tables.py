@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ingestion import models as ingestion_models
+from ingestion.sources import models as source_models
 from rag import models as rag_models
 from shards import index_models, usage_models
 from shards import models as shard_models
 from tenants import models as tenant_models
 from tenants.db import Base
 
-PACKAGES = (tenant_models, shard_models, index_models, usage_models, ingestion_models, rag_models)
+PACKAGES = (tenant_models, shard_models, index_models, usage_models, ingestion_models, source_models, rag_models)
 METADATA = Base.metadata

@@ -11,9 +11,10 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from ingestion import api as ingestion_api
-from ingestion import erasure_api, jobs_api, upkeep_api, upload_api
+from ingestion import erasure_api, jobs_api, sources_api, upkeep_api, upload_api
 from ingestion.admission import Admission
 from ingestion.job_view import Viewers
+from ingestion.sources.vault import Vault
 from rag import api as rag_api
 from rag.answer.build import build_generator
 from rag.chat import Answerer
@@ -52,6 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         upload_api.router,
         ingestion_api.router,
         jobs_api.router,
+        sources_api.router,
         rag_api.router,
         shards_api.router,
         upkeep_api.router,
@@ -99,6 +101,8 @@ async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
                 "cursors": CursorSigner(pepper),
                 "authenticator": Authenticator(resources.database, pepper=pepper, admin_key=admin_key),
                 "ingest_settings": settings.ingest,
+                "source_settings": settings.sources,
+                "vault": Vault(settings.secret.sources.get_secret_value()),
                 "retriever": retriever,
                 "answerer": Answerer(retriever, generator, settings.generation.passages),
                 "problem": problems.problem,

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 VISIBILITY_S = 4 * 3600
+TASK_MODULES = ("ingestion.tasks", "ingestion.upkeep_tasks", "ingestion.source_tasks")
 _MARK = "tessera:broker:memory"
 _LOOK_EVERY_S = 1.0
 _TIMEOUT_S = 3.0
@@ -43,7 +44,7 @@ def make_celery(broker_url: str) -> Celery:
     A message that its worker did not acknowledge is delivered again after the visibility timeout, which therefore lies
     above the longest time of a task; the lease in Postgres finds lost work long before.
     """
-    app = Celery("tessera", broker=broker_url, include=["ingestion.tasks", "ingestion.upkeep_tasks"])
+    app = Celery("tessera", broker=broker_url, include=list(TASK_MODULES))
     app.conf.update(
         task_acks_late=True,
         task_reject_on_worker_lost=True,

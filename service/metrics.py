@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from ingestion.job_queue import Depth, depths
 from ingestion.jobs import upkeep_by_state
+from ingestion.sources.repository import Freshness, freshness
 from shards.overview import OverviewOut, overview
 from shards.state import indexes_of
 from shards.usage import Totals, UsageWatch
@@ -26,10 +27,10 @@ async def metrics(request: Request) -> Response:
     usage: UsageWatch = request.state.usage
     async with database_of(request).admin() as session:
         shown, upkeep = await overview(session, indexes_of(request)), await upkeep_by_state(session)
-        queue = await depths(session)
-    families = [*_counted(usage.totals), *_engines(shown), *_indexes(shown), *_upkeep(upkeep), *_queue(queue)]
+        queue, fresh = await depths(session), await freshness(session)
+    indexes = [*_counted(usage.totals), *_engines(shown), *_indexes(shown), *_upkeep(upkeep)]
     registry = CollectorRegistry()
-    registry.register(_Snapshot(families))
+    registry.register(_Snapshot([*indexes, *_queue(queue), *_sources(fresh)]))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -108,3 +109,19 @@ def _queue(found: list[Depth]) -> Iterator[Metric]:
         for depth in found:
             family.add_metric([depth.lane.name.lower(), depth.state], getattr(depth, attribute))
         yield family
+
+
+def _sources(fresh: Freshness) -> Iterator[Metric]:
+    yield GaugeMetricFamily("tessera_sources", "Sources that tenants have registered.", fresh.sources)
+    runs = CounterMetricFamily("tessera_source_runs", "Runs of sources that have ended.", labels=["state"])
+    runs.add_metric(["done"], fresh.done)
+    runs.add_metric(["failed"], fresh.failed)
+    yield runs
+    latest = GaugeMetricFamily(
+        "tessera_source_last_success_timestamp_seconds",
+        "When a source was last read through; of those longest ago.",
+        labels=["tenant", "source"],
+    )
+    for slug, source_id, moment in fresh.clocks:
+        latest.add_metric([slug, str(source_id)], moment.timestamp())
+    yield latest

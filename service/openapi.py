@@ -73,7 +73,7 @@ def _statuses(path: str, method: str, operation: dict[str, Any]) -> list[str]:
         statuses.append("404")
     if method == "post":
         statuses += ["409", "413"]
-    if path.startswith("/v1/admin/tenants/{"):
+    if path.startswith("/v1/admin/tenants/{") or (path.startswith("/v1/sources/{") and method == "patch"):
         statuses.append("409")
     if method == "post" and (path == "/v1/admin/tenants" or path.endswith("/placement")):
         statuses.append("507")

@@ -16,6 +16,7 @@ from sqlalchemy import exists, func, select, text, update
 
 from ingestion.dispatch import Dispatcher
 from ingestion.jobs import queue_partition, queue_release
+from ingestion.sources.due import queue_due
 from service.alive import keep_alive
 from service.broker import BrokerMemory, make_celery
 from service.settings import Settings
@@ -27,6 +28,7 @@ from tenants.errors import Unavailable
 log = logging.getLogger(__name__)
 _TIDY_EVERY_S = 600.0
 _UPKEEP_EVERY_S = 15.0
+_SOURCES_EVERY_S = 2.0
 _AWAY_PAUSE_S = 1.0
 _RELEASES = 100
 """Most collections released at a time."""
@@ -43,7 +45,7 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     sign = keep_alive(Redis.from_url(settings.redis.url), "scheduler")
-    tidied, looked = -_TIDY_EVERY_S, -_UPKEEP_EVERY_S
+    tidied, looked, fetched = -_TIDY_EVERY_S, -_UPKEEP_EVERY_S, -_SOURCES_EVERY_S
     memory = BrokerMemory(settings.redis.url)
     while not stop.is_set():
         pause = settings.ingest.poll_s
@@ -56,6 +58,9 @@ async def run(settings: Settings) -> None:
                 if settings.shards.release_after_s:
                     await _queue_releases(database, settings.shards.release_after_s)
                 looked = loop.time()
+            if loop.time() - fetched > _SOURCES_EVERY_S:
+                await queue_due(database)
+                fetched = loop.time()
             if loop.time() - tidied > _TIDY_EVERY_S:
                 await _tidy(database)
                 tidied = loop.time()

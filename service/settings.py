@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingestion.settings import IngestSettings
+from ingestion.sources.settings import SourceSettings
 from rag.settings import GenerationSettings, SearchSettings
 from shards.settings import EmbedSettings, LexicalSettings, MilvusSettings, ShardSettings
 from tenants.settings import DatabaseSettings, ObjectSettings, RedisSettings, SecretSettings
@@ -53,5 +54,6 @@ class Settings(BaseSettings):
     embed: EmbedSettings = Field(default_factory=EmbedSettings)
     shards: ShardSettings = Field(default_factory=ShardSettings)
     ingest: IngestSettings = Field(default_factory=IngestSettings)
+    sources: SourceSettings = Field(default_factory=SourceSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
     generation: GenerationSettings = Field(default_factory=GenerationSettings)

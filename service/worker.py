@@ -16,6 +16,9 @@ from redis import Redis
 from ingestion.job_queue import return_lost
 from ingestion.parse.sandbox import ParseLimits, ParserPool
 from ingestion.runtime import Runtime, SlowPlaces
+from ingestion.sources.background import Background
+from ingestion.sources.connect import SourceTools
+from ingestion.sources.vault import Vault
 from ingestion.tasks import Shell
 from migrations.tables import METADATA
 from service.alive import keep_alive
@@ -65,6 +68,8 @@ async def _open_runtime() -> Runtime:
     parsers = ParserPool(ParseLimits.from_settings(settings.ingest))
     _stack.push_async_callback(parsers.aclose)
     await parsers.start()
+    background = Background(settings.sources.runs_at_once, settings.sources.runs_per_tenant)
+    _stack.push_async_callback(background.aclose)
     return Runtime(
         database=resources.database,
         objects=resources.objects,
@@ -73,4 +78,8 @@ async def _open_runtime() -> Runtime:
         parsers=parsers,
         settings=settings.ingest,
         slow=SlowPlaces(settings.ingest.slow_in_flight),
+        sources=SourceTools(
+            settings.sources, Vault(settings.secret.sources.get_secret_value()), own_objects=settings.objects.url
+        ),
+        background=background,
     )

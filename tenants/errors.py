@@ -13,6 +13,8 @@ TesseraError
 ├── TooLarge                  413
 ├── UnsupportedType           415
 ├── DocumentRejected          422  the content of a document cannot be ingested; ends its job as `failed`
+├── SourceFailed              422  a source cannot be read; ends its run as failed, its documents stay
+│   └── SourceUnavailable     503  it does not answer now; a retry can help
 ├── TooManyRequests           429  the tenant asks more at once than it may; a retry can help
 ├── NoRoom                    507  the cluster's budget is spent; the operator has to make room
 ├── Unavailable               503  a dependency is away; a retry can help
@@ -142,6 +144,27 @@ class DocumentRejected(TesseraError):
     code = "document_unreadable"
     status = 422
     title = "Document rejected"
+
+
+class SourceFailed(TesseraError):
+    """A source, or one entry of it, cannot be read.
+
+    Codes: source_not_found, source_error, source_forbidden, source_wrong_type, source_redirect_loop, source_too_large,
+    source_too_many, source_address_refused, source_robots, source_damaged.
+    """
+
+    code = "source_error"
+    status = 422
+    title = "Source failed"
+
+
+class SourceUnavailable(SourceFailed):
+    """A source does not answer now; trying again later can help (codes: source_error, source_timeout,
+    source_unreachable, source_busy)."""
+
+    status = 503
+    retryable = True
+    title = "Source unavailable"
 
 
 class TooManyRequests(TesseraError):

@@ -47,3 +47,6 @@ class SecretSettings(BaseModel):
 
     pepper: SecretStr = SecretStr("")
     """Key of the HMAC under which API keys are stored, and of signed cursors; at least 32 characters."""
+    sources: SecretStr = SecretStr("")
+    """Key under which credentials of sources are sealed; at least 32 characters. API and workers have the same. Without
+    it no source may have credentials."""

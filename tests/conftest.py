@@ -23,6 +23,8 @@ from tenants.roles import APP, OWNER, WORKER, RolePasswords
 from tenants.settings import DatabaseSettings
 
 START_TIMEOUT_S = 240
+FOLDERS = "folders"
+"""Beside the data folder: where tenants of the stack may register folders as sources."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,13 @@ def tessera(*arguments: str, data_dir: Path, timeout: float = START_TIMEOUT_S) -
     """Run the command line with a data folder of its own."""
     return subprocess.run(
         [sys.executable, "-c", "from service.cli.main import main; main()", *arguments],
-        env=python_environment({"TESSERA_DATA_DIR": str(data_dir)}),
+        env=python_environment(
+            {
+                "TESSERA_DATA_DIR": str(data_dir),
+                "TESSERA_SOURCES_ALLOW_NETWORKS": "127.0.0.0/8:*",
+                "TESSERA_SOURCES_FOLDERS": str(data_dir.parent / FOLDERS),
+            }
+        ),
         capture_output=True,
         text=True,
         timeout=timeout,

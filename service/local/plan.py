@@ -128,6 +128,7 @@ def stack_environment(settings: Settings, installation: Installation, data_dir: 
         "TESSERA_EMBED_CACHE_DIR": str(models.absolute()),
         "TESSERA_OBJECTS_URL": settings.objects.url or f"file://{quote(str(data_dir / 'objects'))}",
         "TESSERA_SECRET_PEPPER": settings.secret.pepper.get_secret_value() or secrets.pepper,
+        "TESSERA_SECRET_SOURCES": settings.secret.sources.get_secret_value() or secrets.sources,
         "TESSERA_ADMIN_KEY": settings.admin_key.get_secret_value() if settings.admin_key else secrets.admin_key,
         "TESSERA_REDIS_URL": settings.redis.url or redis_url(ports["redis"], secrets.redis),
         "TESSERA_MILVUS_URI": settings.milvus.uri or milvus_uri(ports["milvus"]),

@@ -40,6 +40,7 @@ class Secrets(BaseModel):
     worker: str = Field(default_factory=secret, repr=False)
     redis: str = Field(default_factory=secret, repr=False)
     pepper: str = Field(default_factory=secret, repr=False)
+    sources: str = Field(default_factory=secret, repr=False)
     admin_key: str = Field(default_factory=lambda: f"tsr_admin_{secret()}", repr=False)
 
 

@@ -49,6 +49,16 @@ async def fill(admin: httpx.AsyncClient, access: TenantAccess) -> Canaried:
     assert uploaded["job"]["state"] == "done", uploaded
     answer = await access.client.post("/v1/chat", json={"message": f"What is {canary}?", "stream": False})
     assert answer.status_code == 200, answer.text
+    source = await access.client.post(
+        "/v1/sources",
+        json={
+            "kind": "feed",
+            "name": f"feed {canary}",
+            "config": {"url": f"https://example.com/{canary}"},
+            "schedule": {"cron": "0 0 29 2 *"},
+        },
+    )
+    assert source.status_code == 201, source.text
     keys = (await admin.get(f"/v1/admin/tenants/{access.id}/keys")).json()["items"]
     return Canaried(
         access,
@@ -57,6 +67,7 @@ async def fill(admin: httpx.AsyncClient, access: TenantAccess) -> Canaried:
             "document_id": uploaded["document"]["id"],
             "job_id": uploaded["job"]["id"],
             "conversation_id": answer.json()["conversation_id"],
+            "source_id": source.json()["id"],
             "tenant_id": access.id,
             "key_id": keys[0]["id"],
         },

@@ -16,10 +16,12 @@ import pytest
 if TYPE_CHECKING:
     from tests.isolation.conftest import Canaried
 
-PARAMETERS = ("document_id", "job_id", "conversation_id", "tenant_id", "key_id")
+PARAMETERS = ("document_id", "job_id", "conversation_id", "tenant_id", "key_id", "source_id")
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/search": {"query": "vault code"},
     "/v1/chat": {"message": "vault code", "stream": False},
+    "/v1/sources": {"kind": "feed", "name": "x", "config": {"url": "https://example.com/feed"}},
+    "/v1/sources/{source_id}": {"misses": 3},
     "/v1/admin/tenants": {"slug": "x", "name": "x"},
     "/v1/admin/tenants/{tenant_id}": {"name": "x"},
     "/v1/admin/tenants/{tenant_id}/placement": {"tier": "dedicated"},

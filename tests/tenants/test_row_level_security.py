@@ -148,6 +148,25 @@ def rows_of(tenant: UUID) -> list[tuple[str, dict[str, object]]]:
         ),
         ("chunk_cells", {**mine, "generation": 1, "version_no": 1, "chunk_id": tenant, "micro": 0}),
         ("jobs", {**mine, "id": tenant, "kind": "ingest", "state": "queued"}),
+        (
+            "sources",
+            {
+                **mine,
+                "id": tenant,
+                "kind": "feed",
+                "name": "n",
+                "config": {},
+                "on_vanish": "keep",
+                "misses": 1,
+                "state": "active",
+            },
+        ),
+        ("source_clocks", {**mine, "source_id": tenant, "next_run_at": now, "last_success_at": now}),
+        ("source_entries", {**mine, "source_id": tenant, "key": "k", "run_id": tenant}),
+        (
+            "source_runs",
+            {**mine, "id": tenant, "source_id": tenant, "job_id": tenant, "cause": "manual", "state": "queued"},
+        ),
         ("conversations", {**mine, "id": conversation, "title": "t"}),
         ("messages", {**mine, "id": tenant, "conversation_id": conversation, "role": "user", "content": "c"}),
         ("idempotent_answers", {**mine, "route": "r", "key": "k", "fingerprint": b"f"}),
@@ -202,15 +221,16 @@ async def test_a_row_cannot_be_given_away(filled: Database, name: str) -> None:
 async def test_the_admin_scope_sees_no_tenants_content(filled: Database, app_database: Database, name: str) -> None:
     async with app_database.admin() as session:
         found = set(await session.scalars(select(METADATA.tables[name].c.tenant_id)))
-    # Where indexes lie, how large they are, when they were used last and what work waits is the operator's business.
-    if name in ("index_generations", "index_use", "jobs"):
+    # Where indexes lie, how large they are, when they were used last, what work waits and when
+    # sources were read is the operator's business.
+    if name in ("index_generations", "index_use", "jobs", "source_clocks"):
         assert found >= {A, B}
     else:
         assert not found
 
 
-async def test_the_admin_scope_changes_nothing_of_an_index(filled: Database, app_database: Database) -> None:
-    for name in ("index_generations", "index_use"):
+async def test_the_admin_scope_changes_nothing_that_it_sees(filled: Database, app_database: Database) -> None:
+    for name in ("index_generations", "index_use", "source_clocks"):
         async with app_database.admin() as session:
             with suppress(ProgrammingError):  # no right at all, or no row
                 result = await session.execute(update(METADATA.tables[name]).values(tenant_id=B))
@@ -230,7 +250,8 @@ async def test_the_dispatcher_sees_jobs_of_all_and_no_content(filled: Database) 
     async with filled.dispatcher() as session:
         jobs = set(await session.scalars(select(METADATA.tables["jobs"].c.tenant_id)))
         assert {A, B} <= jobs
-        for name in ("documents", "chunks", "messages", "api_keys", "document_fields"):
+        hidden = ("documents", "chunks", "messages", "api_keys", "document_fields", "sources", "source_entries")
+        for name in (*hidden, "source_runs"):
             assert await session.scalar(select(func.count()).select_from(METADATA.tables[name])) == 0
 
 

@@ -1,0 +1,116 @@
+"""The files below a folder of this machine, where the operator allows it; no symbolic link is followed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import UUID
+
+from ingestion.sources.entries import Entry, Known, Read, too_large
+from ingestion.sources.files import file_entry, is_wanted
+from tenants.errors import SourceFailed, SourceUnavailable
+
+_BATCH = 64
+_BLOCK = 1 << 18
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A pipe or a device must not hold up the opening of it.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def allowed_folder(path: str, roots: Sequence[str], tenant_id: UUID) -> Path:
+    """Return the folder with its links resolved when it lies below one of the operator's roots.
+
+    Raises:
+        SourceFailed: it does not (`source_address_refused`), or is not there.
+    """
+    real = Path(os.path.realpath(path))
+    for root in roots:
+        allowed = Path(os.path.realpath(root.replace("{tenant}", str(tenant_id))))
+        if real == allowed or allowed in real.parents:
+            return real
+    raise SourceFailed(
+        "The folder is refused: the operator names those that may be used.", code="source_address_refused"
+    )
+
+
+class FolderSource:
+    """A connector (see `entries.Connector`)."""
+
+    def __init__(self, folder: Path, include: Sequence[str], max_bytes: int) -> None:
+        self._folder, self._include, self._max_bytes = folder, include, max_bytes
+        self.cursor: dict[str, Any] = {}
+        self.complete = True
+
+    async def batches(self) -> AsyncIterator[list[Entry]]:
+        """Yield the files, folder by folder."""
+        if not await asyncio.to_thread(self._folder.is_dir):
+            raise SourceFailed("The folder is not there.", code="source_not_found")
+        found = _walk(self._folder, self._include)
+        while batch := await asyncio.to_thread(lambda: list(islice(found, _BATCH))):
+            yield batch
+
+    async def read(self, entry: Entry, known: Known | None, target: BinaryIO) -> Read | None:
+        """Copy a file."""
+        await asyncio.to_thread(copy_file, self._folder, entry.place, target, self._max_bytes)
+        return Read(entry.place.rsplit("/", 1)[-1], "")
+
+    async def aclose(self) -> None:
+        """Nothing of its own is open."""
+
+
+def _walk(folder: Path, include: Sequence[str]) -> Iterator[Entry]:
+    def broken(error: OSError) -> None:
+        # A part that cannot be listed must not look as if it had vanished.
+        raise SourceUnavailable(f"The folder cannot be listed: {error.strerror}.", code="source_error") from error
+
+    for where, folders, names in os.walk(folder, followlinks=False, onerror=broken):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(where) / name
+            relative = path.relative_to(folder).as_posix()
+            if not is_wanted(relative, include):
+                continue
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield file_entry(relative, f"{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_size}")
+
+
+def copy_file(folder: Path, relative: str, target: BinaryIO, max_bytes: int) -> None:
+    """Copy a file below a folder, opening each part of its path anew so that none can have become a link meanwhile.
+
+    Raises:
+        SourceFailed: it is gone, is no plain file, or is too large.
+    """
+    *parts, name = relative.split("/")
+    try:
+        here = os.open(folder, _FOLDER)
+        try:
+            for part in parts:
+                inner = os.open(part, _FOLDER, dir_fd=here)
+                os.close(here)
+                here = inner
+            with os.fdopen(os.open(name, _FILE, dir_fd=here), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise SourceFailed(f"{relative!r} is no file.", code="source_wrong_type")
+                _copy(file, relative, target, max_bytes)
+        finally:
+            os.close(here)
+    except OSError as error:
+        raise SourceFailed(f"{relative!r} cannot be read: {error.strerror}.", code="source_not_found") from error
+
+
+def _copy(file: BinaryIO, relative: str, target: BinaryIO, max_bytes: int) -> None:
+    size = 0
+    while block := file.read(_BLOCK):
+        size += len(block)
+        if size > max_bytes:
+            raise too_large(repr(relative), max_bytes)
+        target.write(block)

@@ -1,0 +1,46 @@
+"""When a source is read again: five fields of cron in a time zone, as Debian's cron understands them.
+
+At a change of the clocks (cronsim follows Debian's cron): a job at a fixed time that the change skips runs right after
+it, one whose time comes twice runs once, and one with `*` in minute or hour keeps its pace in real time.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo, available_timezones
+
+from cronsim import CronSim, CronSimError
+
+FIELDS = 5
+
+
+def check_cron(cron: str) -> str:
+    """Return the expression with single spaces.
+
+    Raises:
+        ValueError: it is not one, has a field for seconds, or never comes due.
+    """
+    fields = cron.split()
+    if len(fields) != FIELDS:
+        raise ValueError(f"must have five fields (minute, hour, day, month, day of week), not {len(fields)}")
+    clean = " ".join(fields).upper()
+    try:
+        next(CronSim(clean, datetime(2026, 1, 1, tzinfo=UTC)))
+    except CronSimError as error:
+        raise ValueError(f"is not a cron expression: {error}") from error
+    except StopIteration as error:
+        raise ValueError("never comes due") from error
+    return clean
+
+
+def check_timezone(name: str) -> str:
+    """Return the name of a time zone; raise `ValueError` unless it is one of the IANA database."""
+    if name not in available_timezones():
+        raise ValueError("is not a time zone of the IANA database, such as Europe/Berlin")
+    return name
+
+
+def next_time(cron: str, timezone: str, after: datetime) -> datetime:
+    """Return when a checked schedule comes due next after a moment, in UTC."""
+    found: datetime = next(CronSim(cron, after.astimezone(ZoneInfo(timezone))))
+    return found.astimezone(UTC)
