@@ -90,6 +90,8 @@ def copy_file(folder: Path, relative: str, target: BinaryIO, max_bytes: int) -> 
         SourceFailed: it is gone, is no plain file, or is too large.
     """
     *parts, name = relative.split("/")
+    if not {"", ".", ".."}.isdisjoint([*parts, name]):
+        raise SourceFailed(f"{relative!r} is no path below the folder.", code="source_address_refused")
     try:
         here = os.open(folder, _FOLDER)
         try:

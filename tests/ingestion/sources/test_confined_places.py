@@ -1,0 +1,193 @@
+"""Places that a source must not reach: files beside its folder, the service's own bucket, credentials of others."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from dulwich.repo import Repo
+
+from ingestion.sources.bucket import open_bucket
+from ingestion.sources.config import ObjectsConfig, service_account
+from ingestion.sources.folder import allowed_folder, copy_file
+from ingestion.sources.settings import SourceSettings
+from ingestion.sources.vault import Vault
+from tenants.errors import Conflict, Misconfigured, SourceFailed
+from tests.ingestion.sources.git_server import Remote
+
+TENANT = UUID(int=1)
+SECRET = "s" * 32
+
+
+def test_a_folder_lies_below_a_root_with_its_links_resolved(tmp_path: Path) -> None:
+    root, other = tmp_path / "root", tmp_path / "other"
+    (root / "docs").mkdir(parents=True)
+    other.mkdir()
+    (root / "link").symlink_to(other)
+    assert allowed_folder(str(root / "docs"), [str(root)], TENANT) == root / "docs"
+    assert allowed_folder(str(root), [str(root)], TENANT) == root
+    for path in (other, root / "link", root / ".." / "other", Path("/"), tmp_path / "rootless"):
+        with pytest.raises(SourceFailed) as caught:
+            allowed_folder(str(path), [str(root)], TENANT)
+        assert caught.value.code == "source_address_refused", path
+    with pytest.raises(SourceFailed):
+        allowed_folder(str(root), [], TENANT)
+
+
+def test_each_tenant_may_have_a_root_of_its_own(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / str(UUID(int=number))).mkdir()
+    roots = [f"{tmp_path}/{{tenant}}"]
+    assert allowed_folder(f"{tmp_path}/{TENANT}", roots, TENANT)
+    with pytest.raises(SourceFailed):
+        allowed_folder(f"{tmp_path}/{UUID(int=2)}", roots, TENANT)
+
+
+def test_a_file_that_became_a_link_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    folder = tmp_path / "folder"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "a.txt").write_text("mine")
+    copy_file(folder, "inner/a.txt", (copied := io.BytesIO()), 100)
+    assert copied.getvalue() == b"mine"
+    (folder / "b.txt").symlink_to(tmp_path / "secret")
+    (folder / "out").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe.txt")
+    for path in ("b.txt", "out/secret", "pipe.txt", "inner", "../secret"):
+        with pytest.raises(SourceFailed):
+            copy_file(folder, path, io.BytesIO(), 100)
+    with pytest.raises(SourceFailed) as caught:
+        copy_file(folder, "inner/a.txt", io.BytesIO(), 3)
+    assert caught.value.code == "source_too_large"
+
+
+def bucket(**values: object) -> ObjectsConfig:
+    return ObjectsConfig.model_validate({"url": "s3://bucket/docs"} | values)
+
+
+def test_the_services_own_bucket_is_refused() -> None:
+    with pytest.raises(SourceFailed) as caught:
+        open_bucket(bucket(), SourceSettings(), "s3://bucket/originals")
+    assert caught.value.code == "source_address_refused"
+
+
+def test_nothing_of_the_environment_gets_into_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "OWN",
+        "AWS_SECRET_ACCESS_KEY": "own-secret",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_SESSION_TOKEN": "own-token",
+    }.items():
+        monkeypatch.setenv(name, value)
+    store = open_bucket(bucket(), SourceSettings(), "file:///srv")
+    assert store.config["endpoint"] == "https://s3.us-east-1.amazonaws.com"  # type: ignore[union-attr]
+    assert store.config["skip_signature"] == "true"  # type: ignore[union-attr]
+
+
+def test_an_endpoint_is_one_that_the_operator_names() -> None:
+    own = bucket(endpoint="http://10.0.0.1:9000/")
+    with pytest.raises(SourceFailed):
+        open_bucket(own, SourceSettings(), "file:///srv")
+    assert open_bucket(own, SourceSettings(object_endpoints="https://a.example, http://10.0.0.1:9000"), "file:///srv")
+
+
+def test_a_google_key_is_stripped_of_addresses() -> None:
+    key = {"type": "service_account", "private_key": "k", "client_email": "e", "gcs_base_url": "http://10.0.0.1"}
+    assert json.loads(service_account(json.dumps(key))) == {
+        "type": "service_account",
+        "private_key": "k",
+        "client_email": "e",
+    }
+    with pytest.raises(SourceFailed):
+        service_account("no json")
+
+
+def test_what_is_sealed_opens_for_its_source_alone() -> None:
+    vault, source = Vault(SECRET), uuid4()
+    sealed = vault.seal(TENANT, source, {"token": "hush"})
+    assert b"hush" not in sealed
+    assert vault.open(TENANT, source, sealed) == {"token": "hush"}
+    assert vault.seal(TENANT, source, {"token": "hush"}) != sealed
+    for wrong in ((uuid4(), source, sealed), (TENANT, uuid4(), sealed), (TENANT, source, sealed[:-1] + b"x")):
+        with pytest.raises(SourceFailed):
+            vault.open(*wrong)
+    with pytest.raises(SourceFailed):
+        Vault("t" * 32).open(TENANT, source, sealed)
+
+
+def test_a_vault_without_a_secret_keeps_nothing() -> None:
+    with pytest.raises(Conflict):
+        Vault("").seal(TENANT, TENANT, {"token": "hush"})
+    with pytest.raises(Misconfigured):
+        Vault("short")
+
+
+def child(pack: Path, commit: str, **values: object) -> subprocess.CompletedProcess[bytes]:
+    """Run the process that unpacks a repository, asking for nothing after the list."""
+    request = {
+        "pack": str(pack),
+        "commit": commit,
+        "folder": "",
+        "include": [],
+        "max_entries": 10,
+        "max_bytes": 1000,
+        "memory_bytes": 1 << 30,
+        "cpu_s": 20,
+    } | values
+    return subprocess.run(
+        [sys.executable, "-m", "ingestion.sources.git_child"],
+        input=json.dumps(request).encode() + b"\n",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def packed(path: Path, files: dict[str, str | bytes | None]) -> tuple[Path, str]:
+    """Return the pack of a repository with these files, and its commit."""
+    Repo.init(str(path), mkdir=True).close()
+    Remote("", path).commit(files)
+    with Repo(str(path)) as repo:
+        repo.object_store.pack_loose_objects()
+        [pack] = (path / ".git" / "objects" / "pack").glob("*.pack")
+        return pack, repo.head().decode()
+
+
+def test_links_of_a_repository_are_not_files(tmp_path: Path) -> None:
+    repo = tmp_path / "repo"
+    Repo.init(str(repo), mkdir=True).close()
+    (repo / "link.md").symlink_to("/etc/passwd")
+    Remote("", repo).commit({"a.md": "text", "deep/er/b.txt": "text"})
+    subprocess.run(["git", "-C", str(repo), "add", "link.md"], check=True)
+    Remote("", repo).commit({"c.md": "text"})
+    with Repo(str(repo)) as opened:
+        opened.object_store.pack_loose_objects()
+        commit = opened.head().decode()
+    [pack] = (repo / ".git" / "objects" / "pack").glob("*.pack")
+    lines = child(pack, commit).stdout.splitlines()
+    assert [json.loads(line)["path"] for line in lines if line] == ["a.md", "c.md", "deep/er/b.txt"]
+
+
+def test_a_repository_of_too_many_files_is_refused(tmp_path: Path) -> None:
+    pack, commit = packed(tmp_path / "repo", {f"{n:02}.md": f"text {n}" for n in range(11)})
+    lines = child(pack, commit).stdout.splitlines()
+    assert json.loads(lines[10]) == {"error": "too_many"}
+
+
+def test_a_pack_that_swells_kills_the_child_alone(tmp_path: Path) -> None:
+    pack, commit = packed(tmp_path / "repo", {"bomb.md": bytes(300_000_000), "a.md": "x"})
+    assert pack.stat().st_size < 5_000_000
+    ended = child(pack, commit, memory_bytes=250_000_000)
+    assert ended.returncode != 0
+
+
+def test_what_is_no_pack_ends_the_child(tmp_path: Path) -> None:
+    wrong = tmp_path / "x.pack"
+    wrong.write_bytes(b"PACK" + bytes(100))
+    assert child(wrong, "0" * 40).returncode != 0
