@@ -11,16 +11,17 @@ _MAX_FILENAME = 255
 _BLOCK = 1 << 20
 
 
-def measure(content: BinaryIO) -> tuple[int, bytes, bytes]:
-    """Return size in bytes, SHA-256 and the head of a file, and rewind it."""
-    digest, size, head = hashlib.sha256(), 0, b""
+def measure(content: BinaryIO) -> tuple[int, bytes, bytes, bytes]:
+    """Return size in bytes, SHA-256, the head and the tail of a file, and rewind it."""
+    digest, size, head, tail = hashlib.sha256(), 0, b"", b""
     content.seek(0)
     while block := content.read(_BLOCK):
         head = head or block[:HEAD_BYTES]
+        tail = (tail + block[-HEAD_BYTES:])[-HEAD_BYTES:]
         size += len(block)
         digest.update(block)
     content.seek(0)
-    return size, digest.digest(), head
+    return size, digest.digest(), head, tail
 
 
 def safe_filename(name: str) -> str:

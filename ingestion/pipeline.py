@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestion import jobs, repository
 from ingestion.batch import Batch
 from ingestion.chunk import Chunk, chunk_document, embedding_text
+from ingestion.parse.document import LeftOut, noted
 from ingestion.parsing import Opened, Overdue, Rejected, parsed
 from ingestion.repository import Flip
 from ingestion.runtime import Runtime
@@ -49,6 +50,7 @@ class Chunked:
     title: str
     pages: int | None
     chunks: list[Chunk]
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def _chunk(runtime: Runtime, one: Opened) -> Chunked:
         max_tokens=runtime.settings.chunk_tokens,
         model_tokens=runtime.embedder.max_tokens,
     )
-    return Chunked(one.job_id, version, title, document.pages, chunks)
+    return Chunked(one.job_id, version, title, document.pages, chunks, document.left_out)
 
 
 async def _embed(runtime: Runtime, batch: Batch, group: list[Chunked], *, done: float) -> list[Embedded | Rejected]:
@@ -236,6 +238,8 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
         chunk_rows += stored
         flips.append(Flip(version, document.title, document.pages, len(document.chunks)))
         results[document.job_id] = {"version": version.version, "chunks": len(index), "pages": document.pages}
+        if document.left_out:
+            results[document.job_id]["left_out"] = noted(document.left_out)
     if flips:
         catalog = PostgresCatalog(session, tenant_id)
         placement = await placement_of(session, tenant_id)

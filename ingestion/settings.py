@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -30,6 +32,14 @@ class IngestSettings(BaseModel):
     """CPU seconds for parsing one document."""
     parse_wall_s: float = Field(default=120.0, gt=0)
     """Seconds for parsing one document."""
+    ocr: Literal["auto", "off"] = "auto"
+    """`auto`: scanned pages are read where Tesseract is installed. `off`: they never are."""
+    ocr_languages: str = Field(default="eng", pattern=r"^[A-Za-z_]+(\+[A-Za-z_]+)*$")
+    """Languages of scanned pages, by the names of Tesseract's data files: `eng+deu`."""
+    ocr_data: str | None = None
+    """Folder of Tesseract's data files, where it is not the one that Tesseract knows itself."""
+    ocr_max_pages: int = Field(default=40, ge=1)
+    """Most scanned pages of one document that are read; each takes about a second."""
     chunk_tokens: int = Field(default=200, ge=32)
     """Upper bound of a chunk's own text, in tokens of the embedder; headings come on top, within the model's limit."""
     batch_documents: int = Field(default=512, ge=1)

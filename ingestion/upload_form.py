@@ -87,14 +87,14 @@ def _item(file: UploadFile, item: Any, pointer: str, settings: IngestSettings) -
 def _incoming(
     file: UploadFile, settings: IngestSettings, *, metadata: dict[str, Any] | None, **names: str | None
 ) -> Incoming:
-    size, digest, head = measure(file.file)
+    size, digest, head, tail = measure(file.file)
     if size > settings.max_upload_bytes:
         raise TooLarge(f"The file is larger than {settings.max_upload_bytes} bytes.")
     filename = safe_filename(file.filename or "document")
     upload = Upload(
         filename=filename,
         content_type=media_type(file.content_type),
-        format=detect_format(head, filename, file.content_type),
+        format=detect_format(head, filename, file.content_type, tail),
         size_bytes=size,
         sha256=digest,
         metadata=metadata,

@@ -137,8 +137,10 @@ class UnsupportedType(TesseraError):
 class DocumentRejected(TesseraError):
     """The content of a document cannot be ingested.
 
-    Codes: document_empty, document_unreadable, document_encrypted, document_encoding, needs_ocr,
-    document_too_long, document_unsafe, parser_timeout, parser_memory.
+    Codes: document_empty, document_unreadable, document_encrypted, document_encoding, document_too_long, needs_ocr,
+    image_too_large, nested_too_deeply, archive_bomb, archive_too_deep, archive_too_many_entries, unsafe_path,
+    unsafe_link, xml_entities, parser_timeout, parser_memory. Each comes with one sentence that tells the document's
+    owner what to do.
     """
 
     code = "document_unreadable"

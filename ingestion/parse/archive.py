@@ -1,53 +1,59 @@
-"""Reads parts of a ZIP that may be hostile: counted entries, counted bytes, plain names, XML without a DTD."""
+"""Reads parts of a ZIP that may be hostile: counted entries, counted bytes, plain names, no links, no entities."""
 
 from __future__ import annotations
 
 import io
+import stat
 import zipfile
 import zlib
 from pathlib import PurePosixPath
-from xml.etree.ElementTree import Element, ParseError, XMLParser
+from xml.etree.ElementTree import Element
 
-from tenants.errors import DocumentRejected
+from ingestion.parse.document import MAX_ENTRIES, TextLimits
+from ingestion.parse.rejections import damaged, rejected
+from ingestion.parse.xml_tree import parse_xml
 
-MAX_ENTRIES = 1000
-MAX_EXPANDED = 512 * 1024**2
-MAX_RATIO = 100
-RATIO_FLOOR = 1_000_000
-"""Expanded size up to which the ratio does not matter (as in Apache Tika's SecureContentHandler): tiny files of
-boilerplate compress beyond any ratio and harm nobody."""
-_OUT_OF_MEMORY = 1  # expat's XML_ERROR_NO_MEMORY
 _STEP = 1024 * 1024
-_STRICT = b"http://purl.oclc.org/ooxml/wordprocessingml/main"
-_TRANSITIONAL = b"http://schemas.openxmlformats.org/wordprocessingml/2006/main"
-_ENCRYPTED_FLAG = 0x1
+_XML_HEAD = 64 * 1024
+_STRICT = (
+    (
+        b"http://purl.oclc.org/ooxml/wordprocessingml/main",
+        b"http://schemas.openxmlformats.org/wordprocessingml/2006/main",
+    ),
+    (b"http://purl.oclc.org/ooxml/presentationml/main", b"http://schemas.openxmlformats.org/presentationml/2006/main"),
+    (b"http://purl.oclc.org/ooxml/drawingml/main", b"http://schemas.openxmlformats.org/drawingml/2006/main"),
+    (
+        b"http://purl.oclc.org/ooxml/officeDocument/relationships",
+        b"http://schemas.openxmlformats.org/officeDocument/2006/relationships",
+    ),
+)
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""The others inflate in steps that cannot be bounded."""
+_ENCRYPTED_FLAG, _UTF8_FLAG = 0x1, 0x800
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, ValueError, RuntimeError, OSError)
 
 
 class Archive:
-    """The parts of an Office document.
+    """The parts of a ZIP; `what` is what it should be, for messages.
 
-    Raises DocumentRejected: document_unreadable (not a sound ZIP or XML), document_encrypted, document_unsafe
-    (too many entries, an expansion over min(512 MiB, 100 x the file), a name that leaves the archive, a DTD).
+    Raises DocumentRejected: document_unreadable (not a sound ZIP or XML), document_encrypted, archive_bomb,
+    archive_too_many_entries, unsafe_path, unsafe_link, xml_entities.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, limits: TextLimits, *, what: str) -> None:
+        self._what = what
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except _UNREADABLE as error:
-            raise DocumentRejected("The file is not a sound Office document.") from error
-        self._left = min(MAX_EXPANDED, max(MAX_RATIO * len(data), RATIO_FLOOR))
-        entries = self._zip.infolist()
-        if len(entries) > MAX_ENTRIES:
-            raise _unsafe(f"holds more than {MAX_ENTRIES:,} parts")
-        if sum(entry.file_size for entry in entries) > self._left:
-            raise _unsafe("expands far beyond its size")
-        for entry in entries:
-            if _leaves(entry.filename):
-                raise _unsafe("holds a part whose name leaves the archive")
-            if entry.flag_bits & _ENCRYPTED_FLAG:
-                raise DocumentRejected("The document is encrypted.", code="document_encrypted")
-        self._names = frozenset(entry.filename for entry in entries)
+            raise damaged(what) from error
+        self._expansion = limits.expansion_of(len(data))
+        self.entries = self._zip.infolist()
+        if len(self.entries) > MAX_ENTRIES:
+            raise rejected("archive_too_many_entries")
+        self._expansion.promise(sum(entry.file_size for entry in self.entries))
+        for entry in self.entries:
+            _check(entry)
+        self._names = frozenset(entry.filename for entry in self.entries)
 
     @property
     def names(self) -> frozenset[str]:
@@ -58,49 +64,52 @@ class Archive:
         """The root of an XML part, None when there is no such part."""
         if name not in self._names:
             return None
-        content = _utf8(self._read(name))
-        if b"<!DOCTYPE" in content:
-            raise _unsafe("declares an XML document type")
-        # The given encoding overrides a declared one, so that no other spelling of <!DOCTYPE gets by.
-        parser = XMLParser(encoding="utf-8")  # noqa: S314 - there is no DTD, hence no entity
-        try:
-            parser.feed(content.replace(_STRICT, _TRANSITIONAL))
-            return parser.close()
-        except ParseError as error:
-            if error.code == _OUT_OF_MEMORY:
-                raise MemoryError from error
-            raise DocumentRejected("The document's XML is damaged.") from error
+        content = self.read(name)
+        for strict, transitional in _STRICT:
+            content = content.replace(strict, transitional)
+        return parse_xml(content, what=self._what)
 
-    def _read(self, name: str) -> bytes:
+    def read(self, part: str | zipfile.ZipInfo) -> bytes:
         """Inflated bytes, counted while they come: the sizes in the headers may lie."""
         chunks: list[bytes] = []
         try:
-            with self._zip.open(name) as part:
-                while chunk := part.read(_STEP):
-                    self._left -= len(chunk)
-                    if self._left < 0:
-                        raise _unsafe("expands far beyond its size")
+            with self._zip.open(part) as stream:
+                while chunk := stream.read(_STEP):
+                    self._expansion.inflate(len(chunk))
                     chunks.append(chunk)
         except _UNREADABLE as error:
-            raise DocumentRejected("The file is damaged.") from error
+            if "Overlapped entries" in str(error):
+                raise rejected("archive_bomb") from error
+            raise damaged(self._what) from error
         return b"".join(chunks)
 
+    def check_parts(self) -> None:
+        """Inflate every part once, for a library that will read them without our bounds."""
+        for entry in self.entries:
+            content = self.read(entry)
+            if entry.filename.endswith((".xml", ".rels")) and b"<!" in content[:_XML_HEAD]:
+                parse_xml(content, what=self._what)
 
-def _utf8(content: bytes) -> bytes:
-    """UTF-16, which the parser would recognise by itself, as UTF-8: so a DTD has one spelling only."""
-    if b"\0" not in content:
-        return content
-    big = content.startswith((b"\xfe\xff", b"\0"))
+
+def shown_name(entry: zipfile.ZipInfo) -> str:
+    """The name of an entry as its owner wrote it: without a mark of its encoding it is most often UTF-8."""
+    if entry.flag_bits & _UTF8_FLAG:
+        return entry.filename
     try:
-        return content.decode("utf-16-be" if big else "utf-16-le").removeprefix("\ufeff").encode()
-    except UnicodeError as error:
-        raise DocumentRejected("The document's XML is damaged.") from error
+        return entry.filename.encode("cp437").decode()
+    except UnicodeError:
+        return entry.filename
 
 
-def _leaves(name: str) -> bool:
-    path = PurePosixPath(name.replace("\\", "/"))
-    return path.is_absolute() or ".." in path.parts or (len(name) > 1 and name[1] == ":")
-
-
-def _unsafe(what: str) -> DocumentRejected:
-    return DocumentRejected(f"The document is refused: it {what}.", code="document_unsafe")
+def _check(entry: zipfile.ZipInfo) -> None:
+    path = PurePosixPath(entry.orig_filename.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or entry.orig_filename[1:2] == ":" or "\0" in entry.orig_filename:
+        raise rejected("unsafe_path")
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        raise rejected("unsafe_link")
+    if entry.flag_bits & _ENCRYPTED_FLAG:
+        raise rejected("document_encrypted")
+    if entry.compress_type not in _METHODS:
+        raise rejected(
+            "document_unreadable", "The archive is packed by an uncommon method; pack it again as an ordinary ZIP."
+        )

@@ -1,9 +1,10 @@
 """The parser processes: a nursery that never sees a document, and the workers it forks.
 
 `python -m ingestion.parse.child FD` is the nursery. It imports the parsers, leaves the network, and then waits on
-the socket FD: each message asks for one worker and brings the two sockets to serve it with. A worker is
-confined before it sees a byte, serves one batch of one tenant and dies with it, so nothing that a
-document does to its process can touch another tenant's. Forking from a warm process costs a few milliseconds.
+the socket FD: each message asks for one worker and brings the two sockets to serve it with. A worker serves one
+batch of one tenant. It reads no document either: it forks a process for each, confined before it sees a byte,
+and hands on exactly one answer of it. So nothing that a document does to its process can touch another document, and
+forking from a warm process costs about a millisecond.
 
 The nursery alone signals workers: it is their parent, so a process id cannot be anybody else's. Whoever asked
 for a worker hangs up its second socket to have it killed, and reads from it how it ended.
@@ -29,6 +30,7 @@ from typing import Any, NoReturn
 from ingestion.parse.confine import (
     die_with_parent,
     forbid_calls,
+    forbid_children,
     hide_files,
     knows_calls,
     landlock_version,
@@ -36,23 +38,14 @@ from ingestion.parse.confine import (
     limit_cpu,
     limit_resources,
 )
-from ingestion.parse.document import ParsedDocument, TextLimits
-from ingestion.parse.docx import parse_docx
-from ingestion.parse.frames import MAX_DOCUMENTS, pack, pack_failure
-from ingestion.parse.html import parse_html
-from ingestion.parse.markdown import parse_markdown
-from ingestion.parse.pdf import parse_pdf
-from ingestion.parse.txt import parse_txt
+from ingestion.parse.document import ParsedDocument, Recogniser, TextLimits
+from ingestion.parse.frames import HEADER, MAX_DOCUMENTS, pack, pack_failure
+from ingestion.parse.ocr import OcrUnavailable, open_recogniser
+from ingestion.parse.registry import PARSERS, Parser
+from ingestion.parse.rejections import rejected
 from tenants.errors import DocumentRejected
 
-Parser = Callable[[bytes, TextLimits], ParsedDocument]
-PARSERS: Mapping[str, Parser] = {
-    "txt": parse_txt,
-    "markdown": parse_markdown,
-    "html": parse_html,
-    "pdf": parse_pdf,
-    "docx": parse_docx,
-}
+_PIECE = 256 * 1024
 
 
 @dataclass
@@ -63,14 +56,19 @@ class _Worker:
 
 
 def main(parsers: Mapping[str, Parser] = PARSERS) -> None:
-    """Run the nursery on the socket whose descriptor is the first argument, until its other end closes."""
+    """Run the nursery on the socket whose descriptor is the first argument, until its other end closes.
+
+    The second argument says what pictures are read with: an object for `open_recogniser`, or null.
+    """
     control = socket.socket(fileno=int(sys.argv[1]))
     layers = {
         "network namespace": leave_network(),
         "Landlock": landlock_version() >= 1,
         "seccomp filter": knows_calls(),
     }
-    control.send(json.dumps({"missing": [name for name, there in layers.items() if not there]}).encode())
+    ocr, why_not = _recogniser(json.loads(sys.argv[2]))
+    missing = [name for name, there in layers.items() if not there]
+    control.send(json.dumps({"missing": missing, "no_ocr": why_not}).encode())
     gc.collect()
     gc.freeze()  # what the workers share is never touched, so never copied
     workers: dict[int, _Worker] = {}
@@ -79,8 +77,10 @@ def main(parsers: Mapping[str, Parser] = PARSERS) -> None:
     while True:
         descriptor, _ = poller.poll()[0]  # one at a time: the next may be about a descriptor closed meanwhile
         if descriptor == control.fileno():
-            worker = _admit(control, parsers)
+            worker = _admit(control, parsers, ocr)
             if worker is None:
+                if ocr is not None:
+                    ocr.close()
                 return  # the workers die with their parent
             for key in (worker.pidfd, worker.asked.fileno()):
                 workers[key] = worker
@@ -95,7 +95,17 @@ def main(parsers: Mapping[str, Parser] = PARSERS) -> None:
         _bury(worker)
 
 
-def _admit(control: socket.socket, parsers: Mapping[str, Parser]) -> _Worker | None:
+def _recogniser(wanted: Mapping[str, Any] | None) -> tuple[Recogniser | None, str | None]:
+    """What reads pictures, or why nothing does; loaded here, so that every process has it and none may look for it."""
+    if wanted is None:
+        return None, None
+    try:
+        return open_recogniser(**wanted), None
+    except OcrUnavailable as error:
+        return None, str(error)
+
+
+def _admit(control: socket.socket, parsers: Mapping[str, Parser], ocr: Recogniser | None) -> _Worker | None:
     """Fork a worker as asked; None when the service has gone."""
     message, descriptors, _, _ = socket.recv_fds(control, 4096, 2)
     if not message:
@@ -106,7 +116,7 @@ def _admit(control: socket.socket, parsers: Mapping[str, Parser]) -> _Worker | N
     if pid == 0:
         control.close()
         asked.close()
-        _serve(talk, limits, parsers)
+        _serve(talk, limits, parsers, ocr)
     talk.close()
     return _Worker(pid, os.pidfd_open(pid), asked)
 
@@ -127,41 +137,104 @@ def _bury(worker: _Worker) -> None:
     os.close(worker.pidfd)
 
 
-def _serve(talk: socket.socket, limits: Mapping[str, Any], parsers: Mapping[str, Parser]) -> NoReturn:
-    """The life of a worker: confined, then one batch, one document after another."""
+def _serve(
+    talk: socket.socket, limits: Mapping[str, Any], parsers: Mapping[str, Parser], ocr: Recogniser | None
+) -> NoReturn:
+    """The life of a worker: one batch, a process for each document."""
     os.setsid()
     os.dup2(1, 2)  # stderr, too, goes nowhere: native code may print what it reads
-    sys.excepthook = partial(_die, talk)
     die_with_parent()
     limit_resources(int(limits["memory_bytes"]))
     hide_files(_interpreter_folders())
-    forbid_calls()
-    text_limits = TextLimits(int(limits["max_text_chars"]), int(limits["max_pages"]))
+    text_limits = TextLimits(int(limits["max_text_chars"]), int(limits["max_pages"]), ocr=ocr)
     message, descriptors, _, _ = socket.recv_fds(talk, 64 * MAX_DOCUMENTS, MAX_DOCUMENTS)
-    for format_name, descriptor in zip(json.loads(message or b"[]"), descriptors, strict=True):
-        limit_cpu(int(limits["cpu_s"]))
-        with open(descriptor, "rb", buffering=0) as file:
-            talk.sendall(pack(_parsed(file.read(), parsers[format_name], text_limits)))
+    for at, (format_name, descriptor) in enumerate(zip(json.loads(message or b"[]"), descriptors, strict=True)):
+        ours, theirs = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            for other in (talk.detach(), ours, *descriptors[at + 1 :]):
+                os.close(other)
+            _parse(descriptor, theirs, limits, partial(_parsed, parser=parsers[format_name], limits=text_limits))
+        os.close(theirs)
+        os.close(descriptor)
+        whole = _hand_on(ours, talk)
+        os.close(ours)
+        if whole:
+            os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        if not whole:
+            _end_like(status)
     os._exit(0)
 
 
-def _parsed(data: bytes, parser: Parser, limits: TextLimits) -> ParsedDocument | DocumentRejected:
-    """A parser's answer. An error without a name here ends the worker, which is an answer, too."""
+def _hand_on(answers: int, talk: socket.socket) -> bool:
+    """Pass on one answer and not a byte more: what follows it would be taken for the next document's."""
+    head = b""
+    while len(head) < HEADER.size:
+        piece = os.read(answers, HEADER.size - len(head))
+        if not piece:
+            return False
+        head += piece
+    talk.sendall(head)
+    left = sum(HEADER.unpack(head))
+    while left:
+        piece = os.read(answers, min(left, _PIECE))
+        if not piece:
+            return False
+        talk.sendall(piece)
+        left -= len(piece)
+    return True
+
+
+def _end_like(status: int) -> NoReturn:
+    """End as the document's process did, so that the nursery's report is about that one."""
+    if os.WIFSIGNALED(status):
+        signal.signal(os.WTERMSIG(status), signal.SIG_DFL) if os.WTERMSIG(status) != signal.SIGKILL else None
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1)
+
+
+def _parse(
+    descriptor: int,
+    answers: int,
+    limits: Mapping[str, Any],
+    parse: Callable[[bytes], ParsedDocument | DocumentRejected],
+) -> NoReturn:
+    """The life of a document's process: confined, then that one document."""
+    sys.excepthook = partial(_die, answers)
+    die_with_parent()
+    forbid_children()
+    forbid_calls()
+    limit_cpu(int(limits["cpu_s"]))
+    with open(descriptor, "rb", buffering=0) as file:
+        content = file.read()
+    _send(answers, pack(parse(content)))
+    os._exit(0)
+
+
+def _send(answers: int, frame: bytes) -> None:
+    view = memoryview(frame)
+    while view:
+        view = view[os.write(answers, view) :]
+
+
+def _parsed(data: bytes, *, parser: Parser, limits: TextLimits) -> ParsedDocument | DocumentRejected:
+    """A parser's answer. An error without a name here ends the process, which is an answer, too."""
     try:
         return parser(data, limits)
-    except DocumentRejected as rejected:
-        return rejected
+    except DocumentRejected as error:
+        return error
     except RecursionError:
-        return DocumentRejected("The document is nested too deeply.")
+        return rejected("nested_too_deeply")
 
 
-def _die(talk: socket.socket, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Last words of a worker: what failed and where, without a word of the document."""
+def _die(answers: int, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Last words of a process: what failed and where, without a word of the document."""
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace is not None else "?"
     with contextlib.suppress(OSError):
-        talk.sendall(pack_failure(kind.__name__, place))
+        _send(answers, pack_failure(kind.__name__, place))
     os._exit(1)
 
 

@@ -34,21 +34,22 @@ _X32_BIT = 0x40000000
 _FORBIDDEN: dict[str, tuple[int, str]] = {
     "x86_64": (
         0xC000003E,
-        # socket connect accept bind listen socketpair; clone fork vfork execve; kill ptrace; pivot_root chroot mount
-        # umount2 swapon swapoff reboot; init_module add_key request_key keyctl; unshare accept4 perf_event_open
-        # name_to_handle_at open_by_handle_at setns process_vm_readv process_vm_writev kcmp finit_module bpf execveat
-        # userfaultfd io_uring_setup pidfd_open clone3 pidfd_getfd
-        "41 42 43 49 50 53 56 57 58 59 62 101 155 161 165 166 167 168 169 175 248 249 250 272 288 298 303 304 308 310 "
-        "311 312 313 321 322 323 425 434 435 438",
+        # socket connect accept bind listen socketpair; clone fork vfork execve; kill ptrace; setpgid setsid (to leave
+        # the group that is killed); pivot_root chroot mount umount2 swapon swapoff reboot; init_module add_key
+        # request_key keyctl; unshare accept4 perf_event_open name_to_handle_at open_by_handle_at setns
+        # process_vm_readv process_vm_writev kcmp finit_module bpf execveat userfaultfd io_uring_setup pidfd_open
+        # clone3 pidfd_getfd
+        "41 42 43 49 50 53 56 57 58 59 62 101 109 112 155 161 165 166 167 168 169 175 248 249 250 272 288 298 303 304 "
+        "308 310 311 312 313 321 322 323 425 434 435 438",
     ),
     "aarch64": (
         0xC00000B7,
-        # umount2 mount pivot_root chroot unshare init_module ptrace kill reboot socket socketpair bind listen accept
-        # connect add_key request_key keyctl clone execve swapon swapoff perf_event_open accept4 name_to_handle_at
-        # open_by_handle_at setns process_vm_readv process_vm_writev kcmp finit_module bpf execveat userfaultfd
-        # io_uring_setup pidfd_open clone3 pidfd_getfd
-        "39 40 41 51 97 105 117 129 142 198 199 200 201 202 203 217 218 219 220 221 224 225 241 242 264 265 268 270 "
-        "271 272 273 280 281 282 425 434 435 438",
+        # umount2 mount pivot_root chroot unshare init_module ptrace kill reboot setpgid setsid socket socketpair bind
+        # listen accept connect add_key request_key keyctl clone execve swapon swapoff perf_event_open accept4
+        # name_to_handle_at open_by_handle_at setns process_vm_readv process_vm_writev kcmp finit_module bpf execveat
+        # userfaultfd io_uring_setup pidfd_open clone3 pidfd_getfd
+        "39 40 41 51 97 105 117 129 142 154 157 198 199 200 201 202 203 217 218 219 220 221 224 225 241 242 264 265 "
+        "268 270 271 272 273 280 281 282 425 434 435 438",
     ),
 }
 
@@ -69,17 +70,22 @@ def die_with_parent() -> None:
 
 
 def limit_resources(memory_bytes: int) -> None:
-    """Bound the address space and open files; no file is written, no process started, no core kept."""
-    for kind, most in (
-        (resource.RLIMIT_AS, memory_bytes),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, 256),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NPROC, 0),
-    ):
-        _, hard = resource.getrlimit(kind)
-        limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (limit, limit))
+    """Bound the address space and open files; no file is written, no core kept. Children inherit it."""
+    _limit(resource.RLIMIT_AS, memory_bytes)
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_NOFILE, 256)
+    _limit(resource.RLIMIT_CORE, 0)
+
+
+def forbid_children() -> None:
+    """No process is started."""
+    _limit(resource.RLIMIT_NPROC, 0)
+
+
+def _limit(kind: int, most: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(kind, (limit, limit))
 
 
 def limit_cpu(seconds: int) -> None:
@@ -136,13 +142,9 @@ def knows_calls() -> bool:
 
 def forbid_calls() -> bool:
     """By seccomp: the system calls above fail with EPERM. False where unsupported. Needs no_new_privs."""
-    known = _FORBIDDEN.get(platform.machine())
-    if known is None:
+    if _PROGRAM is None:
         return False
-    architecture, forbidden = known
-    program = _filter(architecture, [int(number) for number in forbidden.split()])
-    buffer = ctypes.create_string_buffer(program, len(program))
-    header = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer)))
+    header = ctypes.create_string_buffer(struct.pack("@HP", len(_PROGRAM) // 8, ctypes.addressof(_PROGRAM)))
     return _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(header)) == 0
 
 
@@ -168,3 +170,16 @@ def _filter(architecture: int, forbidden: Sequence[int]) -> bytes:
     steps.extend(step(equal, number, count - i, 0) for i, number in enumerate(forbidden))
     steps.extend((step(give, _ALLOW), step(give, _REFUSE)))
     return b"".join(steps)
+
+
+def _program() -> ctypes.Array[ctypes.c_char] | None:
+    """The filter of this machine, made once: every document's process puts it on."""
+    known = _FORBIDDEN.get(platform.machine())
+    if known is None:
+        return None
+    architecture, forbidden = known
+    program = _filter(architecture, [int(number) for number in forbidden.split()])
+    return ctypes.create_string_buffer(program, len(program))
+
+
+_PROGRAM = _program()

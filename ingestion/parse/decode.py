@@ -8,7 +8,7 @@ import re
 from charset_normalizer import from_bytes
 
 from ingestion.parse.characters import control_share
-from tenants.errors import DocumentRejected
+from ingestion.parse.rejections import rejected
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _MARKS = (
@@ -50,10 +50,7 @@ def decode_text(data: bytes, declared: str | None = None) -> str:
         text = _strict(data, candidate)
         if text is not None and control_share(text) <= _MAX_CONTROL_SHARE:
             return text
-    raise DocumentRejected(
-        "The text cannot be decoded: it is binary or in an unknown encoding. Save it as UTF-8.",
-        code="document_encoding",
-    )
+    raise rejected("document_encoding")
 
 
 def _candidates(data: bytes, declared: str | None) -> list[str]:

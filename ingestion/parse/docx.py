@@ -20,13 +20,10 @@ from ingestion.parse.docx_styles import (
     value,
 )
 from ingestion.parse.docx_text import WRAPPERS, lines_of, paragraphs_in, words_of
+from ingestion.parse.office import OLE, core_title, legacy_office, main_part
+from ingestion.parse.rejections import damaged, rejected
 from ingestion.parse.tables import markdown_table
-from tenants.errors import DocumentRejected
 
-_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
-_RELATIONSHIPS = "{http://schemas.openxmlformats.org/package/2006/relationships}Relationship"
-_CORE_TITLE = "{http://purl.org/dc/elements/1.1/}title"
 _MARGINALS = re.compile(r"word/(?:header|footer)\d*\.xml")
 _HEADINGS_INSIDE = 3
 _MAX_SPAN = 64
@@ -40,38 +37,22 @@ def parse_docx(data: bytes, limits: TextLimits) -> ParsedDocument:
     """
     if not data:
         raise empty_document()
-    if data.startswith(_OLE):
-        if _ENCRYPTED in data:
-            raise DocumentRejected("The document is encrypted with a password.", code="document_encrypted")
-        raise DocumentRejected("The file is a legacy binary Word document; save it as DOCX.")
-    archive = Archive(data)
-    main = archive.xml(_main_part(archive))
+    if data.startswith(OLE):
+        raise legacy_office(data)
+    archive = Archive(data, limits, what="Word document")
+    main = archive.xml(main_part(archive, "word/document.xml"))
     body = None if main is None else main.find(W + "body")
     if body is None:
-        raise DocumentRejected("The file holds no Word document.")
+        raise damaged("Word document")
     builder = DocumentBuilder("docx", limits)
     try:
         reader = _Body(builder, archive)
         reader.read(body)
         _add_marginals(reader, archive)
     except RecursionError as error:
-        raise DocumentRejected("The document's XML is nested too deeply.") from error
-    builder.title = reader.title or (None if reader.has_top_heading else _core_title(archive))
+        raise rejected("nested_too_deeply") from error
+    builder.title = reader.title or (None if reader.has_top_heading else core_title(archive))
     return builder.build()
-
-
-def _main_part(archive: Archive) -> str:
-    root = archive.xml("_rels/.rels")
-    for relationship in [] if root is None else root.iterfind(_RELATIONSHIPS):
-        if relationship.get("Type", "").endswith("/officeDocument"):
-            return relationship.get("Target", "").lstrip("/")
-    return "word/document.xml"
-
-
-def _core_title(archive: Archive) -> str | None:
-    root = archive.xml("docProps/core.xml")
-    title = (root.findtext(_CORE_TITLE) or "").strip() if root is not None else ""
-    return None if not title or title.startswith("Microsoft Word") else title
 
 
 def _add_marginals(reader: _Body, archive: Archive) -> None:

@@ -12,32 +12,21 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from ingestion.parse.document import BLOCK_KINDS, Block, ParsedDocument
+from ingestion.parse.document import BLOCK_KINDS, MAX_LEFT_OUT, Block, LeftOut, ParsedDocument
+from ingestion.parse.rejections import SENTENCES, rejected
 from tenants.errors import DocumentRejected
 
-_HEADER = struct.Struct(">II")
+HEADER = struct.Struct(">II")
+"""Lengths of the head and of the text behind it."""
 _MAX_HEAD = 16 * 1024**2
 _MAX_BYTES_A_CHARACTER = 4
 _MAX_TITLE = 1000
+_MAX_CODE = 40
 _LARGE = 512 * 1024
 """Answers longer than this are unpacked in a thread, so as not to hold up the event loop."""
 
 MAX_DOCUMENTS = 64
 """Documents of one request: as many descriptors go over a socket at once."""
-
-_REJECTIONS = frozenset(
-    {
-        "document_empty",
-        "document_encoding",
-        "document_encrypted",
-        "document_too_long",
-        "document_unreadable",
-        "document_unsafe",
-        "needs_ocr",
-        "parser_memory",
-        "parser_timeout",
-    }
-)
 
 
 class BrokenFrame(Exception):
@@ -62,10 +51,17 @@ def pack(answer: ParsedDocument | DocumentRejected) -> bytes:
         return _framed({"code": answer.code, "detail": answer.detail}, "")
     blocks = [[BLOCK_KINDS.index(b.kind), b.start, b.end, b.level, b.page] for b in answer.blocks]
     title = answer.title[:_MAX_TITLE] if answer.title else None
-    head = {"title": title, "pages": answer.pages, "format": answer.format, "blocks": blocks}
+    left_out = [[one.part, one.code] for one in answer.left_out]
+    head = {
+        "title": title,
+        "pages": answer.pages,
+        "format": answer.format,
+        "blocks": blocks,
+        "left_out": left_out,
+    }
     framed = _framed(head, answer.text)
-    if _HEADER.unpack_from(framed)[0] > _MAX_HEAD:
-        return pack(DocumentRejected("The document has too many parts.", code="document_too_long"))
+    if HEADER.unpack_from(framed)[0] > _MAX_HEAD:
+        return pack(rejected("document_too_long"))
     return framed
 
 
@@ -76,13 +72,13 @@ def pack_failure(kind: str, place: str) -> bytes:
 
 def _framed(head: dict[str, Any], text: str) -> bytes:
     encoded, body = json.dumps(head).encode(), text.encode()
-    return _HEADER.pack(len(encoded), len(body)) + encoded + body
+    return HEADER.pack(len(encoded), len(body)) + encoded + body
 
 
 async def read_answer(stream: asyncio.StreamReader, max_text_chars: int) -> ParsedDocument | DocumentRejected:
     """The next answer on a stream. Raises ParserFailed, ParserGone, BrokenFrame."""
     try:
-        head_bytes, body_bytes = _HEADER.unpack(await stream.readexactly(_HEADER.size))
+        head_bytes, body_bytes = HEADER.unpack(await stream.readexactly(HEADER.size))
         if head_bytes > _MAX_HEAD or body_bytes > max_text_chars * _MAX_BYTES_A_CHARACTER:
             raise BrokenFrame("an answer is too long")
         head = await stream.readexactly(head_bytes)
@@ -105,14 +101,15 @@ def _believed(head: dict[str, Any], text: str) -> ParsedDocument | DocumentRejec
     if "failed" in head:
         raise ParserFailed(str(head["failed"])[:100], str(head["place"])[:200])
     if "code" in head:
-        if head["code"] not in _REJECTIONS:
+        if head["code"] not in SENTENCES:
             raise ValueError("an unknown code")
         return DocumentRejected(str(head["detail"])[:_MAX_TITLE], code=head["code"])
     pages = _natural(head["pages"]) if head["pages"] is not None else None
     title = head["title"]
     if title is not None and (not isinstance(title, str) or len(title) > _MAX_TITLE):
         raise ValueError("a title is too long")
-    return ParsedDocument(text, _blocks(head["blocks"], len(text)), title, pages, str(head["format"]))
+    blocks = _blocks(head["blocks"], len(text))
+    return ParsedDocument(text, blocks, title, pages, str(head["format"]), _left_out(head["left_out"]))
 
 
 def _blocks(rows: Sequence[Sequence[Any]], length: int) -> tuple[Block, ...]:
@@ -124,6 +121,10 @@ def _blocks(rows: Sequence[Sequence[Any]], length: int) -> tuple[Block, ...]:
         last = end
         blocks.append(Block(BLOCK_KINDS[_natural(kind)], start, end, level, None if page is None else _natural(page)))
     return tuple(blocks)
+
+
+def _left_out(rows: Sequence[Sequence[Any]]) -> tuple[LeftOut, ...]:
+    return tuple(LeftOut(str(part)[:_MAX_TITLE], str(code)[:_MAX_CODE]) for part, code in rows[:MAX_LEFT_OUT])
 
 
 def _natural(value: Any) -> int:

@@ -22,6 +22,7 @@ from typing import Self
 from ingestion.parse.document import ParsedDocument
 from ingestion.parse.flow import ParseItem, ParseStream
 from ingestion.parse.frames import MAX_DOCUMENTS, BrokenFrame, ParserFailed, ParserGone, read_answer
+from ingestion.parse.rejections import rejected
 from ingestion.settings import IngestSettings
 from tenants.errors import DocumentRejected, Unavailable
 
@@ -42,6 +43,11 @@ class ParseLimits:
     wall_s: float = 120.0
     max_text_chars: int = 20_000_000
     max_pages: int = 2000
+    ocr: bool = True
+    """Whether pictures of text are read where Tesseract is installed."""
+    ocr_languages: str = "eng"
+    ocr_max_pages: int = 40
+    ocr_data: str | None = None
 
     @classmethod
     def from_settings(cls, settings: IngestSettings) -> Self:
@@ -52,7 +58,18 @@ class ParseLimits:
             wall_s=settings.parse_wall_s,
             max_text_chars=settings.max_text_chars,
             max_pages=settings.max_pages,
+            ocr=settings.ocr == "auto",
+            ocr_languages=settings.ocr_languages,
+            ocr_max_pages=settings.ocr_max_pages,
+            ocr_data=settings.ocr_data,
         )
+
+    @property
+    def recogniser(self) -> str:
+        """What a nursery is told about reading pictures."""
+        if not self.ocr:
+            return "null"
+        return json.dumps({"languages": self.ocr_languages, "max_pages": self.ocr_max_pages, "folder": self.ocr_data})
 
 
 @dataclass(frozen=True)
@@ -117,7 +134,7 @@ class ParserPool:
                 return self._nursery
             if self._nursery is not None:
                 await self._nursery.aclose()
-            self._nursery = await _Nursery.start(self._command)
+            self._nursery = await _Nursery.start(self._command, self._limits)
             return self._nursery
 
     async def _parse_one_after_another(self, stream: ParseStream, first: int) -> None:
@@ -217,12 +234,12 @@ class _Nursery:
         self._control = control
 
     @classmethod
-    async def start(cls, command: Sequence[str]) -> _Nursery:
+    async def start(cls, command: Sequence[str], limits: ParseLimits) -> _Nursery:
         """Raises Unavailable."""
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control.setblocking(False)
         with theirs:
-            nursery = cls(await asyncio.to_thread(_spawn, command, theirs), control)
+            nursery = cls(await asyncio.to_thread(_spawn, command, theirs, limits.recogniser), control)
         try:
             async with asyncio.timeout(_START_S):
                 ready = await asyncio.get_running_loop().sock_recv(control, 4096)
@@ -231,7 +248,10 @@ class _Nursery:
         if not ready:
             await nursery.aclose()
             raise Unavailable("The parsers cannot be started.", code="parser_unavailable")
-        for layer in json.loads(ready)["missing"]:
+        told = json.loads(ready)
+        if told["no_ocr"]:
+            _LOGGER.info("scanned pages are not read: %s", told["no_ocr"])
+        for layer in told["missing"]:
             _LOGGER.warning("parsers run without a %s: this system does not allow it", layer)
         return nursery
 
@@ -265,12 +285,18 @@ class _Nursery:
             await asyncio.to_thread(self._process.wait)
 
 
-def _spawn(command: Sequence[str], control: socket.socket) -> subprocess.Popen[bytes]:
+def _spawn(command: Sequence[str], control: socket.socket, recogniser: str) -> subprocess.Popen[bytes]:
     """Start the nursery in a session of its own, with nothing of our environment in its."""
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        [sys.executable, "-s", "-P", *command, str(control.fileno())],
+        [sys.executable, "-s", "-P", *command, str(control.fileno()), recogniser],
         pass_fds=(control.fileno(),),
-        env={"PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "MALLOC_ARENA_MAX": "1"},
+        env={
+            "PYTHONPATH": str(_ROOT),
+            "LANG": "C.UTF-8",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "MALLOC_ARENA_MAX": "1",
+            "OMP_THREAD_LIMIT": "1",  # what is confined can start no thread
+        },
         cwd="/",
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -299,12 +325,12 @@ def _opened(paths: Sequence[Path]) -> Iterator[list[int]]:
 
 
 def _unreadable() -> DocumentRejected:
-    return DocumentRejected("The document could not be read: its parser failed.")
+    return rejected("document_unreadable")
 
 
 def _too_large() -> DocumentRejected:
-    return DocumentRejected("The document needs more memory than a parser may use.", code="parser_memory")
+    return rejected("parser_memory")
 
 
 def _too_slow() -> DocumentRejected:
-    return DocumentRejected("The document takes too long to read.", code="parser_timeout")
+    return rejected("parser_timeout")

@@ -104,14 +104,14 @@ def _validators(known: SourceEntry) -> Validators:
 
 
 def _upload(source: Source, entry: Entry, found: Read, file: BinaryIO) -> Upload:
-    size, sha256, head = measure(file)
+    size, sha256, head, tail = measure(file)
     if size == 0:
         raise SourceFailed(f"{entry.place} is empty.", code="source_empty")
     filename = safe_filename(found.filename)
     return Upload(
         filename=filename,
         content_type=media_type(found.media_type),
-        format=detect_format(head, filename, found.media_type or None),
+        format=detect_format(head, filename, found.media_type or None, tail),
         size_bytes=size,
         sha256=sha256,
         external_id=f"{source.id}:{entry.key}",

@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -85,9 +86,18 @@ def look(data: bytes, limits: TextLimits) -> ParsedDocument:
         "fork": os.fork,
         "program": lambda: os.execv("/bin/true", ["true"]),
         "kill": lambda: os.kill(os.getppid(), 0),
+        "leave the group": os.setsid,
+        "documents": lambda: sum(map(_is_file, range(3, 256))),
         "codec": lambda: "渡".encode("cp949").decode("cp949"),
     }
     return _document(json.dumps({name: _tried(call) for name, call in reached.items()}))
+
+
+def _is_file(descriptor: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
 
 
 def _tried(call: Callable[[], object]) -> object:

@@ -8,12 +8,17 @@ import struct
 
 import pytest
 
-from ingestion.parse.document import Block, ParsedDocument
+from ingestion.parse.document import Block, LeftOut, ParsedDocument
 from ingestion.parse.frames import BrokenFrame, ParserFailed, ParserGone, pack, pack_failure, read_answer
 from tenants.errors import DocumentRejected
 
 _DOCUMENT = ParsedDocument(
-    "Títle\n\n渡轮 🧭", (Block("heading", 0, 5, 1, 1), Block("paragraph", 7, 11, 0, 2)), "Títle", 2, "pdf"
+    "Títle\n\n渡轮 🧭",
+    (Block("heading", 0, 5, 1, 1), Block("paragraph", 7, 11, 0, 2)),
+    "Títle",
+    2,
+    "pdf",
+    (LeftOut("page 3", "needs_ocr"),),
 )
 
 
@@ -30,7 +35,7 @@ def frame(head: object, text: bytes = b"") -> bytes:
 
 
 def head_with(**changes: object) -> dict[str, object]:
-    return {"title": None, "pages": None, "format": "txt", "blocks": [], **changes}
+    return {"title": None, "pages": None, "format": "txt", "blocks": [], "left_out": [], **changes}
 
 
 async def test_a_document_survives_the_journey():

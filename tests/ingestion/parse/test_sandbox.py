@@ -25,6 +25,7 @@ from tenants.errors import DocumentRejected, Unavailable
 
 _HOSTILE = (str(Path(__file__).with_name("hostile_nursery.py")),)
 _DEADLINE_S = 30
+_NURSERY_VARIABLES = {"LANG", "MALLOC_ARENA_MAX", "OMP_THREAD_LIMIT", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}
 
 Write = Callable[..., ParseItem]
 
@@ -96,7 +97,7 @@ async def test_nothing_to_parse_is_no_work():
         ("fault", "document_unreadable"),
         ("leave", "document_unreadable"),
         ("bug", "document_unreadable"),
-        ("deep", "document_unreadable"),
+        ("deep", "nested_too_deeply"),
         ("lie", "document_unreadable"),
         ("flood", "document_unreadable"),
         ("nonsense", "document_unreadable"),
@@ -127,7 +128,7 @@ async def test_the_cpu_time_is_each_documents_own(pool: ParserPool, write: Write
     assert {outcome(answer)[:5] for answer in await pool.parse(items)} == {"Words"}
 
 
-async def test_a_document_that_failed_among_others_is_tried_again_alone(pool: ParserPool, write: Write):
+async def test_no_document_is_parsed_in_the_process_of_another(pool: ParserPool, write: Write):
     answers = await pool.parse([write("txt"), write("alone"), write("alone"), write("txt")])
     assert [outcome(answer) for answer in answers] == ["Words.", "alone", "alone", "Words."]
 
@@ -146,10 +147,11 @@ async def test_a_taken_over_parser_reaches_nothing(
     monkeypatch.setenv("TESSERA_SECRET", "hunter2")
     secret = tmp_path / "secret"
     secret.write_text("hunter2")
-    (answer,) = await pool.parse([write("look", str(secret))])
+    _, answer, _ = await pool.parse([write("txt"), write("look", str(secret)), write("txt")])
     reached = json.loads(outcome(answer))
-    assert set(reached.pop("environment")) == {"LANG", "MALLOC_ARENA_MAX", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}
+    assert set(reached.pop("environment")) == _NURSERY_VARIABLES
     assert reached.pop("codec") == "渡"
+    assert reached.pop("documents") == 0  # its own is read and closed, the others are not there
     assert {name: str(value)[:8] for name, value in reached.items()} == dict.fromkeys(reached, "refused:")
     assert "hunter2" not in outcome(answer)
     assert secret.read_text() == "hunter2"
@@ -216,7 +218,7 @@ async def test_no_orphan_is_left_when_the_service_is_killed(write: Write):
     """)
     service = _python(script, *_HOSTILE, str(write("sleep", "1000").path))
     try:
-        await until(lambda: len(psutil.Process(service.pid).children(recursive=True)) == 2)
+        await until(lambda: len(psutil.Process(service.pid).children(recursive=True)) == 3)
         family = psutil.Process(service.pid).children(recursive=True)
     finally:
         service.send_signal(signal.SIGKILL)
@@ -285,5 +287,7 @@ async def test_a_slow_document_can_be_given_up(write: Write):
 
 
 def test_limits_come_from_the_settings():
-    settings = IngestSettings(parse_cpu_s=7, parse_wall_s=8.5, max_text_chars=9, max_pages=10)
-    assert ParseLimits.from_settings(settings) == ParseLimits(1024**3, 7, 8.5, 9, 10)
+    settings = IngestSettings(
+        parse_cpu_s=7, parse_wall_s=8.5, max_text_chars=9, max_pages=10, ocr="off", ocr_languages="deu"
+    )
+    assert ParseLimits.from_settings(settings) == ParseLimits(1024**3, 7, 8.5, 9, 10, ocr=False, ocr_languages="deu")

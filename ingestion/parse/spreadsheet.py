@@ -1,0 +1,142 @@
+"""XLSX, XLS, XLSB and ODS: a section a sheet, its filled regions as tables."""
+
+from __future__ import annotations
+
+import datetime
+import io
+from collections.abc import Callable, Iterator, Sequence
+
+import python_calamine as calamine
+
+from ingestion.parse.archive import Archive
+from ingestion.parse.builder import DocumentBuilder, empty_document
+from ingestion.parse.document import ParsedDocument, TextLimits
+from ingestion.parse.odf_package import odf_archive
+from ingestion.parse.office import OLE, core_title, legacy_office
+from ingestion.parse.rejections import damaged, rejected
+from ingestion.parse.tables import markdown_table
+
+_WHAT = "spreadsheet"
+_ERRORS = (
+    calamine.CalamineError,
+    calamine.XmlError,
+    calamine.ZipError,
+    calamine.WorksheetNotFound,
+    OSError,
+    ValueError,
+)
+_VISIBLE = calamine.SheetVisibleEnum.Visible
+_MAX_SHEETS = 1000
+
+Cell = object
+
+
+def parse_xlsx(data: bytes, limits: TextLimits) -> ParsedDocument:
+    """See `_parse`; an XLSX is inflated once to count its bytes before the library sees it."""
+    if not data:
+        raise empty_document()
+    if data.startswith(OLE):
+        raise legacy_office(data)
+    archive = Archive(data, limits, what=_WHAT)
+    archive.check_parts()
+    return _parse(data, "xlsx", limits, core_title(archive) or "")
+
+
+def parse_ods(data: bytes, limits: TextLimits) -> ParsedDocument:
+    """See `_parse`."""
+    if not data:
+        raise empty_document()
+    odf_archive(data, limits, what=_WHAT).check_parts()
+    return _parse(data, "ods", limits, "")
+
+
+def parse_xls(data: bytes, limits: TextLimits) -> ParsedDocument:
+    """See `_parse`."""
+    if not data:
+        raise empty_document()
+    return _parse(data, "xls", limits, "")
+
+
+def _parse(data: bytes, format_name: str, limits: TextLimits, title: str) -> ParsedDocument:
+    """Values as they are stored, dates in ISO 8601; formulas give what they last gave. Blank rows part tables.
+
+    Hidden sheets are left out and said to be so. Raises DocumentRejected: document_encrypted, document_unreadable,
+    document_too_long.
+    """
+    try:
+        book = calamine.load_workbook(io.BytesIO(data))
+    except calamine.PasswordError as error:
+        raise rejected("document_encrypted") from error
+    except _ERRORS as error:
+        raise damaged(_WHAT) from error
+    builder = DocumentBuilder(format_name, limits)
+    for sheet in book.sheets_metadata[:_MAX_SHEETS]:
+        if sheet.visible != _VISIBLE:
+            builder.leave_out(f"sheet {sheet.name}", "hidden")
+        elif sheet.typ == calamine.SheetTypeEnum.WorkSheet:
+            _add_sheet(builder, book, sheet.name, limits)
+    builder.title = title
+    return builder.build()
+
+
+def _add_sheet(builder: DocumentBuilder, book: calamine.CalamineWorkbook, name: str, limits: TextLimits) -> None:
+    try:
+        rows = book.get_sheet_by_name(name).iter_rows()
+        headed = False
+        for region in _regions(rows, limits):
+            if not headed:
+                builder.add("heading", name, level=1)
+                headed = True
+            _add_region(builder, region)
+    except _ERRORS:
+        builder.leave_out(f"sheet {name}", "document_unreadable")
+
+
+def _regions(rows: Iterator[Sequence[Cell]], limits: TextLimits) -> Iterator[list[list[str]]]:
+    """Runs of rows that hold something."""
+    region: list[list[str]] = []
+    characters = 0
+    for row in rows:
+        cells = [_shown(cell) for cell in row]
+        if any(cells):
+            characters += sum(map(len, cells))
+            region.append(cells)
+            if characters > limits.max_text_chars:
+                break  # the builder says so
+        elif region:
+            yield region
+            region = []
+    if region:
+        yield region
+
+
+def _add_region(builder: DocumentBuilder, region: list[list[str]]) -> None:
+    columns = {i for row in region for i, cell in enumerate(row) if cell}
+    if len(columns) > 1 and len(region) > 1:
+        builder.add("table", markdown_table(region))
+        return
+    builder.add("paragraph", "\n".join(" ".join(filter(None, row)) for row in region))
+
+
+def _shown(cell: Cell) -> str:
+    show = _SHOWN.get(type(cell))
+    return show(cell) if show is not None else " ".join(str(cell).split())
+
+
+def _number(cell: Cell) -> str:
+    return f"{cell:.15g}"
+
+
+def _moment(cell: Cell) -> str:
+    return str(cell)
+
+
+_SHOWN: dict[type, Callable[[Cell], str]] = {
+    float: _number,
+    int: str,
+    bool: lambda cell: "TRUE" if cell else "FALSE",
+    datetime.datetime: _moment,
+    datetime.date: _moment,
+    datetime.time: _moment,
+    datetime.timedelta: _moment,
+}
