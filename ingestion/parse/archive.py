@@ -6,6 +6,7 @@ import io
 import stat
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
 
@@ -83,12 +84,13 @@ class Archive:
             raise damaged(self._what) from error
         return b"".join(chunks)
 
-    def check_parts(self) -> None:
-        """Inflate every part once, for a library that will read them without our bounds."""
+    def checked_parts(self) -> Iterator[tuple[str, bytes]]:
+        """Every part by its name, inflated and counted once: for a library that reads them without our bounds."""
         for entry in self.entries:
             content = self.read(entry)
             if entry.filename.endswith((".xml", ".rels")) and b"<!" in content[:_XML_HEAD]:
                 parse_xml(content, what=self._what)
+            yield entry.filename, content
 
 
 def shown_name(entry: zipfile.ZipInfo) -> str:

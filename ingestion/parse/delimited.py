@@ -36,7 +36,7 @@ def _parse(data: bytes, limits: TextLimits, format_name: str) -> ParsedDocument:
     named = _SEPARATOR_LINE.match(text)
     if named:
         delimiter, text = named[1], text[named.end() :]
-    rows = _rows(text, delimiter or _delimiter(text), limits)
+    rows = _rows(text, delimiter or _delimiter(text))
     builder = DocumentBuilder(format_name, limits)
     if max(map(len, rows), default=0) > 1 and len(rows) > 1:
         builder.add("table", markdown_table(rows))
@@ -64,8 +64,8 @@ def _regularity(sample: str, delimiter: str) -> float:
     return widths.count(usual) / len(widths) + min(usual, 20) / 1000 if widths and usual > 1 else 0.0
 
 
-def _rows(text: str, delimiter: str, limits: TextLimits) -> list[list[str]]:
-    csv.field_size_limit(limits.max_text_chars)
+def _rows(text: str, delimiter: str) -> list[list[str]]:
+    csv.field_size_limit(len(text) + 1)  # the builder says what is too long
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         return [row for row in reader if any(row)]

@@ -20,6 +20,7 @@ from tenants.errors import DocumentRejected
 _HEADS = ("Subject", "From", "To", "Cc", "Date")
 _SIGNATURES = frozenset({"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"})
 _ENCRYPTED = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime", "multipart/encrypted"})
+_USUAL = "cp1252"
 _WIDE = re.compile(rb"\xff\xfe|\xfe\xff|[\x20-\x7e]\0|\0[\x20-\x7e]")
 
 
@@ -92,7 +93,7 @@ class _Letter:
 
     def _leaf(self, part: Message, kind: str, level: int) -> bool:
         content = part.get_payload(decode=True)
-        name = _decoded(part.get_filename() or "")
+        name = _decoded(part.get_filename() or "", _charset(part) or _USUAL)
         if not isinstance(content, bytes) or kind in _SIGNATURES:
             return False
         attached = part.get_content_disposition() == "attachment"
@@ -115,15 +116,15 @@ def _charset(part: Message) -> str | None:
 def _head(message: Message, name: str) -> str:
     for key, value in message.raw_items():
         if key.lower() == name.lower():
-            return _decoded(str(value))
+            return _decoded(str(value), _charset(message) or _USUAL)
     return ""
 
 
-def _decoded(text: str) -> str:
-    """A head's words: encoded words decoded, raw bytes by what they look like."""
+def _decoded(text: str, charset: str) -> str:
+    """A head's words: encoded words decoded, raw bytes in UTF-8 or else in `charset`."""
     raw = text.encode("utf-8", "surrogateescape")
     try:
-        plain = decode_text(raw) if not raw.isascii() else text
+        plain = decode_text(raw, charset) if not raw.isascii() else text
         return "".join(_words(plain))
     except (HeaderParseError, ValueError, LookupError, DocumentRejected):
         return raw.decode("utf-8", "ignore")

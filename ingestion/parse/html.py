@@ -21,10 +21,11 @@ from ingestion.parse.html_blocks import (
     is_plain_list,
     list_lines,
 )
+from ingestion.parse.html_depth import refuse_deep
 from ingestion.parse.tables import markdown_table
+from ingestion.parse.xml_tree import declared_encoding
 
 _CHARSET = re.compile(rb"<meta[^>]{0,400}?\bcharset\s*=\s*[\"']?\s*([\w.:-]{2,40})", re.I)
-_XML_ENCODING = re.compile(rb"\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([\w.:-]{2,40})", re.I)
 _DECLARED_WITHIN = 256 * 1024
 
 _BOILERPLATE = frozenset({"nav", "footer"})
@@ -41,7 +42,9 @@ def parse_html(data: bytes, limits: TextLimits) -> ParsedDocument:
     out; when nothing else is there, navigation, header and footer are taken after all. The title is that of
     `<title>`, or the only `h1` when `<title>` merely adds the site's name to it.
     """
-    tree = LexborHTMLParser(decode_text(data, _declared(data)))
+    text = decode_text(data, _declared(data))
+    refuse_deep(text)
+    tree = LexborHTMLParser(text)
     root = tree.body or tree.root
     page = _Page(DocumentBuilder("html", limits), boilerplate=False)
     if root is not None:
@@ -54,8 +57,8 @@ def parse_html(data: bytes, limits: TextLimits) -> ParsedDocument:
 
 
 def _declared(data: bytes) -> str | None:
-    match = _XML_ENCODING.match(data) or _CHARSET.search(data, 0, _DECLARED_WITHIN)
-    return match[1].decode("ascii") if match else None
+    match = _CHARSET.search(data, 0, _DECLARED_WITHIN)
+    return declared_encoding(data) or (match[1].decode("ascii") if match else None)
 
 
 def _title(tree: LexborHTMLParser) -> str | None:

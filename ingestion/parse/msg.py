@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-import olefile
-
 from ingestion.parse.builder import DocumentBuilder, empty_document
+from ingestion.parse.compound_file import CompoundFile
 from ingestion.parse.compressed_rtf import inflate_rtf
 from ingestion.parse.decode import decode_text
 from ingestion.parse.document import ParsedDocument, TextLimits
 from ingestion.parse.enclosed import MAX_DEPTH, Enclosure, ParsePart
 from ingestion.parse.letter import add_heads, add_text
-from ingestion.parse.office import ENCRYPTED_PACKAGE
-from ingestion.parse.rejections import DANGEROUS, damaged, rejected
+from ingestion.parse.rejections import DANGEROUS, damaged
 from ingestion.parse.rtf import parse_rtf
 from ingestion.parse.rtf_tokens import codec_of_page
 from tenants.errors import DocumentRejected
@@ -27,31 +24,20 @@ _BODY, _HTML, _RTF = 0x1000, 0x1013, 0x1009
 _SENT, _RECEIVED, _CODE_PAGE, _INTERNET_CODE_PAGE = 0x00390040, 0x0E060040, 0x3FFD0003, 0x3FDE0003
 _LONG_NAME, _SHORT_NAME, _DISPLAY_NAME, _CONTENT = 0x3707, 0x3704, 0x3001, 0x3701
 _ATTACHMENT, _PROPERTIES = "__attach_version1.0_", "__properties_version1.0"
-_MAX_PARTS = 10_000
 _EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
-_BROKEN = (OSError, ValueError, IndexError, KeyError, struct.error, TypeError, AttributeError, OverflowError)
-"""What the reader of compound files raises on damaged ones."""
 
 
 def parse_msg(parse_part: ParsePart, data: bytes, limits: TextLimits) -> ParsedDocument:
     """The heads, the text (of HTML, RTF and plain the first that is there) and the attachments, as in `parse_eml`."""
     if not data:
         raise empty_document()
-    if not data.startswith(olefile.MAGIC):
-        raise damaged(_WHAT)
-    if ENCRYPTED_PACKAGE in data:
-        raise rejected("document_encrypted")
-    try:
-        ole = olefile.OleFileIO(io.BytesIO(data))
-        names = ["/".join(path) for path in ole.listdir(streams=True, storages=True)[:_MAX_PARTS]]
-    except _BROKEN as error:
-        raise damaged(_WHAT) from error
+    file = CompoundFile(data, what=_WHAT)
     builder = DocumentBuilder("msg", limits)
     expansion = limits.expansion_of(len(data))
-    letter = _Letter(ole, names, builder, Enclosure(builder, parse_part, limits, expansion))
+    letter = _Letter(file, builder, Enclosure(builder, parse_part, limits, expansion))
     if not letter.sound:
         raise damaged(_WHAT)
-    expansion.unpack(sum(name.rpartition("/")[2].startswith(_ATTACHMENT) for name in names))
+    expansion.unpack(sum(name.rpartition("/")[2].startswith(_ATTACHMENT) for name in file.names))
     letter.add("", 1)
     builder.title = letter.string("", _SUBJECT)
     return builder.build()
@@ -60,18 +46,16 @@ def parse_msg(parse_part: ParsePart, data: bytes, limits: TextLimits) -> ParsedD
 class _Letter:
     """Reads the properties of a message and of the messages that hang on it."""
 
-    def __init__(self, ole: olefile.OleFileIO, names: list[str], builder: DocumentBuilder, files: Enclosure) -> None:
-        self._ole = ole
-        self._names = {name.lower(): name for name in names}
+    def __init__(self, file: CompoundFile, builder: DocumentBuilder, files: Enclosure) -> None:
+        self._file = file
         self._builder = builder
         self._files = files
-        codec = codec_of_page(self._number("", _CODE_PAGE) or 1252)
-        self._codec = codec
+        self._codec = codec_of_page(self._number("", _CODE_PAGE) or 1252)
 
     @property
     def sound(self) -> bool:
         """Whether there is a message at all."""
-        return any(name.startswith("__substg1.0_") or name == _PROPERTIES for name in self._names)
+        return any(name.startswith(("__substg1.0_", _PROPERTIES)) for name in self._file.names)
 
     def add(self, folder: str, level: int) -> None:
         """Add the message in a storage; `level` is one more than the number of messages that it lies in."""
@@ -125,7 +109,7 @@ class _Letter:
 
     def _attachments(self, folder: str) -> Iterator[str]:
         prefix = f"{folder}/" if folder else ""
-        for name in self._names.values():
+        for name in self._file.names:
             rest = name[len(prefix) :]
             if name.startswith(prefix) and rest.startswith(_ATTACHMENT) and "/" not in rest:
                 yield name
@@ -137,10 +121,10 @@ class _Letter:
         content = self._stream(folder, f"{_CONTENT:04X}0102")
         if content is not None:
             self._files.add(name, content, level=level)
-        elif message.lower() in self._names and level + self._files.limits.depth <= MAX_DEPTH:
+        elif self._file.holds(message) and level + self._files.limits.depth <= MAX_DEPTH:
             self.add(message, level + 1)
         else:
-            self._builder.leave_out(name, "archive_too_deep" if message.lower() in self._names else "unsupported_type")
+            self._builder.leave_out(name, "archive_too_deep" if self._file.holds(message) else "unsupported_type")
 
     def _moment(self, folder: str) -> str:
         ticks = self._number(folder, _SENT) or self._number(folder, _RECEIVED)
@@ -151,20 +135,11 @@ class _Letter:
 
     def _number(self, folder: str, tag: int) -> int:
         """A property of fixed size, 0 when it is not there: 16 bytes each, tag, flags and value."""
-        table = self._read(f"{folder}/{_PROPERTIES}" if folder else _PROPERTIES) or b""
+        table = self._file.read(f"{folder}/{_PROPERTIES}" if folder else _PROPERTIES) or b""
         for at in range(32 if not folder else 24, len(table) - 15, 16):
             if struct.unpack_from("<I", table, at)[0] == tag:
                 return int(struct.unpack_from("<Q" if tag & 0xFFFF == 0x40 else "<I", table, at + 8)[0])
         return 0
 
     def _stream(self, folder: str, tag: str) -> bytes | None:
-        return self._read(f"{folder}/__substg1.0_{tag}" if folder else f"__substg1.0_{tag}")
-
-    def _read(self, path: str) -> bytes | None:
-        name = self._names.get(path.lower())
-        if name is None:
-            return None
-        try:
-            return bytes(self._ole.openstream(name).read())
-        except _BROKEN:
-            return None
+        return self._file.read(f"{folder}/__substg1.0_{tag}" if folder else f"__substg1.0_{tag}")

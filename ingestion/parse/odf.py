@@ -106,14 +106,17 @@ class _Body:
         """Add a slide under its title."""
         self._page = number
         titles = [frame for frame in page if attribute(frame, "class") == "title"]
-        title = " ".join(words_of(frame, self.styles).text for frame in titles).strip()
-        self._builder.add("heading", title or f"Slide {number}", level=1, page=number)
+        title = " ".join(self._all_words(frame) for frame in titles)
+        self._builder.add("heading", " ".join(title.split()) or f"Slide {number}", level=1, page=number)
         for frame in page:
             if local(frame.tag) == "notes":
-                text = "\n".join(words_of(p, self.styles).text for p in frame.iter() if local(p.tag) == "p")
-                self._builder.add("paragraph", f"Notes: {text.strip()}" if text.strip() else "", page=number)
+                text = self._all_words(frame)
+                self._builder.add("paragraph", f"Notes: {text}" if text else "", page=number)
             elif frame not in titles:
                 self._block(frame)
+
+    def _all_words(self, frame: Element) -> str:
+        return "\n".join(words_of(p, self.styles).text for p in frame.iter() if local(p.tag) == "p").strip()
 
     def read(self, parent: Element) -> None:
         """Add every block below `parent`."""

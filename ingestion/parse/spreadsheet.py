@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime
 import io
+import re
+import struct
 from collections.abc import Callable, Iterator, Sequence
 
 import python_calamine as calamine
 
 from ingestion.parse.archive import Archive
 from ingestion.parse.builder import DocumentBuilder, empty_document
+from ingestion.parse.compound_file import CompoundFile
 from ingestion.parse.document import ParsedDocument, TextLimits
 from ingestion.parse.odf_package import odf_archive
 from ingestion.parse.office import OLE, core_title, legacy_office
@@ -27,6 +30,11 @@ _ERRORS = (
 )
 _VISIBLE = calamine.SheetVisibleEnum.Visible
 _MAX_SHEETS = 1000
+_RECORD, _FILE_PASS, _FIRST_RECORDS = struct.Struct("<HH"), 0x2F, 10
+_SHEET_PART = re.compile(r"xl/worksheets/[^/]+\.xml")
+_FILLED_CELL = re.compile(rb"<(?:\w+:)?c\b[^>]*?\br=\"([A-Z]{1,3})(\d{1,7})\"[^>]*(?<!/)>")
+_MAX_AREA = 10_000_000
+"""Cells of the rectangle around a sheet's filled ones, all of which the library holds in memory."""
 
 Cell = object
 
@@ -38,7 +46,9 @@ def parse_xlsx(data: bytes, limits: TextLimits) -> ParsedDocument:
     if data.startswith(OLE):
         raise legacy_office(data)
     archive = Archive(data, limits, what=_WHAT)
-    archive.check_parts()
+    for name, content in archive.checked_parts():
+        if _SHEET_PART.fullmatch(name):
+            _refuse_far_cells(content)
     return _parse(data, "xlsx", limits, core_title(archive) or "")
 
 
@@ -46,7 +56,8 @@ def parse_ods(data: bytes, limits: TextLimits) -> ParsedDocument:
     """See `_parse`."""
     if not data:
         raise empty_document()
-    odf_archive(data, limits, what=_WHAT).check_parts()
+    for _ in odf_archive(data, limits, what=_WHAT).checked_parts():
+        pass  # counted
     return _parse(data, "ods", limits, "")
 
 
@@ -54,7 +65,23 @@ def parse_xls(data: bytes, limits: TextLimits) -> ParsedDocument:
     """See `_parse`."""
     if not data:
         raise empty_document()
+    workbook = CompoundFile(data, what=_WHAT)
+    if _is_locked(workbook.read("Workbook") or workbook.read("Book") or b""):
+        raise rejected("document_encrypted")
     return _parse(data, "xls", limits, "")
+
+
+def _is_locked(stream: bytes) -> bool:
+    """Whether a password is asked for: by a record among the first ([MS-XLS] 2.4.117)."""
+    at = 0
+    for _ in range(_FIRST_RECORDS):
+        if len(stream) - at < _RECORD.size:
+            break
+        kind, length = _RECORD.unpack_from(stream, at)
+        if kind == _FILE_PASS:
+            return True
+        at += _RECORD.size + length
+    return False
 
 
 def _parse(data: bytes, format_name: str, limits: TextLimits, title: str) -> ParsedDocument:
@@ -77,6 +104,18 @@ def _parse(data: bytes, format_name: str, limits: TextLimits, title: str) -> Par
             _add_sheet(builder, book, sheet.name, limits)
     builder.title = title
     return builder.build()
+
+
+def _refuse_far_cells(sheet: bytes) -> None:
+    """Raises DocumentRejected(parser_memory) when one cell far from the others makes a sheet larger than memory."""
+    last_row = last_column = 0
+    for match in _FILLED_CELL.finditer(sheet):
+        last_row = max(last_row, int(match[2]))
+        last_column = max(last_column, sum(26**i * (c - 64) for i, c in enumerate(reversed(match[1]))))
+    if last_row * last_column > _MAX_AREA:
+        raise rejected(
+            "parser_memory", "A sheet has cells too far from one another; delete those that stand beside its table."
+        )
 
 
 def _add_sheet(builder: DocumentBuilder, book: calamine.CalamineWorkbook, name: str, limits: TextLimits) -> None:
