@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from ingestion.parse.detect import EXTENSIONS
+from ingestion.parse.formats import EXTENSIONS
 from ingestion.sources.entries import Entry, bounded_key
 
 
