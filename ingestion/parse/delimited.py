@@ -65,7 +65,7 @@ def _regularity(sample: str, delimiter: str) -> float:
 
 
 def _rows(text: str, delimiter: str) -> list[list[str]]:
-    csv.field_size_limit(len(text) + 1)  # the builder says what is too long
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # the builder says what is too long
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         return [row for row in reader if any(row)]
