@@ -46,6 +46,8 @@ from ingestion.parse.rejections import rejected
 from tenants.errors import DocumentRejected
 
 _PIECE = 256 * 1024
+_OCR_SHARE = 0.5
+"""Of a document's CPU time, for its scanned pages; the rest of them are named as not read."""
 
 
 @dataclass
@@ -146,7 +148,12 @@ def _serve(
     die_with_parent()
     limit_resources(int(limits["memory_bytes"]))
     hide_files(_interpreter_folders())
-    text_limits = TextLimits(int(limits["max_text_chars"]), int(limits["max_pages"]), ocr=ocr)
+    text_limits = TextLimits(
+        int(limits["max_text_chars"]),
+        int(limits["max_pages"]),
+        ocr=ocr,
+        ocr_cpu_s=_OCR_SHARE * int(limits["cpu_s"]),
+    )
     message, descriptors, _, _ = socket.recv_fds(talk, 64 * MAX_DOCUMENTS, MAX_DOCUMENTS)
     for at, (format_name, descriptor) in enumerate(zip(json.loads(message or b"[]"), descriptors, strict=True)):
         ours, theirs = os.pipe()

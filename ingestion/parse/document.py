@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
@@ -112,6 +113,8 @@ class TextLimits:
     expansion: Expansion | None = None
     """What the outermost file leaves of its own; None for that file itself."""
     ocr: Recogniser | None = None
+    ocr_cpu_s: float = math.inf
+    """CPU time of the process after which no further page is recognised: what was read by then is kept."""
 
     def expansion_of(self, size: int) -> Expansion:
         """The account that a file of `size` bytes is charged to."""

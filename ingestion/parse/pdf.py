@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,7 +10,7 @@ import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 
 from ingestion.parse.builder import DocumentBuilder, empty_document
-from ingestion.parse.document import ParsedDocument, TextLimits
+from ingestion.parse.document import ParsedDocument, Recogniser, TextLimits
 from ingestion.parse.hyphens import join_hyphenated
 from ingestion.parse.pdf_annotations import attachment_names, comments_of
 from ingestion.parse.pdf_layout import Entry, Found, layout
@@ -94,7 +95,7 @@ def _read_pages(document: pdfium.PdfDocument, limits: TextLimits) -> _Pages:
             continue
         if scan is not None:
             read = ""
-            if limits.ocr is not None and not scan.too_large and recognised < limits.ocr.max_pages:
+            if limits.ocr is not None and not scan.too_large and _may_go_on(recognised, limits.ocr, limits):
                 recognised += 1
                 read = read_scan(document, index, limits.ocr)
             if read:
@@ -116,6 +117,10 @@ def _leading_heading(parsed: ParsedDocument) -> str | None:
             first = block.level == 1 and block.page == 1
             return " ".join(parsed.text[block.start : block.end].split()) if first else None
     return None
+
+
+def _may_go_on(recognised: int, ocr: Recogniser, limits: TextLimits) -> bool:
+    return recognised < ocr.max_pages and time.process_time() < limits.ocr_cpu_s
 
 
 def _page(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import zipfile
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+
+from ingestion.parse.rejections import SENTENCES
 
 if TYPE_CHECKING:
     from tests.conftest import TenantAccess
@@ -170,6 +175,42 @@ async def test_a_failed_new_version_leaves_the_old_one_serving(tenant: TenantAcc
     assert failed["job"]["state"] == "failed"
     hits = await tenant.search("indigo lantern")
     assert [hit["version"] for hit in hits] == [1]
+
+
+async def test_an_archive_is_one_document_and_says_what_it_left_out(tenant: TenantAccess) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("lamps/oil.md", f"# Oil\n\n{SENTENCE.format(word='bronze', n=23)}")
+        file.writestr("lamps/photo.png", b"\x89PNG\r\n")
+    uploaded = await tenant.upload(buffer.getvalue(), "lamps.zip")
+    result = uploaded["job"]["result"]
+    assert result["left_out"] == [{"part": "lamps/photo.png", "code": "unsupported_type"}]
+    [hit] = await tenant.search("bronze lantern", filter={"format": {"eq": "zip"}})
+    assert hit["headings"] == ["lamps/oil.md", "Oil"]
+    assert "23 hours" in hit["text"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("a.zip", lambda: _zip("../a.txt", b"x"), "unsafe_path"),
+        ("a.zip", lambda: _zip("a.txt", b"0" * 20_000_000), "archive_bomb"),
+        ("a.xml", lambda: b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "xml_entities"),
+        ("a.json", lambda: b"[" * 99_999, "nested_too_deeply"),
+    ],
+)
+async def test_hostile_files_fail_with_what_is_wrong_and_what_to_do(
+    tenant: TenantAccess, name: str, content: Callable[[], bytes], code: str
+) -> None:
+    uploaded = await tenant.upload(content(), name)
+    assert uploaded["job"]["error"] == {"code": code, "detail": SENTENCES[code]}
+
+
+def _zip(name: str, content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(zipfile.ZipInfo(name), content, compress_type=zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
 
 
 async def test_one_bad_document_takes_no_other_of_its_batch_with_it(tenant: TenantAccess) -> None:

@@ -106,6 +106,11 @@ def test_pages_over_the_number_that_is_recognised_are_named():
     assert parsed.left_out == (LeftOut("page 3", "needs_ocr"),)
 
 
+def test_recognition_ends_when_its_time_is_spent():
+    parsed = read("a.pdf", document([text_page("Words."), scanned("x")]), TextLimits(ocr=Reader("never"), ocr_cpu_s=0))
+    assert (parsed.text, parsed.left_out) == ("Words.", (LeftOut("page 2", "needs_ocr"),))
+
+
 def test_what_nobody_can_make_out_needs_a_better_scan():
     assert refusal("a.pdf", document([scanned("x")]), TextLimits(ocr=Reader(""))) == "needs_ocr"
 
