@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -99,13 +99,9 @@ async def _sync(runtime: Runtime, batch: Batch) -> None:
     unchanged = False
     async with _opened(runtime, run.source) as connector:
         try:
-            async for entries in connector.batches():
-                run.entries += len(entries)
-                sync.require_few(run, runtime.sources.settings.max_entries)
-                left = iter(entries)
-                while some := list(islice(left, _AT_A_TIME)):
-                    await _wait_for_room(runtime, batch)
-                    await _take(runtime, batch, run, connector, some)
+            async with aclosing(connector.batches()) as batches:
+                async for entries in batches:
+                    await _take_all(runtime, batch, run, connector, entries)
         except Unchanged:
             unchanged = True
         async with runtime.database.tenant(batch.tenant_id) as session:
@@ -114,6 +110,15 @@ async def _sync(runtime: Runtime, batch: Batch) -> None:
             )
             await session.commit()
     log.info("source %s of tenant %s: %s", run.source.id, batch.tenant_id, counts)
+
+
+async def _take_all(runtime: Runtime, batch: Batch, run: sync.Run, connector: Connector, entries: list[Entry]) -> None:
+    run.entries += len(entries)
+    sync.require_few(run, runtime.sources.settings.max_entries)
+    left = iter(entries)
+    while some := list(islice(left, _AT_A_TIME)):
+        await _wait_for_room(runtime, batch)
+        await _take(runtime, batch, run, connector, some)
 
 
 async def _wait_for_room(runtime: Runtime, batch: Batch) -> None:

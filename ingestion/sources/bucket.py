@@ -8,7 +8,7 @@ the addresses are those of the clouds, or of the stores that the operator names.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -88,7 +88,7 @@ class BucketSource:
         self.cursor: dict[str, Any] = {}
         self.complete = True
 
-    async def batches(self) -> AsyncIterator[list[Entry]]:
+    async def batches(self) -> AsyncGenerator[list[Entry], None]:
         """Yield the objects, a page of the listing at a time."""
         prefix = self._config.path
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
@@ -152,7 +152,7 @@ class ObjectsConfig(_Config):
     def path(self) -> str:
         """Return the prefix within the bucket, or the folder of a file URL."""
         path = urlsplit(self.url).path
-        return path if self.scheme == "file" else path.strip("/")
+        return unquote(path) if self.scheme == "file" else path.strip("/")
 
     @model_validator(mode="after")
     def _is_a_store(self) -> Self:

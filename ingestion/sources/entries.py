@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
@@ -71,7 +71,7 @@ class Connector(Protocol):
     complete: bool
     """After the last batch: whether all there is was listed. What is missing in a part has not vanished."""
 
-    def batches(self) -> AsyncIterator[list[Entry]]:
+    def batches(self) -> AsyncGenerator[list[Entry], None]:
         """Yield the entries, a batch at a time; each batch is read before the next is asked for.
 
         Raises:

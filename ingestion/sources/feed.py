@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import html
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from itertools import islice
 from typing import Any, BinaryIO
 from urllib.parse import urljoin
@@ -41,7 +41,7 @@ class FeedSource:
         self.cursor = cursor
         self.complete = True
 
-    async def batches(self) -> AsyncIterator[list[Entry]]:
+    async def batches(self) -> AsyncGenerator[list[Entry], None]:
         """Yield the entries; a feed that has not changed since `cursor` says so, where no page hangs on it."""
         pages = self._config.content == "page"
         known = None if pages else Validators(self.cursor.get("etag"), self.cursor.get("last_modified"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -46,7 +46,7 @@ class FolderSource:
         self.cursor: dict[str, Any] = {}
         self.complete = True
 
-    async def batches(self) -> AsyncIterator[list[Entry]]:
+    async def batches(self) -> AsyncGenerator[list[Entry], None]:
         """Yield the files, folder by folder."""
         if not await asyncio.to_thread(self._folder.is_dir):
             raise SourceFailed("The folder is not there.", code="source_not_found")

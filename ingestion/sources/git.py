@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -46,7 +46,7 @@ class GitSource:
         self.cursor = cursor
         self.complete = True
 
-    async def batches(self) -> AsyncIterator[list[Entry]]:
+    async def batches(self) -> AsyncGenerator[list[Entry], None]:
         """Yield the files of the newest commit, unless it is that of the last run."""
         where = {"folder": self._config.folder, "include": self._config.include}
         same = all(self.cursor.get(name) == value for name, value in where.items())

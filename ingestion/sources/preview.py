@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from itertools import islice
 from typing import Any
 
@@ -27,16 +28,17 @@ async def look(connector: Connector, source: Source, kept: Kept, *, at_once: int
     found: list[Outcome] = []
     complete = True
     try:
-        async for entries in connector.batches():
-            left = iter(entries[: LISTED - len(found)])
-            complete = complete and len(entries) <= LISTED - len(found)
-            while some := list(islice(left, _AT_A_TIME)):
-                known = await kept([entry.key for entry in some])
-                outcomes = await read_all(connector, source, some, known, at_once=at_once)
-                _close(outcomes)
-                found += outcomes
-            if not complete:
-                break
+        async with aclosing(connector.batches()) as batches:
+            async for entries in batches:
+                left = iter(entries[: LISTED - len(found)])
+                complete = len(entries) <= LISTED - len(found)
+                while some := list(islice(left, _AT_A_TIME)):
+                    known = await kept([entry.key for entry in some])
+                    outcomes = await read_all(connector, source, some, known, at_once=at_once)
+                    _close(outcomes)
+                    found += outcomes
+                if not complete:
+                    break
     except Unchanged:
         everything = await kept(None)
         return _counts(Counter(unchanged=len(everything))) | {"complete": True, "entries": []}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from itertools import islice
 from typing import Any, BinaryIO
 
@@ -32,7 +32,7 @@ class SitemapSource:
         self.cursor: dict[str, Any] = {}
         self.complete = True
 
-    async def batches(self) -> AsyncIterator[list[Entry]]:
+    async def batches(self) -> AsyncGenerator[list[Entry], None]:
         """Yield the pages, in the order of the sitemaps."""
         async for batch in self._sitemap(self._config.url, 0):
             yield batch

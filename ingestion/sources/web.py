@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any, BinaryIO
@@ -29,7 +29,7 @@ class WebSource:
         self.cursor: dict[str, Any] = {}
         self.complete = True
 
-    async def batches(self) -> AsyncIterator[list[Entry]]:
+    async def batches(self) -> AsyncGenerator[list[Entry], None]:
         """Yield the pages of a level, then those they link to."""
         level = list(dict.fromkeys(urldefrag(url).url for url in self._config.urls))
         seen = set(level)

@@ -183,6 +183,22 @@ async def test_a_run_that_is_asked_for_twice_is_one(site: Site, sources: Sources
     assert len(await sources.runs(source)) == 2
 
 
+async def test_a_run_that_is_cancelled_ends_there(site: Site, sources: Sources) -> None:
+    site.put("/page", "<html><title>P</title><p>Plovers.</p></html>", wait=(gate := threading.Event()))
+    source = await sources.add("web", {"url": f"{site.url}/page"})
+    client = sources.access.client
+    job = (await client.post(f"/v1/sources/{source['id']}/run")).json()["job"]
+    while "/page" not in site.paths():
+        await asyncio.sleep(0.05)
+    assert (await client.post(f"/v1/jobs/{job['id']}/cancel")).status_code == 200
+    [run] = await sources.runs(source)
+    assert (run["state"], run["added"]) == ("cancelled", 0)
+    gate.set()
+    again = await sources.run(source)
+    assert (again["state"], again["added"]) == ("done", 1)
+    assert [run["state"] for run in await sources.runs(source)] == ["done", "cancelled"]
+
+
 async def test_the_documents_of_a_removed_source_stay_or_go(site: Site, sources: Sources) -> None:
     site.feed("/feed", {"a": ("Auks", "Auks dive."), "b": ("Bats", "Bats fly.")})
     config = {"url": f"{site.url}/feed"}
