@@ -149,7 +149,13 @@ async def test_what_a_lost_worker_held_is_given_out_again_alone(worker_database:
     await dispatcher.tick()
     assert len(broker.sent) == 4, "each of the three alone, so that a poisonous one takes no other with it"
     assert await finish(worker_database, tenant_id, first) == 0, "the lost worker's batch is void"
-    for _, _, batch_id in broker.sent[1:]:
+    async with worker_database.tenant(tenant_id) as session, session.begin():
+        [again, *_] = [batch_id for _, _, batch_id in broker.sent[1:]]
+        [job] = await jobs.claim(session, tenant_id, again, lease=LEASE, max_attempts=3)
+        assert await jobs.hold(session, tenant_id, first, [job.id]) == set(), "and what it still does is not its own"
+        assert await jobs.hold(session, tenant_id, again, [job.id]) == {job.id}
+        await jobs.finish(session, tenant_id, {job.id: {}})
+    for _, _, batch_id in broker.sent[2:]:
         assert await finish(worker_database, tenant_id, batch_id) == 1
     assert await states(worker_database, tenant_id) == {"done": 3}
 
