@@ -16,6 +16,7 @@ import grpc  # type: ignore[import-untyped]
 from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
 from pymilvus.client.types import Status
 
+from shards.breaker import Breaker
 from shards.settings import MilvusSettings
 from shards.vectors import MissingCollection
 from tenants.errors import Misconfigured, Unavailable
@@ -60,6 +61,7 @@ class MilvusClients:
         self._settings = settings
         self._clients: dict[Address, AsyncMilvusClient] = {}
         self._connecting = asyncio.Lock()
+        self._breakers: dict[str, Breaker] = {}
 
     @property
     def endpoints(self) -> list[str]:
@@ -72,13 +74,24 @@ class MilvusClients:
         Raises:
             MissingCollection: there is no such collection or database.
             NotLoaded: the collection has to be loaded first.
-            Unavailable: the server does not answer in time.
+            Unavailable: the server does not answer in time, or did not a moment ago.
         """
+        breaker = self._breakers.setdefault(address[0], Breaker(self._settings.timeout_s))
+        if not breaker.admits():
+            raise _away()
+        began = time.monotonic()
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                return await call(await self._open(address))
+                answer = await call(await self._open(address))
         except (TimeoutError, grpc.RpcError, MilvusException) as error:
-            raise _translated(error) from error
+            translated = _translated(error)
+            if isinstance(translated, Unavailable):
+                breaker.failed(time.monotonic() - began)
+            else:
+                breaker.answered()
+            raise translated from error
+        breaker.answered()
+        return answer
 
     async def loaded(
         self, address: Address, collection: str, call: Callable[[AsyncMilvusClient], Awaitable[T]]
@@ -144,8 +157,12 @@ def _translated(error: Exception) -> Exception:
     if code == _NOT_LOADED:
         return NotLoaded(str(error))
     if isinstance(error, TimeoutError) or code in _AWAY:
-        return Unavailable("The vector store does not answer.", code="vectors_unavailable")
+        return _away()
     return error
+
+
+def _away() -> Unavailable:
+    return Unavailable("The vector store does not answer.", code="vectors_unavailable")
 
 
 def _lite_lacks_database(error: Exception) -> bool:

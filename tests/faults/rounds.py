@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import httpx
 
@@ -27,7 +28,7 @@ from tests.faults.load import Writer, keep_reading
 MOMENTS = ("any", "any", "acknowledged", "deleted", "ingest running", "embedding", "ingest done", "delete running")
 """When a round strikes: at any time, right after an answer, or when a job is first seen in a state or stage."""
 WAIT_FOR_MOMENT_S = 3.0
-QUIET_S = 120.0
+QUIET_S, WAITS_S = 120.0, 20.0
 WRITERS, READERS = 3, 2
 
 
@@ -184,12 +185,15 @@ class Trial:
 
     async def _settled(self, client: Client) -> list[Violation]:
         """Wait until a tenant has no unfinished job; return what failed."""
-        unfinished = [("", "")]
-        deadline = time.monotonic() + QUIET_S
-        while unfinished and time.monotonic() < deadline:
+        unfinished: list[dict[str, Any]] = [{}]
+        began = told = time.monotonic()
+        while unfinished and time.monotonic() - began < QUIET_S:
             states = [await client.jobs(state) for state in ("queued", "retrying", "running")]
             # The upkeep of the index and what is put off on purpose may go on.
             unfinished = [job for jobs in states for job in jobs if job["kind"] in ("ingest", "delete", "purge")]
+            if unfinished and time.monotonic() - told > WAITS_S:
+                told = time.monotonic()
+                self.say(f"after {told - began:.0f} s {len(unfinished)} jobs are unfinished, such as {unfinished[-1]}")
             await asyncio.sleep(0.2)
         left = [Violation((client.tenant, ""), f"after {QUIET_S:.0f} s not ended: {job}") for job in unfinished]
         failed = await client.jobs("failed")

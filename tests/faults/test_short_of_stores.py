@@ -81,7 +81,8 @@ async def test_while_milvus_fails_searches_say_so_and_uploads_wait(short: Short,
     waited = await until_it_waits(tenant, job_id)
     assert (waited["attempts"], waited["error"]["code"]) == (0, "vectors_unavailable"), "to wait is no attempt"
     await asyncio.sleep(FAILURES_S)
-    assert (await search(tenant, question))["degraded"] == ["ann"]
+    for _ in range(20):  # each would wait for the whole time-out if the server were not left alone for a while
+        assert (await search(tenant, question))["degraded"] == ["ann"]
     short.milvus.heal()
     done = await tenant.job(job_id)
     assert (done["state"], done["attempts"]) == ("done", 1), done
