@@ -99,6 +99,10 @@ class TesseraClient:
         job: Json = answer["job"]
         return job
 
+    async def fsck(self, tenant_id: str | None = None, **body: Any) -> Json:
+        """Check a tenant's stores, or those of the whole installation; return the job, whose result is the report."""
+        return await self._job_of("POST", "/v1/admin/fsck", json=_given(tenant_id=tenant_id, **body))
+
     async def change_tenant(self, tenant_id: str, **changes: Any) -> Json:
         """Change name, plan or settings."""
         return await self._json("PATCH", _path("/v1/admin/tenants", tenant_id), json=changes)
@@ -323,8 +327,8 @@ class TesseraClient:
     async def _json(self, method: str, path: str, **options: Any) -> Json:
         return json_of(await self._transport.send(method, path, **options))
 
-    async def _job_of(self, method: str, path: str) -> Json:
-        job: Json = (await self._json(method, path))["job"]
+    async def _job_of(self, method: str, path: str, **options: Any) -> Json:
+        job: Json = (await self._json(method, path, **options))["job"]
         return job
 
     async def _pages(self, path: str, wanted: Json | None = None, page: int = _PAGE) -> AsyncIterator[Json]:

@@ -32,6 +32,7 @@ TASKS = {
     "erase_tenant": "ingestion.erase_tenant",
     "sync": "ingestion.sync",
     "preview": "ingestion.preview",
+    "fsck": "ingestion.fsck",
 }
 
 Send = Callable[[str, UUID, UUID], None]

@@ -133,8 +133,8 @@ async def get_job(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> Job:
 
 
 async def get_operators_job(session: AsyncSession, job_id: UUID) -> Job:
-    """Return a tenant's erasure or the upkeep of its index, in an admin session."""
-    mine = Job.kind.in_(("erase_tenant", "partition"))
+    """Return a tenant's erasure, the upkeep of its index or a check of its stores, in an admin session."""
+    mine = Job.kind.in_(("erase_tenant", "partition", "fsck"))
     found: Job | None = await session.scalar(select(Job).where(Job.id == job_id, mine))
     if found is None:
         raise NotFound("There is no job with this id.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlparse
@@ -16,12 +18,34 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from tenants.errors import NoRoom, NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from obstore import GetResult
+    from obstore import GetResult, ObjectMeta
+
+
+_TENANTS = "tenants/"
 
 
 def object_key(tenant_id: UUID, document_id: UUID, version: int) -> str:
     """Return the name of a version's original; the uploader's file name is never part of it."""
-    return f"tenants/{tenant_id}/{document_id}/{version}"
+    return f"{_TENANTS}{tenant_id}/{document_id}/{version}"
+
+
+def parts_of(key: str) -> tuple[UUID, int] | None:
+    """Return the document and version of an object's name, None when it is not one that `object_key` makes."""
+    parts = key.split("/")
+    try:
+        found = UUID(parts[2]), int(parts[3])
+        return found if len(parts) == 4 and key == object_key(UUID(parts[1]), *found) else None
+    except (IndexError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as the store lists it."""
+
+    key: str
+    size: int
+    modified: datetime
 
 
 class Objects:
@@ -81,13 +105,43 @@ class Objects:
                 raise _away(error) from error
         return existing
 
+    async def head(self, key: str) -> Stored | None:
+        """Return what is known of an object, None when there is none."""
+        try:
+            return _stored(await obstore.head_async(self._store, key))
+        except (NotFoundError, FileNotFoundError):
+            return None
+        except (BaseError, OSError) as error:
+            raise _away(error) from error
+
+    async def listing(self, tenant_id: UUID) -> AsyncIterator[list[Stored]]:
+        """Stream every object of a tenant, a page at a time."""
+        try:
+            async for page in obstore.list(self._store, prefix=f"{_TENANTS}{tenant_id}/"):
+                yield [_stored(meta) for meta in page]
+        except (BaseError, OSError) as error:
+            raise _away(error) from error
+
+    async def tenants(self) -> list[str]:
+        """Return the names under which tenants have objects: their ids, and whatever else lies there."""
+        try:
+            found = await obstore.list_with_delimiter_async(self._store, prefix=_TENANTS)
+        except (BaseError, OSError) as error:
+            raise _away(error) from error
+        names = [str(prefix) for prefix in found["common_prefixes"]]
+        return sorted(name.removeprefix(_TENANTS).strip("/") for name in names)
+
     async def list_tenant(self, tenant_id: UUID) -> list[str]:
         """Return the keys of every object of a tenant."""
         try:
-            pages = obstore.list(self._store, prefix=f"tenants/{tenant_id}/")
+            pages = obstore.list(self._store, prefix=f"{_TENANTS}{tenant_id}/")
             return [meta["path"] async for page in pages for meta in page]
         except (BaseError, OSError) as error:
             raise _away(error) from error
+
+
+def _stored(meta: ObjectMeta) -> Stored:
+    return Stored(meta["path"], meta["size"], meta["last_modified"])
 
 
 async def _blocks(result: GetResult) -> AsyncIterator[bytes]:

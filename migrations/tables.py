@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ingestion import models as ingestion_models
+from ingestion.fsck import models as fsck_models
 from ingestion.sources import models as source_models
 from rag import models as rag_models
 from shards import index_models, usage_models
@@ -10,5 +11,14 @@ from shards import models as shard_models
 from tenants import models as tenant_models
 from tenants.db import Base
 
-PACKAGES = (tenant_models, shard_models, index_models, usage_models, ingestion_models, source_models, rag_models)
+PACKAGES = (
+    tenant_models,
+    shard_models,
+    index_models,
+    usage_models,
+    ingestion_models,
+    source_models,
+    fsck_models,
+    rag_models,
+)
 METADATA = Base.metadata

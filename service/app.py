@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from ingestion import api as ingestion_api
-from ingestion import erasure_api, jobs_api, sources_api, upkeep_api, upload_api
+from ingestion import erasure_api, fsck_api, jobs_api, sources_api, upkeep_api, upload_api
 from ingestion.admission import Admission
 from ingestion.job_view import Viewers
 from ingestion.sources.vault import Vault
@@ -57,6 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         rag_api.router,
         shards_api.router,
         upkeep_api.router,
+        fsck_api.router,
         health.router,
         metrics.router,
     ):

@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
@@ -23,7 +23,8 @@ from weakref import WeakValueDictionary
 from tantivy import Document, FieldType, Index, IndexWriter, Occur, Query, Schema, SchemaBuilder, Searcher
 
 from shards import terms
-from shards.lexical import ChunkText, DamagedIndex
+from shards.bm25_entries import held_of, lacking_of, pages_of
+from shards.lexical import ChunkText, DamagedIndex, HeldEntry
 from shards.names import INDEX, checked_index
 from shards.settings import LexicalSettings
 from shards.vectors import Scored, VersionScope
@@ -87,6 +88,31 @@ class TantivyLexical:
             if found:
                 await self._write(index, lambda writer: writer.delete_documents_by_query(matching))
         return found
+
+    async def delete_chunks(self, index: str, chunk_ids: Sequence[UUID]) -> None:
+        """See `LexicalStore.delete_chunks`."""
+        async with self._writer(checked_index(index)):
+            if await self._read(index, lambda searcher: bool(searcher.num_docs), False):
+                matching = Query.term_set_query(_SCHEMA, "chunk_id", [one.hex for one in chunk_ids])
+                await self._write(index, lambda writer: writer.delete_documents_by_query(matching))
+
+    async def entries(self, index: str, *, batch: int = 5000) -> AsyncIterator[list[HeldEntry]]:
+        """See `LexicalStore.entries`."""
+        pages = await self._read(checked_index(index), lambda searcher: pages_of(searcher, _SCHEMA, batch), None)
+        while pages is not None:
+            page = await self._read(index, lambda _: next(pages, None), None)
+            if page is None:
+                return
+            yield page
+
+    async def held(self, index: str, chunk_ids: Sequence[UUID]) -> list[HeldEntry]:
+        """See `LexicalStore.held`."""
+        return await self._read(checked_index(index), lambda searcher: held_of(searcher, _SCHEMA, chunk_ids), [])
+
+    async def lacking(self, index: str, rows: Sequence[ChunkText]) -> set[UUID]:
+        """See `LexicalStore.lacking`."""
+        without = {row.chunk_id for row in rows}
+        return await self._read(checked_index(index), lambda searcher: lacking_of(searcher, _SCHEMA, rows), without)
 
     async def search(self, index: str, query: str, *, k: int, scope: VersionScope | None) -> list[Scored]:
         """See `LexicalStore.search`."""

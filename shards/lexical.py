@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -26,6 +26,14 @@ class ChunkText:
     version_no: int
     heading: str
     text: str
+
+
+@dataclass(frozen=True)
+class HeldEntry:
+    """An entry as the store holds it: the chunk and the version it says it is."""
+
+    chunk_id: UUID
+    version_no: int
 
 
 class LexicalStore(Protocol):
@@ -65,6 +73,18 @@ class LexicalStore(Protocol):
         A word that the index does not hold gets the maximum (df = 0); of a word with several terms the rarest counts;
         one without any (punctuation) gets 0.
         """
+
+    async def delete_chunks(self, index: str, chunk_ids: Sequence[UUID]) -> None:
+        """Remove the entries of chunks; those not there are passed over. Durable when it returns."""
+
+    def entries(self, index: str, *, batch: int = 5000) -> AsyncIterator[list[HeldEntry]]:
+        """Stream every entry of one moment, in no particular order, in lists of about `batch`."""
+
+    async def held(self, index: str, chunk_ids: Sequence[UUID]) -> list[HeldEntry]:
+        """Return the entries of these chunks; a chunk that has two comes twice."""
+
+    async def lacking(self, index: str, rows: Sequence[ChunkText]) -> set[UUID]:
+        """Return the chunks whose entry lacks a term of their heading or text. One without an entry is among them."""
 
     async def count(self, index: str) -> int:
         """Return the number of entries."""

@@ -12,10 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards import terms
-from shards.lexical import ChunkText
+from shards.lexical import ChunkText, HeldEntry
 from shards.milvus_filter import LITE
 from shards.names import Space, checked_index
-from shards.vectors import MAX_CELLS, MAX_K, ChunkVector, MissingCollection, Scored, VersionScope
+from shards.vectors import (
+    MAX_CELLS,
+    MAX_K,
+    ChunkVector,
+    HeldRow,
+    MissingCollection,
+    PoolRow,
+    Scored,
+    StorePlace,
+    VersionScope,
+)
 
 _K1 = 1.2
 _B = 0.75
@@ -140,6 +150,54 @@ class MemoryVectors:
         async for page in self.scan(space, cells=cells):
             yield [row.chunk_id for row in page]
 
+    async def held_rows(
+        self, space: Space, *, partitions: Sequence[str] | None = None, batch: int = 5000
+    ) -> AsyncIterator[list[HeldRow]]:
+        """See `VectorStore.held_rows`."""
+        rows = [row for row in _held(space, self._found(space)) if partitions is None or row.partition in partitions]
+        for start in range(0, len(rows), batch):
+            yield rows[start : start + batch]
+
+    async def still_held(self, space: Space, rows: Sequence[HeldRow]) -> set[HeldRow]:
+        """See `VectorStore.still_held`."""
+        present = {(row.key, row.partition) for row in _held(space, self._found(space))}
+        return {row for row in rows if (row.key, row.partition) in present}
+
+    async def delete_rows(self, space: Space, rows: Sequence[HeldRow]) -> None:
+        """See `VectorStore.delete_rows`."""
+        gone = {(row.key, row.partition) for row in rows}
+        found = self._found(space)
+        kept = {(chunk_id, cell) for chunk_id, cell in found.rows if _place(space, chunk_id, cell) not in gone}
+        found.rows = {key: row for key, row in found.rows.items() if key in kept}
+
+    async def partitions(self, space: Space) -> set[str]:
+        """See `VectorStore.partitions`."""
+        return {"_default", *map(space.partition, self._found(space).cells)}
+
+    async def places(self, tenant_id: UUID | None = None) -> list[StorePlace]:
+        """See `VectorStore.places`."""
+        wanted = [space for space in self._spaces if tenant_id in (None, space.tenant_id)]
+        return sorted({_place_of(space) for space in wanted if tenant_id is None or not space.pooled})
+
+    async def pool_rows(self, place: StorePlace, *, batch: int = 5000) -> AsyncIterator[list[PoolRow]]:
+        """See `VectorStore.pool_rows`."""
+        for space, found in list(self._spaces.items()):
+            if _place_of(space) == place:
+                yield [PoolRow(row, space.tenant_id, space.generation) for row in _held(space, found)]
+
+    async def delete_pool_rows(self, place: StorePlace, rows: Sequence[HeldRow]) -> None:
+        """See `VectorStore.delete_pool_rows`."""
+        for space in self._spaces:
+            if _place_of(space) == place:
+                await self.delete_rows(space, rows)
+
+    async def drop_place(self, place: StorePlace) -> bool:
+        """See `VectorStore.drop_place`."""
+        gone = [space for space in self._spaces if _place_of(space) == place]
+        for space in gone:
+            del self._spaces[space]
+        return bool(gone)
+
     async def count(self, space: Space) -> int:
         """See `VectorStore.count`."""
         return len(self._found(space).rows)
@@ -176,6 +234,21 @@ class MemoryVectors:
             if self.on_wake is not None:
                 self.on_wake(space, 0.0)
         return self._spaces[space]
+
+
+def _place(space: Space, chunk_id: UUID, cell: int) -> tuple[str, str]:
+    return space.key(chunk_id, cell), space.partition(cell)
+
+
+def _held(space: Space, found: _Rows) -> list[HeldRow]:
+    return [
+        HeldRow(*_place(space, chunk_id, cell), chunk_id, row.version_no)
+        for (chunk_id, cell), row in found.rows.items()
+    ]
+
+
+def _place_of(space: Space) -> StorePlace:
+    return StorePlace(space.endpoint, space.database, space.collection)
 
 
 def _check_cells(found: _Rows, cells: Mapping[int, object] | Sequence[int]) -> None:
@@ -246,6 +319,28 @@ class MemoryLexical:
             counts = [_df(entries, term) for term in (*of_words, *of_grams)]
             found[word] = _idf(len(entries), min(counts)) if counts else 0.0
         return found
+
+    async def delete_chunks(self, index: str, chunk_ids: Sequence[UUID]) -> None:
+        """See `LexicalStore.delete_chunks`."""
+        for chunk_id in chunk_ids:
+            self._entries(index).pop(chunk_id, None)
+
+    async def entries(self, index: str, *, batch: int = 5000) -> AsyncIterator[list[HeldEntry]]:
+        """See `LexicalStore.entries`."""
+        held = [HeldEntry(chunk_id, entry.version_no) for chunk_id, entry in self._entries(index).items()]
+        for start in range(0, len(held), batch):
+            yield held[start : start + batch]
+
+    async def held(self, index: str, chunk_ids: Sequence[UUID]) -> list[HeldEntry]:
+        """See `LexicalStore.held`."""
+        entries = self._entries(index)
+        return [HeldEntry(one, entries[one].version_no) for one in dict.fromkeys(chunk_ids) if one in entries]
+
+    async def lacking(self, index: str, rows: Sequence[ChunkText]) -> set[UUID]:
+        """See `LexicalStore.lacking`."""
+        entries = self._entries(index)
+        wanted = {row.chunk_id: set(terms.all_terms(f"{row.heading}\n{row.text}")) for row in rows}
+        return {one for one, words in wanted.items() if one not in entries or words - entries[one].counts.keys()}
 
     async def count(self, index: str) -> int:
         """See `LexicalStore.count`."""

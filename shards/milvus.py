@@ -20,6 +20,7 @@ from pymilvus import AsyncMilvusClient
 
 from shards.milvus_clients import Address, MilvusClients
 from shards.milvus_filter import LITE, ScopeFilter, versions_in
+from shards.milvus_inventory import MilvusInventory, address_of
 from shards.milvus_rows import (
     FIELDS,
     add_cells,
@@ -33,7 +34,7 @@ from shards.milvus_rows import (
     sift,
     within,
 )
-from shards.names import Space, collection_prefix, tenant_database
+from shards.names import Space
 from shards.settings import MilvusSettings
 from shards.vectors import MAX_CELLS, MAX_K, ChunkVector, MissingCollection, Scored, VersionScope
 
@@ -44,7 +45,7 @@ _DELETE_VERSIONS = 500
 _KEYS = 5000
 
 
-class MilvusVectors:
+class MilvusVectors(MilvusInventory):
     """`VectorStore` on Milvus servers. Used in one event loop; connects with the first call."""
 
     costs = LITE
@@ -210,26 +211,6 @@ class MilvusVectors:
             await self._drop_database(space.endpoint, space.database)
         return True
 
-    async def drop_tenant(self, tenant_id: UUID) -> tuple[int, int]:
-        """See `VectorStore.drop_tenant`."""
-        dropped = rows = 0
-        prefix, database = collection_prefix(tenant_id), tenant_database(tenant_id)
-        for endpoint in self._clients.endpoints:
-            databases = await self._clients.call((endpoint, ""), lambda client: client.list_databases())
-            own = [(endpoint, database)] if database in databases else []
-            for address in [(endpoint, ""), *own]:
-                for name in await self._clients.call(address, lambda client: client.list_collections()):
-                    if name.startswith("pool_"):
-                        rows += await self._delete_at(address, name, f'tenant == "{tenant_id.hex}"')
-                    elif name.startswith(prefix):
-                        rows += await self._count_at(address, name, "")
-                        # mypy: as in `delete_chunks`
-                        await self._clients.call(address, lambda client, gone=name: client.drop_collection(gone))  # type: ignore[misc]
-                        dropped += 1
-            if own:
-                await self._drop_database(endpoint, database)
-        return dropped, rows
-
     async def release(self, space: Space) -> bool:
         """See `VectorStore.release`."""
         if space.pooled:
@@ -248,27 +229,11 @@ class MilvusVectors:
     async def _pages(
         self, space: Space, partition: str, versions: Sequence[int] | None, batch: int, fields: list[str]
     ) -> AsyncIterator[list[dict[str, Any]]]:
-        """Stream a partition's rows. One partition: a server looks for the next page among all rows in scope."""
-        last, among = "", "" if versions is None else f" and {versions_in(versions)}"
-        while True:
-            # `iterator` makes a server return the smallest keys first; without it a limit takes any rows. pymilvus
-            # then sends no consistency level, so the collection's own holds.
-            page = await self._loaded(
-                space,
-                lambda client, after=last: client.query(  # type: ignore[misc]
-                    space.collection,
-                    filter=within(space, f'row > "{after}"{among}'),
-                    limit=batch,
-                    output_fields=fields,
-                    partition_names=[partition],
-                    iterator="True",
-                ),
-            )
-            if page:
-                last = page[-1]["row"]
-                yield page
-            if len(page) < batch:
-                return
+        among = "" if versions is None else f" and {versions_in(versions)}"
+        async for page in self._pages_at(
+            _place(space), partition, lambda after: within(space, f"{after}{among}"), batch, fields, space
+        ):
+            yield page
 
     async def _among(
         self, space: Space, vector: NDArray[np.float32], k: int, partitions: list[str] | None, scope: VersionScope
@@ -319,41 +284,15 @@ class MilvusVectors:
         partition = space.partition(0) if space.pooled else ""
         return await self._delete_at(_place(space)[0], space.collection, expression, partition)
 
-    async def _delete_at(self, address: Address, name: str, expression: str, partition: str = "") -> int:
-        found = await self._count_at(address, name, expression, partition)
-        if found:
-            await self._loaded_at(
-                address, name, lambda client: client.delete(name, filter=expression, partition_name=partition or None)
-            )
-        return found
-
     async def _count(self, space: Space, expression: str) -> int:
         await self._check_cells(space, ())
         partition = space.partition(0) if space.pooled else ""
         return await self._count_at(_place(space)[0], space.collection, expression, partition)
 
-    async def _count_at(self, address: Address, name: str, expression: str, partition: str = "") -> int:
-        found = await self._loaded_at(
-            address,
-            name,
-            lambda client: client.query(
-                name,
-                filter=expression,
-                output_fields=["count(*)"],
-                partition_names=[partition] if partition else None,
-                consistency_level="Strong",
-            ),
-        )
-        return int(found[0]["count(*)"])
-
     async def _make_database(self, space: Space) -> None:
         main = (space.endpoint, "")
         if space.database not in await self._clients.call(main, lambda client: client.list_databases()):
             await self._clients.call(main, lambda client: client.create_database(space.database))
-
-    async def _drop_database(self, endpoint: str, database: str) -> None:
-        await self._clients.forget((endpoint, database))
-        await self._clients.call((endpoint, ""), lambda client: client.drop_database(database))
 
     async def _check_cells(self, space: Space, cells: Iterable[int]) -> None:
         """Refuse cells that are not there: Milvus Lite would answer with nothing, as if they were empty."""
@@ -376,19 +315,6 @@ class MilvusVectors:
     async def _loaded(self, space: Space, call: Callable[[AsyncMilvusClient], Awaitable[T]]) -> T:
         return await self._loaded_at(_place(space)[0], space.collection, call, space)
 
-    async def _loaded_at(
-        self, address: Address, name: str, call: Callable[[AsyncMilvusClient], Awaitable[T]], space: Space | None = None
-    ) -> T:
-        """Call; a collection that its server has not loaded, or has released, is loaded first."""
-        try:
-            found, load_ms = await self._clients.loaded(address, name, call)
-        except MissingCollection:
-            self._partitions.pop((address, name), None)
-            raise
-        if load_ms is not None and self.on_wake is not None and space is not None:
-            self.on_wake(space, load_ms)
-        return found
-
     async def _call(self, space: Space, call: Callable[[AsyncMilvusClient], Awaitable[T]]) -> T:
         return await self._clients.call(_place(space)[0], call)
 
@@ -397,4 +323,4 @@ class MilvusVectors:
 
 
 def _place(space: Space) -> tuple[Address, str]:
-    return (space.endpoint, space.database), space.collection
+    return address_of(space), space.collection

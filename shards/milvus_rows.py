@@ -64,16 +64,9 @@ def drop_cells(client: MilvusClient, space: Space, cells: Iterable[int]) -> None
         client.drop_partition(name, partition)
 
 
-def key_of(space: Space, chunk_id: UUID, cell: int) -> str:
-    """Return the primary key of a chunk in a cell."""
-    if space.pooled:
-        return f"{chunk_id.hex}:{space.tenant_id.hex}:{space.generation}"
-    return f"{chunk_id.hex}:{cell}"
-
-
 def keys_of(space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[str]:
     """Return the primary keys of chunks by the cell that each lies in."""
-    return [key_of(space, chunk_id, cell) for cell, chunk_ids in cell_chunks.items() for chunk_id in chunk_ids]
+    return [space.key(chunk_id, cell) for cell, chunk_ids in cell_chunks.items() for chunk_id in chunk_ids]
 
 
 def partitions_of(space: Space, cells: Sequence[int] | None) -> list[str] | None:
@@ -85,7 +78,7 @@ def partitions_of(space: Space, cells: Sequence[int] | None) -> list[str] | None
 
 def entity(space: Space, row: ChunkVector, cell: int) -> dict[str, Any]:
     """Return a row as Milvus takes it."""
-    values = {"row": key_of(space, row.chunk_id, cell), "version_no": row.version_no, "vector": row.vector}
+    values = {"row": space.key(row.chunk_id, cell), "version_no": row.version_no, "vector": row.vector}
     return values | {"tenant": space.tenant_id.hex, "generation": space.generation} if space.pooled else values
 
 

@@ -65,6 +65,12 @@ class Space:
         """Return the name of the partition of a cell. In a pool a tenant has one cell, which it shares."""
         return f"b{self.bucket % BUCKETS_A_COLLECTION}" if self.pooled else f"c{cell}"
 
+    def key(self, chunk_id: UUID, cell: int) -> str:
+        """Return the primary key of a chunk in a cell."""
+        if self.pooled:
+            return f"{chunk_id.hex}:{self.tenant_id.hex}:{self.generation}"
+        return f"{chunk_id.hex}:{cell}"
+
     def check_own(self) -> None:
         """Raise ValueError in a pool: the cells there are nobody's to change."""
         if self.pooled:

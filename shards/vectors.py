@@ -47,6 +47,34 @@ def chunks_by_cell(placed: Iterable[tuple[UUID, int]]) -> dict[int, list[UUID]]:
 
 
 @dataclass(frozen=True)
+class HeldRow:
+    """A row as the store holds it: its key, the partition it lies in, and the chunk and version it says it is."""
+
+    key: str
+    partition: str
+    chunk_id: UUID
+    version_no: int
+
+
+@dataclass(frozen=True)
+class PoolRow:
+    """A row of a collection that tenants share, and whose it says it is."""
+
+    row: HeldRow
+    tenant_id: UUID
+    generation: int
+
+
+@dataclass(frozen=True, order=True)
+class StorePlace:
+    """A collection as a server names it. `collection` is '' for a database that has none."""
+
+    endpoint: str
+    database: str
+    collection: str
+
+
+@dataclass(frozen=True)
 class Scored:
     """A chunk that was found. Higher scores are better; they compare within one result only."""
 
@@ -203,6 +231,34 @@ class VectorStore(Protocol):
 
     def keys(self, space: Space, *, cells: Sequence[int]) -> AsyncIterator[list[UUID]]:
         """Stream the chunk of every row in these cells, as `scan` does, without the vectors."""
+
+    def held_rows(
+        self, space: Space, *, partitions: Sequence[str] | None = None, batch: int = 5000
+    ) -> AsyncIterator[list[HeldRow]]:
+        """Stream every row of the space (in these partitions), wherever it lies: also outside its cells, in a pool in
+        any bucket. Without the vectors; at strong consistency."""
+
+    async def still_held(self, space: Space, rows: Sequence[HeldRow]) -> set[HeldRow]:
+        """Return those of these rows that are there now, each in its partition; at strong consistency."""
+
+    async def delete_rows(self, space: Space, rows: Sequence[HeldRow]) -> None:
+        """Remove rows by key and partition; those not there are passed over."""
+
+    async def partitions(self, space: Space) -> set[str]:
+        """Return the partitions of the space's collection, the engine's own included."""
+
+    async def places(self, tenant_id: UUID | None = None) -> list[StorePlace]:
+        """Return every collection of every server (or those of a tenant's own), sorted; a database without any as one
+        with the name ''."""
+
+    def pool_rows(self, place: StorePlace, *, batch: int = 5000) -> AsyncIterator[list[PoolRow]]:
+        """Stream every row of a collection that tenants share."""
+
+    async def delete_pool_rows(self, place: StorePlace, rows: Sequence[HeldRow]) -> None:
+        """Remove rows of a collection that tenants share by key and partition."""
+
+    async def drop_place(self, place: StorePlace) -> bool:
+        """Remove a collection, and its database when it was the last one there; return whether it was there."""
 
     async def count(self, space: Space) -> int:
         """Return the number of rows."""

@@ -22,6 +22,7 @@ COMMANDS = {
     "tenant": ("service.cli.tenant:app", "Create, list, suspend, resume and delete tenants."),
     "key": ("service.cli.key:app", "Create, list and revoke a tenant's API keys."),
     "shards": ("service.cli.shards:app", "Show where a tenant's vectors lie, and how well they are found."),
+    "fsck": ("service.cli.fsck:fsck", "Compare every store with Postgres, and mend what differs."),
     "upload": ("service.cli.upload:app", "Upload documents and wait until they can be found."),
     "jobs": ("service.cli.jobs:app", "List, watch, cancel and retry a tenant's jobs."),
     "documents": ("service.cli.documents:app", "List, download and delete documents."),

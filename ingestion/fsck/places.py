@@ -1,0 +1,85 @@
+"""The collections and cells of a tenant's own against the generations that Postgres knows."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestion.fsck.check import Check
+from shards.catalog import Header
+from shards.catalog_postgres import PostgresCatalog
+from shards.index_models import CellChangeRow, IndexGeneration
+from shards.vectors import MissingCollection, StorePlace
+
+_STATES = ("live", "building", "retired")
+
+
+async def check_places(check: Check) -> None:
+    """Look, while nobody writes, for collections of no generation and for cells that nothing names any more."""
+    database, tenant_id, vectors = check.runtime.database, check.tenant_id, check.runtime.indexes.vectors
+    async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
+        catalog = PostgresCatalog(session, tenant_id)
+        headers = await catalog.generations(*_STATES)
+        known = {_place_of(header) for header in headers}
+        for place in await vectors.places(tenant_id):
+            # An isolated database may be empty for the moment between its making and its collection's: both are
+            # made under this lock, so here it is left over.
+            if place not in known:
+                check.report.add(
+                    "vectors", "orphan", f"collection {place.database}/{place.collection}".replace("/", " ")
+                )
+                if check.repair:
+                    await vectors.drop_place(place)
+        for header in headers:
+            if header.state == "live" and not header.space.pooled:
+                await _check_cells(check, session, header)
+
+
+async def _check_cells(check: Check, session: AsyncSession, header: Header) -> None:
+    """Look for cells that were replaced or given up, and are there all the same."""
+    space, vectors = header.space, check.runtime.indexes.vectors
+    present: set[str] = set()
+    with suppress(MissingCollection):  # its rows are counted as missing
+        present = await vectors.partitions(space)
+    table = CellChangeRow
+    mine = (table.tenant_id == check.tenant_id, table.generation == header.number)
+    changes = list(await session.scalars(select(table).where(*mine)))
+    ended = {cell for one in changes if one.state == "done" for cell in one.parents}
+    ended |= {cell for one in changes if one.state == "abandoned" for cell in one.children}
+    generation = IndexGeneration
+    next_cell = await session.scalar(
+        select(generation.next_cell).where(
+            generation.tenant_id == check.tenant_id, generation.generation == header.number
+        )
+    )
+    left = [cell for cell in ended if space.partition(cell) in present]
+    left += [cell for name in present if (cell := _number(name)) is not None and cell >= (next_cell or 0)]
+    for cell in sorted(left):
+        check.report.add("vectors", "orphan", f"cell {cell} of {space}")
+    if check.repair and left:
+        await vectors.drop_cells(space, sorted(left))
+
+
+def _number(partition: str) -> int | None:
+    digits = partition.removeprefix("c")
+    return int(digits) if partition.startswith("c") and digits.isdecimal() else None
+
+
+def _place_of(header: Header) -> StorePlace:
+    return StorePlace(header.space.endpoint, header.space.database, header.space.collection)
+
+
+def shown(place: StorePlace) -> str:
+    """Return what an operator finds a collection by."""
+    return "/".join(part for part in (place.endpoint, place.database, place.collection) if part)
+
+
+def tenant_of(name: str) -> UUID | None:
+    """Return the tenant whose id a physical name begins with (`t_<hex>...`), None for other names."""
+    digits = name[2:34]
+    with suppress(ValueError):
+        return UUID(hex=digits) if name.startswith("t_") and len(digits) == 32 else None
+    return None
