@@ -27,6 +27,8 @@ class FsckIn(BaseModel):
 
     tenant_id: UUID | None = None
     """One tenant; without it every tenant, one after another, and what belongs to none."""
+    repair: bool = False
+    """Mend what differs: what is missing is made again from Postgres, what is too many is removed."""
     deep: bool = False
     """Read the originals and compare their SHA-256, and ask the lexical index for the words of each chunk."""
 
@@ -34,7 +36,8 @@ class FsckIn(BaseModel):
 @router.post("/fsck", status_code=202)
 async def fsck(request: Request, response: Response, body: FsckIn) -> Accepted:
     """Compare Postgres, object store, vectors and lexical index by keys and digests. The job's `result` is the report:
-    `differences` by store and class, examples of them, and how much was compared. It may run at any time."""
+    `differences` by store and class, examples of them, how much was compared, and what is `left` after a repair. It may
+    run at any time."""
     database = database_of(request)
     if body.tenant_id is not None:
         async with database.admin() as session:
@@ -42,7 +45,7 @@ async def fsck(request: Request, response: Response, body: FsckIn) -> Accepted:
                 raise Conflict("The tenant is being deleted.", code="tenant_deleting")
     owner = body.tenant_id or PLATFORM
     async with database.tenant(owner) as session:
-        job = jobs.new_job(owner, "fsck", payload={"deep": body.deep})
+        job = jobs.new_job(owner, "fsck", payload={"repair": body.repair, "deep": body.deep})
         session.add(job)
         await session.commit()
     response.headers["Location"] = f"/v1/jobs/{job.id}"

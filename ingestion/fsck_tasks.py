@@ -10,18 +10,23 @@ from uuid import UUID
 
 from ingestion import jobs
 from ingestion.batch import Batch, held
-from ingestion.fsck import figures
-from ingestion.fsck.check import Check
+from ingestion.fsck import figures, mend
+from ingestion.fsck.check import Check, pieces
 from ingestion.fsck.installation import examine_installation, known_tenants
-from ingestion.fsck.report import merged
+from ingestion.fsck.report import Report, merged
+from ingestion.fsck.rows import Breaches
 from ingestion.fsck.tenant import examine
 from ingestion.models import Job
+from ingestion.pipeline import GROUP_CHUNKS
 from ingestion.runtime import Runtime
 from ingestion.tasks import Shell, bounded, fail_batch, task
 from tenants.auth import PLATFORM
 from tenants.errors import TesseraError
 
 log = logging.getLogger(__name__)
+_ROUNDS = 4
+"""Most rounds of mending and checking again."""
+_VERSIONS_AT_ONCE = 50
 
 
 @task("fsck")
@@ -51,28 +56,76 @@ async def _fsck(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
 
 
 async def check_tenant(runtime: Runtime, tenant_id: UUID, job: Job, advance: Any) -> dict[str, Any]:
-    """Check one tenant and keep the figures; return the report."""
+    """Check one tenant, mend it when the job asks for that, and keep the figures; return the report."""
     began = time.monotonic()
-    check = Check(runtime, tenant_id, deep=bool(job.payload.get("deep")), advance=advance)
-    await examine(check)
-    result = _result(check, time.monotonic() - began)
+    check = Check(runtime, tenant_id, _asked(job, "repair"), _asked(job, "deep"), advance)
+    breaches = await examine(check)
+    found = left = check.report
+    for _ in range(_ROUNDS if check.repair else 0):
+        if not left.total:
+            break
+        await _mend(check, breaches)
+        again = Check(runtime, tenant_id, deep=check.deep)
+        await examine(again)
+        before, left = left.total, again.report
+        if not left.total or left.total >= before:
+            break
+        check = Check(runtime, tenant_id, repair=True, deep=check.deep)  # for what hid behind what was mended
+        breaches = await examine(check)
+    result = _result(found, left, time.monotonic() - began)
     async with runtime.database.tenant(tenant_id) as session:
         await figures.store(session, tenant_id, result)
         await session.commit()
     return result
 
 
-def _result(check: Check, seconds: float) -> dict[str, Any]:
-    shown = check.report.shown()
-    return {**shown, "left": check.report.counts, "left_total": check.report.total, "repaired": 0, "seconds": seconds}
+async def _mend(check: Check, breaches: Breaches) -> None:
+    """Mend a tenant's rows, then make again what its stores lack; the writer lock is held for one piece at a time."""
+    runtime, database, tenant_id = check.runtime, check.runtime.database, check.tenant_id
+    async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
+        await mend.mend_rows(session, check, breaches)
+        await mend.flag_originals(session, tenant_id, check.originals, deep=check.deep)
+        await session.commit()
+    made: list[mend.Passages] = []
+    waiting = sorted(check.without_vectors)
+    for number, version in enumerate(waiting, start=1):
+        passages = await mend.embedded(runtime, tenant_id, version)
+        made += [passages] if passages.texts else []
+        if made and (number == len(waiting) or sum(len(one.texts) for one in made) >= GROUP_CHUNKS):
+            async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
+                await mend.restore_vectors(session, runtime, tenant_id, made)
+                await session.commit()
+            made = []
+    for some in pieces(sorted(check.without_words), _VERSIONS_AT_ONCE):
+        async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
+            await mend.restore_words(session, runtime, tenant_id, some)
+
+
+def _asked(job: Job, what: str) -> bool:
+    return bool(job.payload.get(what))
+
+
+def _result(found: Report, left: Report, seconds: float) -> dict[str, Any]:
+    repaired = max(found.total - left.total, 0)
+    after = {"left": left.counts, "left_total": left.total, "repaired": repaired}
+    return {**found.shown(), **after, "seconds": round(seconds, 3)}
 
 
 async def _check_installation(runtime: Runtime, batch: Batch, job: Job) -> dict[str, Any]:
     """Check what belongs to no tenant, then every tenant."""
     began = time.monotonic()
-    check = Check(runtime, PLATFORM, advance=lambda share: batch.advance("installation", 0.1 * share))
+    check = Check(
+        runtime,
+        PLATFORM,
+        repair=_asked(job, "repair"),
+        advance=lambda share: batch.advance("installation", 0.1 * share),
+    )
     await examine_installation(check)
-    result = _result(check, 0.0)
+    after = check
+    if check.repair and check.report.total:
+        after = Check(runtime, PLATFORM)
+        await examine_installation(after)
+    result = _result(check.report, after.report, 0.0)
     tenants = sorted(await known_tenants(check))
     worst: list[dict[str, Any]] = []
     for number, tenant_id in enumerate(tenants):
@@ -85,6 +138,7 @@ async def _check_installation(runtime: Runtime, batch: Batch, job: Job) -> dict[
     result["tenants"] = {"checked": len(tenants), "with_differences": worst}
     result["total"] = _sum(result["differences"])
     result["left_total"] = _sum(result["left"])
+    result["repaired"] = max(result["total"] - result["left_total"], 0)
     return result | {"seconds": round(time.monotonic() - began, 3)}
 
 

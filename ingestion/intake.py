@@ -58,7 +58,7 @@ async def take(
     described: dict[Identity, DocumentVersion] = {}
     for upload in (one.upload for one in incoming):
         found = latest.get(upload.identity)
-        if found is not None and _is_there(found.version, upload):
+        if found is not None and _is_there(found, upload):
             if upload.metadata is not None and found.version.doc_metadata != upload.metadata:
                 upload_rows.describe(found.document, found.version, upload.metadata)
                 described |= {} if found.new else {upload.identity: found.version}
@@ -83,9 +83,11 @@ async def take(
     return await _with_jobs(session, tenant_id, outcomes)
 
 
-def _is_there(version: DocumentVersion, upload: Upload) -> bool:
+def _is_there(found: Taken, upload: Upload) -> bool:
+    version = found.version
     same_title = upload.title is None or upload.title == version.title
-    return version.state != "failed" and version.content_sha256 == upload.sha256 and same_title
+    sound = version.state != "failed" and found.document.original == "intact"
+    return sound and version.content_sha256 == upload.sha256 and same_title
 
 
 async def _put(objects: Objects, contents: dict[str, BinaryIO]) -> None:

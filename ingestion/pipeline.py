@@ -221,7 +221,7 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
     flips: list[Flip] = []
     results: dict[UUID, dict[str, Any]] = {}
     superseded: list[DocumentVersion] = []
-    again = {job.id for job in batch.jobs if job.attempts > 1 or job.error is not None}
+    again = {job.id for job in batch.jobs if job.attempts > 1 or job.error is not None or job.payload.get("again")}
     tried = {one.version.version_no for one in group.documents if one.job_id in again}
     offset = 0
     for document in group.documents:

@@ -101,6 +101,7 @@ def new_version(tenant_id: UUID, upload: Upload, document: Document | None) -> t
             updated_at=now,
         )
     document.latest_version += 1
+    document.original = "intact"
     document.content_sha256 = upload.sha256
     if document.active_version is None:
         document.state = "pending"

@@ -118,6 +118,38 @@ class TenantIndexes:
             vectors = np.stack([row.vector for row in rows])
             await catalog.count(generation.number, _changes(micros[new], vectors[new], 1))
 
+    async def restore(self, catalog: Catalog, generation: Generation, rows: Sequence[IndexRow]) -> None:
+        """Write the vectors of chunks that the engine lost: each into the cell in which Postgres places it. Those that
+        have no place are inserted as new ones."""
+        await catalog.serialise(generation.space)
+        await self.complete(generation)
+        versions = sorted({row.version_no for row in rows})
+        placed = {place.chunk_id: place.micro for place in await catalog.places(generation.number, versions=versions)}
+        by_cell: dict[int, list[ChunkVector]] = {}
+        for row in rows:
+            if row.chunk_id in placed:
+                [cell] = generation.cell_of(np.array([placed[row.chunk_id]]))
+                by_cell.setdefault(int(cell), []).append(ChunkVector(row.chunk_id, row.version_no, row.vector))
+        await self.vectors.insert(generation.space, by_cell)
+        fresh = [row for row in rows if row.chunk_id not in placed]
+        if fresh:
+            await self.insert(catalog, generation, fresh)
+
+    async def complete(self, generation: Generation) -> None:
+        """Make the generation's collection and cells as far as they are not there."""
+        space = generation.space
+        wanted = {0} if space.pooled else {int(cell) for cell in generation.micros.cell if cell != NO_CELL}
+        try:
+            present = await self.vectors.partitions(space)
+        except MissingCollection:
+            present = set()
+        if space.pooled or not present:
+            await self.vectors.create(space, cells=1)
+            present |= {space.partition(0)}
+        missing = sorted(cell for cell in wanted if space.partition(cell) not in present)
+        if missing:
+            await self.vectors.add_cells(space, missing)
+
     async def forget_versions(self, catalog: Catalog, versions: Sequence[int]) -> None:
         """Take versions out of what is known of the live generation. The caller commits before `delete_versions`:
         the vectors are needed for it, so a repeat after a crash must not find them counted but gone."""

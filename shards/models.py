@@ -64,6 +64,8 @@ class Document(Base):
     doc_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB)
     content_sha256: Mapped[bytes] = mapped_column(LargeBinary)
     """Of the newest version; decides what counts as the same content."""
+    original: Mapped[str] = mapped_column(Text, server_default="intact")
+    """Of the newest version, as the last check of the stores found it: intact, missing, damaged."""
     latest_version: Mapped[int]
     active_version: Mapped[int | None]
     active_version_no: Mapped[int | None] = mapped_column(BigInteger)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestion.fsck.check import Check
 from shards.catalog import Header
 from shards.catalog_postgres import PostgresCatalog
-from shards.index_models import CellChangeRow, IndexGeneration
+from shards.index_models import CellChangeRow, IndexGeneration, MicroCell
 from shards.vectors import MissingCollection, StorePlace
 
 _STATES = ("live", "building", "retired")
@@ -55,17 +55,32 @@ async def _check_cells(check: Check, session: AsyncSession, header: Header) -> N
             generation.tenant_id == check.tenant_id, generation.generation == header.number
         )
     )
+    cells = await _cells(session, check.tenant_id, header.number)
+    wanted = sorted(cell for cell in cells if space.partition(cell) not in present)
+    for cell in wanted:
+        check.report.add("vectors", "missing", f"cell {cell} of {space}")
+    if check.repair and wanted:
+        live = await check.runtime.indexes.live(PostgresCatalog(session, check.tenant_id))
+        assert live is not None
+        await check.runtime.indexes.complete(live)
     left = [cell for cell in ended if space.partition(cell) in present]
-    left += [cell for name in present if (cell := _number(name)) is not None and cell >= (next_cell or 0)]
+    left += [cell for name in present if (cell := _number(name)) >= (next_cell or 0)]
     for cell in sorted(left):
         check.report.add("vectors", "orphan", f"cell {cell} of {space}")
     if check.repair and left:
         await vectors.drop_cells(space, sorted(left))
 
 
-def _number(partition: str) -> int | None:
+async def _cells(session: AsyncSession, tenant_id: UUID, generation: int) -> set[int]:
+    table = MicroCell
+    mine = (table.tenant_id == tenant_id, table.generation == generation, table.cell >= 0)
+    return set(await session.scalars(select(table.cell).where(*mine).distinct()))
+
+
+def _number(partition: str) -> int:
+    """Return the cell of a partition, -1 for one that is no cell."""
     digits = partition.removeprefix("c")
-    return int(digits) if partition.startswith("c") and digits.isdecimal() else None
+    return int(digits) if partition.startswith("c") and digits.isdecimal() else -1
 
 
 def _place_of(header: Header) -> StorePlace:

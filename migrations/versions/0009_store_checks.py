@@ -21,6 +21,7 @@ NARROW_SCOPES = (
 
 
 def upgrade() -> None:
+    op.add_column("documents", sa.Column("original", sa.Text(), server_default="intact", nullable=False))
     op.create_table(
         "store_checks",
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
@@ -48,3 +49,4 @@ def downgrade() -> None:
     for table, name, _, _ in NARROW_SCOPES:
         op.execute(f"DROP POLICY {name} ON {table}")
     op.drop_table("store_checks")
+    op.drop_column("documents", "original")

@@ -17,12 +17,13 @@ _PATIENCE_S = 3 * 3600.0
 def fsck(
     tenants: Annotated[list[str] | None, typer.Argument(help="Slugs or ids of tenants.", show_default=False)] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every tenant, and what belongs to none.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what differs.")] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Read the originals and compare their checksums.")] = False,
     as_json: JsonOption = False,
     url: UrlOption = None,
     admin_key: AdminKeyOption = None,
 ) -> None:
-    """Compare Postgres, originals, vectors and lexical index; the status is 1 when something differs.
+    """Compare Postgres, originals, vectors and lexical index; the status is 1 when something differs and stays so.
 
     It may run while the tenants are in use: an upload or a delete under way is no difference.
     """
@@ -30,7 +31,7 @@ def fsck(
         fail("Name tenants, or give --all.")
 
     async def check(client: TesseraClient, tenant_id: str | None) -> Json:
-        job = await client.fsck(tenant_id, deep=deep)
+        job = await client.fsck(tenant_id, repair=repair, deep=deep)
         with err.status("comparing"):
             return await client.wait_for_job(job["id"], patience_s=_PATIENCE_S)
 
