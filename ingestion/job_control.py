@@ -9,7 +9,7 @@ from sqlalchemy import Uuid, any_, exists, func, literal, select, tuple_, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestion.jobs import UNFINISHED, lane_of
+from ingestion.jobs import UNFINISHED, lane_of, remove_traces
 from ingestion.models import Job
 from shards.models import Document, DocumentVersion
 from tenants.errors import Conflict
@@ -49,6 +49,7 @@ async def cancel(session: AsyncSession, job: Job, *, caller: str) -> None:
     await session.refresh(job)
     if job.kind == "ingest":
         await _set_version_state(session, [job], "failed")
+        await remove_traces(session, job.tenant_id, [job])
 
 
 async def retry(session: AsyncSession, job: Job, *, caller: str) -> None:
@@ -92,7 +93,9 @@ async def _queue_again(session: AsyncSession, tenant_id: UUID, found: Sequence[J
     for kind in {job.kind for job in again}:
         ids = [job.id for job in again if job.kind == kind]
         mine = (Job.tenant_id == tenant_id, Job.id == any_(literal(ids, ARRAY(Uuid))))
-        await session.execute(update(Job).where(*mine).values(**fresh, **times, lane=lane_of(kind)))
+        # Whoever works on it is to know that an earlier attempt may have left something.
+        payload = Job.payload.concat({"again": True})
+        await session.execute(update(Job).where(*mine).values(**fresh, **times, lane=lane_of(kind), payload=payload))
     await _set_version_state(session, [job for job in again if job.kind == "ingest"], "pending")
     return len(again)
 

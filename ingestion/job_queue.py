@@ -32,7 +32,8 @@ _WAITING = text(
     " AND (j.tenant_id, j.lane) > (w.tenant_id, w.lane) ORDER BY j.tenant_id, j.lane LIMIT 1) n)"
     " SELECT w.tenant_id, w.lane FROM w LEFT JOIN tenants t ON t.id = w.tenant_id"
     " WHERE t.state = 'active' OR EXISTS (SELECT 1 FROM jobs e WHERE e.tenant_id = w.tenant_id"
-    " AND e.kind = 'erase_tenant' AND e.state IN ('queued', 'retrying') AND e.batch_id IS NULL)"
+    " AND e.lane = w.lane AND e.kind IN ('erase_tenant', 'fsck')"
+    " AND e.state IN ('queued', 'retrying') AND e.batch_id IS NULL)"
 )
 _POSITIONS = text(
     "SELECT id, position FROM (SELECT id, row_number() OVER (PARTITION BY lane ORDER BY priority, created_at, id)"

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
+from ingestion import repository
 from ingestion.models import Job, Lane, Priority
 from tenants.cursor import Position
 from tenants.errors import Conflict, NotFound, TesseraError
@@ -21,14 +22,17 @@ from tenants.repository import newest_first
 WAITING = ("queued", "retrying")
 UNFINISHED = ("queued", "retrying", "running")
 _MAIN_KINDS = frozenset({"ingest", "delete", "purge", "erase_tenant"})
-_RETRY_AFTER = [timedelta(seconds=1), timedelta(seconds=10)]
+REMOVALS = ("delete", "purge", "erase_tenant", "drop_generation")
+"""Kinds that are tried until they are done, whatever went wrong: what was deleted must go."""
+_RETRY_AFTER = [timedelta(seconds=pause) for pause in (1, 10, 60, 600, 3600)]
 """By the number of the attempt that failed; the last one for all that follow."""
 _AWAY_PAUSE = timedelta(seconds=3)
 _RETRY = text(
     "UPDATE jobs j SET state = 'retrying', error = e.content, batch_id = NULL, lease_until = NULL, not_before = now()"
     " + (CAST(:pauses AS interval[]))[least(j.attempts, array_length(CAST(:pauses AS interval[]), 1))]"
     " FROM unnest(CAST(:ids AS uuid[]), CAST(CAST(:contents AS text[]) AS jsonb[])) AS e (id, content)"
-    " WHERE j.tenant_id = :tenant AND j.id = e.id AND j.attempts < :max_attempts RETURNING j.id"
+    " WHERE j.tenant_id = :tenant AND j.id = e.id AND (j.kind = ANY(CAST(:removals AS text[]))"
+    " OR j.id = ANY(CAST(:retryable AS uuid[])) AND j.attempts < :max_attempts) RETURNING j.id"
 )
 _END = text(
     "UPDATE jobs j SET state = CAST(:state AS text), batch_id = NULL, lease_until = NULL, stage = NULL,"
@@ -171,10 +175,12 @@ async def claim(
     is a message that comes twice.
     """
     mine = (Job.tenant_id == tenant_id, Job.batch_id == batch_id, Job.state.in_(WAITING))
-    spent = select(Job.id, Job.attempts).where(*mine, Job.attempts >= max_attempts).with_for_update()
-    lost = {row.id: _worker_lost(row.attempts) for row in await session.execute(spent)}
-    if lost:
+    bounded = (Job.attempts >= max_attempts, Job.kind.not_in(REMOVALS))
+    spent = list(await session.scalars(select(Job).where(*mine, *bounded).with_for_update()))
+    if spent:
+        lost = {job.id: _worker_lost(job.attempts) for job in spent}
         await session.execute(_END, {"tenant": tenant_id, "state": "failed", **_arrays(lost)})
+        await _give_up(session, tenant_id, [job for job in spent if job.kind == "ingest"])
     started = await session.scalars(
         update(Job)
         .where(*mine)
@@ -190,6 +196,20 @@ async def claim(
         .execution_options(synchronize_session=False)
     )
     return sorted(started, key=lambda job: (job.created_at, job.id))
+
+
+async def _give_up(session: AsyncSession, tenant_id: UUID, ended: Sequence[Job]) -> None:
+    """Mark the versions of ingestions failed that are not tried again, and have removed what they wrote half-way."""
+    for version in (await repository.pending_versions(session, ended)).values():
+        await repository.fail_version(session, version)
+    await remove_traces(session, tenant_id, ended)
+
+
+async def remove_traces(session: AsyncSession, tenant_id: UUID, ended: Iterable[Job]) -> None:
+    """Queue the purge of what ingestions that ended without success may have left in the engines."""
+    documents = {job.document_id for job in ended if job.document_id is not None and job.attempts > 0}
+    session.add_all([new_job(tenant_id, "purge", document_id=document_id) for document_id in documents])
+    await session.flush()
 
 
 async def report(
@@ -233,11 +253,16 @@ async def finish(session: AsyncSession, tenant_id: UUID, results: Mapping[UUID, 
 async def fail(
     session: AsyncSession, tenant_id: UUID, errors: Mapping[UUID, TesseraError], *, max_attempts: int
 ) -> set[UUID]:
-    """Mark held jobs failed, or retrying when their error allows and attempts remain; return those that failed."""
+    """Mark held jobs failed, or retrying when their error allows and attempts remain; return those that failed.
+
+    What removes something never fails: it is tried again after ever longer pauses.
+    """
+    if not errors:
+        return set()
     shown = {job_id: {"code": error.code, "detail": error.detail} for job_id, error in errors.items()}
-    retryable = _arrays({job_id: shown[job_id] for job_id, error in errors.items() if error.retryable})
-    bounds = {"tenant": tenant_id, "max_attempts": max_attempts, "pauses": _RETRY_AFTER}
-    retried = set(await session.scalars(_RETRY, bounds | retryable)) if retryable["ids"] else set()
+    bounds = {"tenant": tenant_id, "max_attempts": max_attempts, "pauses": _RETRY_AFTER, "removals": list(REMOVALS)}
+    retryable = [job_id for job_id, error in errors.items() if error.retryable]
+    retried = set(await session.scalars(_RETRY, {**bounds, **_arrays(shown), "retryable": retryable}))
     failed = {job_id: error for job_id, error in shown.items() if job_id not in retried}
     if failed:
         await session.execute(_END, {"tenant": tenant_id, "state": "failed", **_arrays(failed)})

@@ -182,8 +182,10 @@ async def drop_superseded(session: AsyncSession, versions: Sequence[DocumentVers
 
 
 async def fail_version(session: AsyncSession, version: DocumentVersion) -> None:
-    """Mark a version failed; its document too, unless an older version serves."""
-    await session.execute(update(DocumentVersion).where(*_of_version(DocumentVersion, version)).values(state="failed"))
+    """Mark a waiting version failed; its document too, unless an older version serves. One that serves already, and
+    was to be read again, stays as it is."""
+    mine = (*_of_version(DocumentVersion, version), DocumentVersion.state == "pending")
+    await session.execute(update(DocumentVersion).where(*mine).values(state="failed"))
     await session.execute(
         update(Document)
         .where(

@@ -218,4 +218,5 @@ async def fail_batch(runtime: Runtime, tenant_id: UUID, batch_id: UUID, error: T
         documents = [job for job in ended if job.kind == "ingest" and job.id in failed]
         for version in (await repository.pending_versions(session, documents)).values():
             await repository.fail_version(session, version)
+        await jobs.remove_traces(session, tenant_id, documents)
         await session.commit()

@@ -16,7 +16,6 @@ SCOPE = "current_setting('app.scope', true)"
 NARROW_SCOPES = (
     ("store_checks", "operator_read", "tessera_app", f"{SCOPE} = 'admin'"),
     ("store_checks", "upkeep_read", "tessera_worker", f"{SCOPE} = 'dispatcher'"),
-    ("jobs", "store_checks", "tessera_app", f"{SCOPE} = 'admin' AND kind = 'fsck'"),
 )
 
 

@@ -1,0 +1,105 @@
+"""The stores of the running stack, opened beside it, so that a test can damage them behind the service's back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from ingestion.objects import Objects
+from shards.bm25 import TantivyLexical
+from shards.catalog import Header
+from shards.catalog_postgres import PostgresCatalog
+from shards.milvus import MilvusVectors
+from shards.names import lexical_name
+from shards.settings import LexicalSettings, MilvusSettings
+from shards.vectors import HeldRow
+from tenants.db import Database
+from tenants.settings import DatabaseSettings
+
+if TYPE_CHECKING:
+    import httpx
+
+    from service.local.state import StackState
+    from tests.conftest import TenantAccess
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Every store, as the worker opens it."""
+
+    database: Database
+    vectors: MilvusVectors
+    lexical: TantivyLexical
+    objects: Objects
+
+    async def live(self, tenant: TenantAccess) -> Header:
+        """Return the tenant's live generation."""
+        async with self.database.tenant(UUID(tenant.id)) as session:
+            header = await PostgresCatalog(session, UUID(tenant.id)).live()
+        assert header is not None
+        return header
+
+    async def rows(self, tenant: TenantAccess) -> list[HeldRow]:
+        """Return the tenant's rows in Milvus."""
+        space = (await self.live(tenant)).space
+        return [row async for page in self.vectors.held_rows(space) for row in page]
+
+    async def chunks(self, tenant: TenantAccess, document_id: str) -> list[UUID]:
+        """Return the chunk ids of a document."""
+        found = await self.sql(tenant, "SELECT id FROM chunks WHERE document_id = :document", document=document_id)
+        return [row.id for row in found]
+
+    async def sql(self, tenant: TenantAccess, statement: str, **values: Any) -> list[Any]:
+        """Run a statement as the worker, in the tenant's scope."""
+        async with self.database.tenant(UUID(tenant.id)) as session, session.begin():
+            result = await session.execute(text(statement), values)
+            return list(result.all()) if result.returns_rows else []
+
+    @staticmethod
+    def index(tenant: TenantAccess) -> str:
+        """Return the name of the tenant's lexical index."""
+        return lexical_name(UUID(tenant.id))
+
+
+@asynccontextmanager
+async def opened(stack: StackState) -> AsyncIterator[Stores]:
+    """Open the stores of a running stack."""
+    env = stack.env
+    database = Database(env["TESSERA_DATABASE_WORKER_URL"], DatabaseSettings(pool_size=3))
+    vectors = MilvusVectors(MilvusSettings(uri=env["TESSERA_MILVUS_URI"]))
+    lexical = TantivyLexical(LexicalSettings(path=Path(env["TESSERA_LEXICAL_PATH"])))
+    yield Stores(database, vectors, lexical, Objects(env["TESSERA_OBJECTS_URL"]))
+    await vectors.aclose()
+    await lexical.aclose()
+    await database.aclose()
+
+
+async def fsck(admin: httpx.AsyncClient, tenant: TenantAccess | None = None, **body: Any) -> dict[str, Any]:
+    """Check a tenant's stores, or the whole installation's, and return the report."""
+    wanted = body | ({"tenant_id": tenant.id} if tenant is not None else {})
+    answer = await admin.post("/v1/admin/fsck", json=wanted)
+    assert answer.status_code == 202, answer.text
+    for _ in range(1200):
+        job: dict[str, Any] = (await admin.get(answer.headers["location"])).json()
+        if job["state"] in ("done", "failed", "cancelled"):
+            break
+        await asyncio.sleep(0.05)
+    assert job["state"] == "done", job
+    result: dict[str, Any] = job["result"]
+    return result
+
+
+async def finds(admin: httpx.AsyncClient, tenant: TenantAccess, expected: dict[str, dict[str, int]]) -> None:
+    """Assert that a check finds exactly this, that a repair mends it, and that nothing is left then."""
+    seen = await fsck(admin, tenant, deep=True)
+    assert seen["differences"] == expected, seen
+    mended = await fsck(admin, tenant, repair=True, deep=True)
+    assert (mended["differences"], mended["left"]) == (expected, {}), mended
+    assert (await fsck(admin, tenant, deep=True))["total"] == 0

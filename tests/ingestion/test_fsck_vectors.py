@@ -1,0 +1,118 @@
+"""Damage done to vectors behind the service's back: found exactly, mended, and the document is found again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import numpy as np
+import pytest
+
+from shards.vectors import ChunkVector
+from tests.ingestion.damage import Stores, finds, fsck, opened
+
+if TYPE_CHECKING:
+    import httpx
+
+    from service.local.state import StackState
+    from tests.conftest import TenantAccess
+
+NOTE = "# Harbour\n\nThe dredger works at night.\n\n# Quay\n\nQuay {n} takes ships of up to {n} metres."
+
+
+@pytest.fixture(scope="module")
+async def stores(stack: StackState) -> AsyncIterator[Stores]:
+    async with opened(stack) as found:
+        yield found
+
+
+async def filled(tenant: TenantAccess, documents: int = 4) -> list[str]:
+    """Upload some documents of two chunks each; return their ids."""
+    made = [await tenant.upload(NOTE.format(n=n), f"{n}.md", external_id=str(n)) for n in range(1, documents + 1)]
+    return [one["document"]["id"] for one in made]
+
+
+async def test_a_sound_tenant_has_no_difference(admin: httpx.AsyncClient, tenant: TenantAccess) -> None:
+    await filled(tenant)
+    report = await fsck(admin, tenant, deep=True)
+    assert (report["total"], report["left_total"]) == (0, 0), report
+    checked = report["checked"]
+    assert checked["chunks"] == checked["vectors"] == checked["lexical"] == 8
+    assert checked["documents"] == checked["objects"] == checked["originals_read"] == 4
+
+
+async def test_missing_vectors_are_made_again(admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores) -> None:
+    documents = await filled(tenant)
+    space = (await stores.live(tenant)).space
+    before = {row.chunk_id: row async for page in stores.vectors.scan(space) for row in page}
+    chunks = await stores.chunks(tenant, documents[1])
+    await stores.vectors.delete_chunks(space, {0: chunks})
+    await finds(admin, tenant, {"vectors": {"missing": 2}})
+    after = {row.chunk_id: row async for page in stores.vectors.scan(space) for row in page}
+    assert after.keys() == before.keys()
+    for chunk_id, row in after.items():
+        assert row.version_no == before[chunk_id].version_no
+        assert float(row.vector @ before[chunk_id].vector) == pytest.approx(1.0, abs=1e-3)
+    hits = await tenant.search("How long may ships at quay 2 be?", k=3)
+    assert hits[0]["external_id"] == "2"
+    assert hits[0]["ranks"]["ann"] is not None
+
+
+async def test_orphan_and_stale_vectors_are_removed(
+    admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores
+) -> None:
+    documents = await filled(tenant, 2)
+    header = await stores.live(tenant)
+    vector = np.zeros(header.space.dim, dtype=np.float32)
+    vector[0] = 1.0
+    [[version]] = await stores.sql(tenant, "SELECT active_version_no FROM documents WHERE id = :d", d=documents[0])
+    orphans = [ChunkVector(uuid4(), 10**12 + n, vector) for n in range(3)]
+    stale = [ChunkVector(uuid4(), version, vector)]
+    await stores.vectors.insert(header.space, {0: [*orphans, *stale]})
+    await finds(admin, tenant, {"vectors": {"orphan": 3, "stale": 1}})
+    assert len(await stores.rows(tenant)) == 4
+
+
+async def test_a_row_in_another_cell_is_misplaced(
+    admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores
+) -> None:
+    await filled(tenant, 3)
+    placed = await admin.post(f"/v1/admin/tenants/{tenant.id}/placement", json={"tier": "dedicated"})
+    await ended(admin, placed)
+    space = (await stores.live(tenant)).space
+    rows = [row async for page in stores.vectors.scan(space) for row in page]
+    await stores.vectors.add_cells(space, [7])
+    await stores.vectors.insert(space, {7: rows[:2]})  # there twice
+    await stores.vectors.delete_chunks(space, {0: [rows[0].chunk_id]})  # and one of them only in the wrong cell
+    await finds(admin, tenant, {"vectors": {"misplaced": 2, "missing": 1, "orphan": 1}})
+    assert "c7" not in await stores.vectors.partitions(space)
+
+
+@pytest.mark.parametrize("tier", ["dedicated", "isolated"])
+async def test_a_collection_that_is_gone_is_made_again(
+    admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores, tier: str
+) -> None:
+    await filled(tenant, 3)
+    await ended(admin, await admin.post(f"/v1/admin/tenants/{tenant.id}/placement", json={"tier": tier}))
+    await stores.vectors.drop((await stores.live(tenant)).space)
+    await finds(admin, tenant, {"vectors": {"missing": 7}})  # six rows and their cell
+    assert (await tenant.search("quay 3 metres", k=1))[0]["external_id"] == "3"
+
+
+async def test_a_dead_generation_is_dropped(admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores) -> None:
+    await filled(tenant, 1)
+    space = type((await stores.live(tenant)).space)(UUID(tenant.id), 40, 16, "dedicated")
+    await stores.vectors.create(space, cells=2)
+    await finds(admin, tenant, {"vectors": {"orphan": 1}})
+    assert not await stores.vectors.places(UUID(tenant.id))
+
+
+async def ended(admin: httpx.AsyncClient, answer: httpx.Response) -> None:
+    for _ in range(600):
+        job = (await admin.get(answer.headers["location"])).json()
+        if job["state"] in ("done", "failed"):
+            break
+        await asyncio.sleep(0.05)
+    assert job["state"] == "done", job
