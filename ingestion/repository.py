@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -198,15 +199,63 @@ async def fail_version(session: AsyncSession, version: DocumentVersion) -> None:
     )
 
 
-async def purgeable_versions(session: AsyncSession, tenant_id: UUID, document_id: UUID) -> list[DocumentVersion]:
-    """Return the versions whose traces may go: all of a deleted document, else the replaced ones."""
+@dataclass(frozen=True)
+class Purgeable:
+    """The versions of a document of which something may go, and when it was deleted."""
+
+    deleted_at: datetime | None
+    gone: list[DocumentVersion]
+    """Of which nothing stays."""
+    kept: list[DocumentVersion]
+    """Of which the original stays, to be downloaded."""
+    failed: list[DocumentVersion]
+    """Of which an attempt may have left something in the engines."""
+
+    @property
+    def numbers(self) -> list[int]:
+        """Return the versions that no engine should hold."""
+        return [version.version_no for version in (*self.gone, *self.kept, *self.failed)]
+
+
+async def purgeable_versions(session: AsyncSession, tenant_id: UUID, document_id: UUID, *, keep: int) -> Purgeable:
+    """Return the versions whose traces may go: all of a deleted document, else those replaced beyond the newest
+    `keep`."""
     document = await session.get(Document, (tenant_id, document_id))
     query = select(DocumentVersion).where(
         DocumentVersion.tenant_id == tenant_id, DocumentVersion.document_id == document_id
     )
-    if document is None or document.deleted_at is None:
-        query = query.where(DocumentVersion.state == "replaced")
-    return list(await session.scalars(query))
+    versions = list(await session.scalars(query.order_by(DocumentVersion.version.desc())))
+    if document is not None and document.deleted_at is not None:
+        return Purgeable(document.deleted_at, versions, [], [])
+    served = [version for version in versions if version.state in ("active", "replaced", "kept")]
+    newest = {version.version for version in served[:keep]}
+    return Purgeable(
+        None,
+        [version for version in served if version.state != "active" and version.version not in newest],
+        [version for version in served if version.state == "replaced" and version.version in newest],
+        [version for version in versions if version.state == "failed"],
+    )
+
+
+async def keep_originals(session: AsyncSession, versions: Sequence[DocumentVersion]) -> int:
+    """Delete the chunks and fields of replaced versions whose original stays; return how many chunks there were."""
+    chunks = 0
+    for version in versions:
+        gone = await session.execute(delete(Chunk).where(*_of_version(Chunk, version)).returning(Chunk.id))
+        chunks += len(gone.all())
+        await session.execute(delete(DocumentField).where(*_of_version(DocumentField, version)))
+        kept = update(DocumentVersion).where(*_of_version(DocumentVersion, version))
+        await session.execute(kept.values(state="kept"))
+    return chunks
+
+
+async def count_rows(session: AsyncSession, versions: Sequence[DocumentVersion]) -> int:
+    """Return how many rows there are of versions, of their chunks and of their fields."""
+    found = 0
+    for version in versions:
+        for model in (Chunk, DocumentField, DocumentVersion):
+            found += await session.scalar(select(func.count()).where(*_of_version(model, version))) or 0
+    return found
 
 
 async def delete_versions(session: AsyncSession, versions: Sequence[DocumentVersion]) -> dict[str, int]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestion.objects import Objects
 from ingestion.parse.sandbox import ParserPool
@@ -35,6 +39,13 @@ class SlowPlaces:
         self.taken -= 1
 
 
+class Quotes(Protocol):
+    """What others keep that quotes documents. The write line knows of it only that it has to go."""
+
+    async def remove(self, session: AsyncSession, tenant_id: UUID, document_id: UUID) -> dict[str, int]:
+        """Remove what quotes a document, in the caller's transaction; return how much, by kind."""
+
+
 @dataclass(frozen=True)
 class Runtime:
     """The opened resources of one worker process."""
@@ -48,3 +59,4 @@ class Runtime:
     slow: SlowPlaces
     sources: SourceTools
     background: Background
+    quotes: Quotes

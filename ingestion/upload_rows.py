@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, LargeBinary, Text, any_, delete, literal, select, text, tuple_
+from sqlalchemy import ColumnElement, LargeBinary, Text, Uuid, any_, delete, literal, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
@@ -77,7 +77,16 @@ async def find_same(
         alike = Document.content_sha256 == any_(literal(digests, ARRAY(LargeBinary)))
         same = query.where(Document.external_id.is_(None), alike)
         found |= {row.Document.content_sha256: tuple(row) for row in await session.execute(same)}
-    return found
+    if not found:
+        return found
+    # A delete that commits while this transaction is under way must not take the new version with it: from here on it
+    # waits, and what it has deleted already is not the same document any more.
+    ids = [document.id for document, _ in found.values()]
+    present = select(Document.id).where(
+        Document.tenant_id == tenant_id, Document.id == any_(literal(ids, ARRAY(Uuid))), Document.deleted_at.is_(None)
+    )
+    locked = set(await session.scalars(present.order_by(Document.id).with_for_update()))
+    return {identity: pair for identity, pair in found.items() if pair[0].id in locked}
 
 
 def new_version(tenant_id: UUID, upload: Upload, document: Document | None) -> tuple[Document, DocumentVersion]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -11,10 +13,11 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from rag import conversations
-from rag.answer.generator import Citation, Delta, Finished
+from rag import conversations, withdrawal
+from rag.answer.generator import Citation, Delta, Finished, Turn
 from rag.chat import HISTORY_MESSAGES, Answerer, ChatTurn, degraded_of, turns_of
 from rag.models import Message
 from rag.pipeline import Found, Retriever, debug_of
@@ -37,7 +40,7 @@ from tenants.auth import CurrentTenant
 from tenants.context import TenantContext
 from tenants.cursor import CursorSigner
 from tenants.db import Database
-from tenants.errors import TesseraError
+from tenants.errors import Conflict, TesseraError
 from tenants.idempotency import IdempotentRoute
 from tenants.state import database_of
 from tenants.stopwatch import Stopwatch
@@ -45,6 +48,8 @@ from tenants.stopwatch import Stopwatch
 router = APIRouter(prefix="/v1", route_class=IdempotentRoute)
 Limit = Annotated[int, Query(ge=1, le=100)]
 _SHOWN_MESSAGES = 200
+_LOOK_EVERY_S = 0.5
+"""While an answer is streamed, how often it is looked whether its passages are served still."""
 _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}, "description": "One JSON, or events when `stream` is true"}
 }
@@ -73,23 +78,20 @@ async def chat(request: Request, tenant: CurrentTenant, body: ChatIn) -> Respons
     """
     tree = parse_filter(body.filter) if body.filter is not None else None
     database = database_of(request)
-    past: list[Message] = []
+    history: list[Turn] = []
     if body.conversation_id is not None:
         async with database.tenant(tenant.tenant_id) as session:
             await conversations.get(session, tenant.tenant_id, body.conversation_id)
             past = await conversations.messages(session, tenant.tenant_id, body.conversation_id, last=HISTORY_MESSAGES)
+            history = turns_of(past, await withdrawal.standing(session, tenant.tenant_id, past))
     begins = body.conversation_id is None
-    turn = ChatTurn(body.conversation_id or uuid7(), begins, body.message, tree, turns_of(past))
+    turn = ChatTurn(body.conversation_id or uuid7(), begins, body.message, tree, history)
     exchange = _Exchange(request, tenant, turn)
     if body.stream:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(exchange.events(), media_type="text/event-stream", headers=headers)
-    found = await exchange.retrieve()
-    async for event in exchange.answerer.answer(turn, found):
-        if isinstance(event, Finished):
-            done = await exchange.finish(found, event)
-            return Response(done.model_dump_json(), media_type="application/json")
-    raise TesseraError("The answerer ended without an answer.")
+    done = await exchange.whole()
+    return Response(done.model_dump_json(), media_type="application/json")
 
 
 @router.get("/conversations", tags=["chat"])
@@ -115,12 +117,13 @@ async def get_conversation(request: Request, tenant: CurrentTenant, conversation
     async with database.tenant(tenant.tenant_id) as session:
         conversation = await conversations.get(session, tenant.tenant_id, conversation_id)
         said = await conversations.messages(session, tenant.tenant_id, conversation_id, last=_SHOWN_MESSAGES)
+        standing = await withdrawal.standing(session, tenant.tenant_id, said)
     return ConversationDetail(
         id=conversation.id,
         title=conversation.title,
         created_at=conversation.created_at,
         updated_at=conversation.updated_at,
-        messages=[_message_out(message) for message in said],
+        messages=[_message_out(message, standing) for message in said],
     )
 
 
@@ -149,6 +152,16 @@ class _Exchange:
         with self._watch.step("retrieval"):
             return await self.answerer.retrieve(self.tenant, self.turn)
 
+    async def whole(self) -> ChatOut:
+        """Answer in one piece; once more when a document was deleted or replaced meanwhile."""
+        for again in (True, True, False):
+            found = await self.retrieve()
+            async for event in self.answerer.answer(self.turn, found):
+                if isinstance(event, Finished):
+                    with suppress(_OutOfDate) if again else nullcontext():
+                        return await self.finish(found, event)
+        raise TesseraError("The answerer ended without an answer.")
+
     async def events(self) -> AsyncIterator[str]:
         try:
             found = await self.retrieve()
@@ -157,7 +170,12 @@ class _Exchange:
                 "retrieval",
                 {"conversation_id": str(self.turn.conversation_id), "hits": hits, "timings_ms": found.timings_ms},
             )
+            looked = time.monotonic()
             async for event in self.answerer.answer(self.turn, found):
+                if time.monotonic() - looked > _LOOK_EVERY_S:
+                    async with self._database.tenant(self.tenant.tenant_id) as session:
+                        await self._require_served(session, found)
+                    looked = time.monotonic()
                 if isinstance(event, Delta):
                     yield _event("delta", {"text": event.text})
                 elif isinstance(event, Citation):
@@ -183,8 +201,8 @@ class _Exchange:
             usage=Usage(prompt_tokens=finished.prompt_tokens, completion_tokens=finished.completion_tokens),
             timings_ms=spent,
         )
-        database: Database = self.request.state.database
-        async with database.tenant(self.tenant.tenant_id) as session:
+        async with self._database.tenant(self.tenant.tenant_id) as session:
+            await self._require_served(session, found)
             await conversations.add_exchange(
                 session,
                 self.tenant.tenant_id,
@@ -198,11 +216,39 @@ class _Exchange:
             await session.commit()
         return done
 
+    @property
+    def _database(self) -> Database:
+        database: Database = self.request.state.database
+        return database
 
-def _message_out(message: Message) -> MessageOut:
+    async def _require_served(self, session: AsyncSession, found: Found) -> None:
+        """Raise `_OutOfDate` when a passage that the answer may rest on is not served any more."""
+        chunks = {passage.chunk_id for passage in found.passages}
+        if await withdrawal.served(session, self.tenant.tenant_id, chunks) != chunks:
+            raise _OutOfDate("A document was deleted or replaced while this answer was made; ask again.")
+
+
+class _OutOfDate(Conflict):
+    code = "answer_withdrawn"
+    retryable = True
+
+
+def _message_out(message: Message, standing: withdrawal.Standing) -> MessageOut:
     role: Literal["user", "assistant"] = "user" if message.role == "user" else "assistant"
     answer = ChatOut.model_validate(message.answer) if message.answer is not None else None
-    return MessageOut(id=message.id, role=role, content=message.content, answer=answer, created_at=message.created_at)
+    content, withdrawn = message.content, standing.withdrawn(message)
+    if withdrawn and answer is not None:
+        content = withdrawal.WITHDRAWN
+        answer = answer.model_copy(update={"answer": content, "citations": []})
+    return MessageOut(
+        id=message.id,
+        role=role,
+        content=content,
+        answer=answer,
+        withdrawn=withdrawn,
+        outdated=standing.outdated(message),
+        created_at=message.created_at,
+    )
 
 
 def _event(name: str, data: BaseModel | dict[str, Any]) -> str:

@@ -9,10 +9,12 @@ from uuid import UUID
 from rag.answer.generator import AnswerEvent, Finished, Generator, Turn
 from rag.models import Message
 from rag.pipeline import Found, Query, Retriever
+from rag.withdrawal import Standing
 from shards.filters import Filter
 from tenants.context import TenantContext
 
 HISTORY_MESSAGES = 12
+_OUTDATED = "(The documents that this answer rested on have changed.)"
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,13 @@ class Answerer:
             await events.aclose()
 
 
-def turns_of(messages: Sequence[Message]) -> list[Turn]:
-    """Return stored messages as the turns of a history."""
-    return [Turn("user" if message.role == "user" else "assistant", message.content) for message in messages]
+def turns_of(messages: Sequence[Message], standing: Standing) -> list[Turn]:
+    """Return stored messages as the turns of a history, without what rests on passages that are not served any more."""
+    turns = []
+    for message in messages:
+        content = _OUTDATED if standing.outdated(message) else message.content
+        turns.append(Turn("user" if message.role == "user" else "assistant", content))
+    return turns
 
 
 def degraded_of(found: Found, finished: Finished) -> list[str]:

@@ -128,6 +128,10 @@ class MessageOut(BaseModel):
     role: Literal["user", "assistant"]
     content: str
     answer: ChatOut | None
+    withdrawn: bool = False
+    """It cited a document that was deleted since; its text is not shown any more."""
+    outdated: bool = False
+    """What it cited was deleted or replaced since."""
     created_at: datetime
 
 

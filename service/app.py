@@ -21,6 +21,7 @@ from rag.chat import Answerer
 from rag.pipeline import Retriever
 from rag.search.build import build_reranker
 from rag.search.places import Places
+from rag.withdrawal import is_current
 from service import health, metrics, openapi, problems
 from service.edge import RequestEdge
 from service.resources import open_resources
@@ -107,6 +108,7 @@ async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
                 "retriever": retriever,
                 "answerer": Answerer(retriever, generator, settings.generation.passages),
                 "problem": problems.problem,
+                "is_current": is_current,
                 "signs": partial(health.signs_of_life, redis),
                 "admission": Admission(resources.database, settings.ingest),
                 "viewers": Viewers(settings.ingest.streams_per_tenant),

@@ -23,6 +23,7 @@ from ingestion.tasks import Shell
 from migrations.tables import METADATA
 from service.alive import keep_alive
 from service.broker import make_celery
+from service.quotes import StoredQuotes
 from service.resources import open_resources
 from service.settings import Settings
 from tenants.errors import TesseraError
@@ -82,4 +83,5 @@ async def _open_runtime() -> Runtime:
             settings.sources, Vault(settings.secret.sources.get_secret_value()), own_objects=settings.objects.url
         ),
         background=background,
+        quotes=StoredQuotes(),
     )

@@ -89,6 +89,11 @@ class TantivyLexical:
                 await self._write(index, lambda writer: writer.delete_documents_by_query(matching))
         return found
 
+    async def count_versions(self, index: str, versions: Sequence[int]) -> int:
+        """See `LexicalStore.count_versions`."""
+        matching = Query.term_set_query(_SCHEMA, "version_no", [int(version) for version in versions])
+        return await self._read(checked_index(index), lambda searcher: _number(searcher, matching), 0)
+
     async def delete_chunks(self, index: str, chunk_ids: Sequence[UUID]) -> None:
         """See `LexicalStore.delete_chunks`."""
         async with self._writer(checked_index(index)):

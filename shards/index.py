@@ -167,6 +167,15 @@ class TenantIndexes:
         counts["lexical"] = await self.lexical.delete_versions(names.lexical_name(catalog.tenant_id), versions)
         return counts
 
+    async def count_versions(self, catalog: Catalog, versions: Sequence[int]) -> dict[str, int]:
+        """Return how many entries of versions each engine holds: what proves that they were removed."""
+        counts = {"vectors": 0, "lexical": 0}
+        for header in await catalog.generations("live", "building", "retired"):
+            with suppress(MissingCollection):
+                counts["vectors"] += await self.vectors.count_versions(header.space, versions)
+        counts["lexical"] = await self.lexical.count_versions(names.lexical_name(catalog.tenant_id), versions)
+        return counts
+
     async def search_ann(self, generation: Generation, query: AnnQuery) -> AnnHits:
         """Search a generation's vectors; see `shards.probe`."""
         return await probe.search(self.vectors, generation, query)

@@ -74,6 +74,9 @@ class LexicalStore(Protocol):
         one without any (punctuation) gets 0.
         """
 
+    async def count_versions(self, index: str, versions: Sequence[int]) -> int:
+        """Return how many entries of these versions there are."""
+
     async def delete_chunks(self, index: str, chunk_ids: Sequence[UUID]) -> None:
         """Remove the entries of chunks; those not there are passed over. Durable when it returns."""
 

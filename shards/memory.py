@@ -85,6 +85,10 @@ class MemoryVectors:
             del found.rows[key]
         return len(gone)
 
+    async def count_versions(self, space: Space, versions: Sequence[int]) -> int:
+        """See `VectorStore.count_versions`."""
+        return sum(row.version_no in set(versions) for row in self._found(space).rows.values())
+
     async def delete_chunks(self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> None:
         """See `VectorStore.delete_chunks`."""
         rows = self._found(space).rows
@@ -319,6 +323,10 @@ class MemoryLexical:
             counts = [_df(entries, term) for term in (*of_words, *of_grams)]
             found[word] = _idf(len(entries), min(counts)) if counts else 0.0
         return found
+
+    async def count_versions(self, index: str, versions: Sequence[int]) -> int:
+        """See `LexicalStore.count_versions`."""
+        return sum(entry.version_no in set(versions) for entry in self._entries(index).values())
 
     async def delete_chunks(self, index: str, chunk_ids: Sequence[UUID]) -> None:
         """See `LexicalStore.delete_chunks`."""

@@ -107,6 +107,14 @@ class MilvusVectors(MilvusInventory):
                 found += await self._delete(space, within(space, some))
         return found
 
+    async def count_versions(self, space: Space, versions: Sequence[int]) -> int:
+        """See `VectorStore.count_versions`."""
+        found = 0
+        for start in range(0, len(versions), _DELETE_VERSIONS):
+            some = versions_in(versions[start : start + _DELETE_VERSIONS])
+            found += await self._count(space, within(space, some))
+        return found
+
     async def delete_chunks(self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> None:
         """See `VectorStore.delete_chunks`."""
         keys = keys_of(space, cell_chunks)

@@ -77,7 +77,7 @@ class Document(Base):
 class DocumentVersion(Base):
     """One uploaded content of a document; `version_no` is its key in the engines.
 
-    State: pending, active, failed, replaced.
+    State: pending, active, failed, replaced, kept (replaced, and only its original is still there).
     """
 
     __tablename__ = "document_versions"

@@ -184,6 +184,9 @@ class VectorStore(Protocol):
     async def delete_versions(self, space: Space, versions: Sequence[int]) -> int:
         """Remove every row of these versions and return how many there were. A search never returns them again."""
 
+    async def count_versions(self, space: Space, versions: Sequence[int]) -> int:
+        """Return how many rows of these versions there are; at strong consistency."""
+
     async def delete_chunks(self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> None:
         """Remove the rows of chunks by the cell that each lies in; those not there are passed over."""
 

@@ -12,6 +12,17 @@ MIN_RECALL, MAX_RECALL = 0.5, 0.999
 """The range of recall targets."""
 
 
+class Retention(BaseModel):
+    """What is kept of a tenant's documents, and for how long."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keep_versions: int = Field(default=1, ge=1, le=1000)
+    """So many versions of a document can be downloaded, the newest ones. What was replaced is never searched."""
+    max_age_days: int | None = Field(default=None, ge=1, le=36_500)
+    """A document that was not updated for so many days is deleted."""
+
+
 class TenantSettings(BaseModel):
     """What a tenant may choose for itself; `None` means the installation's default."""
 
@@ -23,6 +34,7 @@ class TenantSettings(BaseModel):
     """Share of BM25 in the fusion, 0..1."""
     language: str | None = Field(default=None, pattern="^[a-z]{2}$")
     """Language of the answers' fixed sentences."""
+    retention: Retention = Field(default_factory=Retention)
 
 
 class Placement(BaseModel):

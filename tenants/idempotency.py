@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.datastructures import UploadFile
 
 from tenants.auth import PLATFORM, Authenticator
@@ -48,8 +49,18 @@ _FORGET = text("DELETE FROM idempotent_answers WHERE tenant_id = :tenant AND rou
 
 _SHOWN_ONCE = 409
 """Stands in the row instead of an answer that held a secret."""
+_WITHDRAWN = 410
+"""Stands in the row instead of an answer that quoted what was deleted since."""
+_QUOTING = ("POST /v1/search?%", "POST /v1/chat?%")
+"""Routes whose answers quote documents."""
+_WITHDRAW = text(
+    "UPDATE idempotent_answers SET status = :status, body = jsonb_build_object('text', '', 'media_type', '')"
+    " WHERE tenant_id = :tenant AND route LIKE ANY(CAST(:routes AS text[])) AND body ->> 'text' LIKE :document"
+)
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+IsCurrent = Callable[[AsyncSession, UUID, str], Awaitable[bool]]
+"""Says in a session of the tenant whether an answer's body may be shown still; lies in `request.state.is_current`."""
 
 
 class IdempotentRoute(APIRoute):
@@ -86,15 +97,20 @@ async def _once(request: Request, handler: Handler, route: str, key: str) -> Res
     async with database.tenant(tenant_id) as session, session.begin():
         claimed = (await session.execute(_CLAIM, {**row, "print": fingerprint})).first()
         earlier = None if claimed else (await session.execute(_READ, row)).first()
+        current = True
+        if earlier is not None and earlier.body is not None:
+            is_current: IsCurrent = request.state.is_current
+            current = await is_current(session, tenant_id, earlier.body["text"])
     if earlier is not None:
-        return _replay(earlier.fingerprint, fingerprint, earlier.status, earlier.body)
+        status = earlier.status if current else _WITHDRAWN
+        return _replay(earlier.fingerprint, fingerprint, status, earlier.body)
     try:
         response = await handler(request)
     except (TesseraError, asyncio.CancelledError):
         await _forget(database, tenant_id, row)
         raise
     if isinstance(response, StreamingResponse):
-        response.body_iterator = _recorded(response, database, tenant_id, row)
+        response.body_iterator = _recorded(response, response.body_iterator, database, tenant_id, row)
     elif getattr(request.state, "shown_once", False):
         await _fill(database, tenant_id, row, _SHOWN_ONCE, b"", None)
     elif response.status_code < 400:
@@ -141,15 +157,32 @@ def _replay(first: bytes, now: bytes, status: int | None, body: dict[str, Any] |
         raise Conflict("A request with this Idempotency-Key is under way.", code="idempotency_in_flight")
     if status == _SHOWN_ONCE:
         raise Conflict("This was done, and its answer was shown once; it is not kept.", code="shown_once")
+    if status == _WITHDRAWN:
+        raise Conflict(
+            "The answer quoted a document that was deleted or replaced since; ask again with another Idempotency-Key.",
+            code="answer_withdrawn",
+        )
     return Response(body["text"], status, media_type=body["media_type"], headers={"Idempotency-Replayed": "true"})
 
 
+async def withdraw(session: AsyncSession, tenant_id: UUID, document_id: UUID) -> int:
+    """Remove the remembered answers that quote a document, in the caller's transaction; return how many. Their keys
+    stay used."""
+    values = {"tenant": tenant_id, "status": _WITHDRAWN, "routes": list(_QUOTING), "document": f"%{document_id}%"}
+    result = await session.execute(_WITHDRAW, values)
+    return int(getattr(result, "rowcount", 0))
+
+
 async def _recorded(
-    response: StreamingResponse, database: Database, tenant_id: UUID, row: dict[str, Any]
+    response: StreamingResponse,
+    blocks: AsyncIterable[Any],
+    database: Database,
+    tenant_id: UUID,
+    row: dict[str, Any],
 ) -> AsyncIterator[bytes]:
     whole, complete = bytearray(), False
     try:
-        async for block in response.body_iterator:
+        async for block in blocks:
             piece = block.encode() if isinstance(block, str) else bytes(block)
             whole += piece[: max(0, _MAX_REMEMBERED_BYTES + 1 - len(whole))]
             yield piece

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from tenants import keys
-from tenants.context import Placement
+from tenants.context import Placement, Retention, TenantSettings
 from tenants.cursor import Position
 from tenants.errors import Conflict, NotFound
 from tenants.models import ApiKey, Tenant
@@ -49,6 +49,12 @@ async def placement_of(session: AsyncSession, tenant_id: UUID) -> Placement:
     query = select(Tenant.placement, Tenant.endpoint).where(Tenant.id == tenant_id)
     found = (await session.execute(query)).one_or_none()
     return Placement() if found is None else Placement(tier=found.placement, endpoint=found.endpoint)
+
+
+async def retention_of(session: AsyncSession, tenant_id: UUID) -> Retention:
+    """Return what is kept of a tenant's documents."""
+    found = await session.scalar(select(Tenant.settings).where(Tenant.id == tenant_id))
+    return TenantSettings.model_validate(found or {}).retention
 
 
 async def get_tenant(session: AsyncSession, tenant_id: UUID) -> Tenant:

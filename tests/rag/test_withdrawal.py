@@ -1,0 +1,112 @@
+"""What was deleted or replaced is shown nowhere any more: conversations, follow-ups, remembered answers, receipts."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from tests.ingestion.damage import opened
+
+if TYPE_CHECKING:
+    from service.local.state import StackState
+    from tests.conftest import TenantAccess
+
+SECRET = "The vault of the lighthouse opens with the word heliotrope."
+CHANGED = "The vault of the lighthouse was walled up and has no door."
+QUESTION = "Which word opens the vault of the lighthouse?"
+
+
+async def ask(tenant: TenantAccess, **body: Any) -> dict[str, Any]:
+    answer = await tenant.client.post("/v1/chat", json={"message": QUESTION, "stream": False, **body})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/chat", "stream"])
+@pytest.mark.parametrize("how", ["delete", "replace"])
+async def test_a_remembered_answer_is_not_replayed(tenant: TenantAccess, path: str, how: str) -> None:
+    made = await tenant.upload(SECRET, external_id="vault")
+    body = {"query": QUESTION} if path == "/v1/search" else {"message": QUESTION, "stream": path == "stream"}
+    url, headers = path if path.startswith("/") else "/v1/chat", {"Idempotency-Key": str(uuid4())}
+    first = await tenant.client.post(url, json=body, headers=headers)
+    assert "heliotrope" in first.text
+    again = await tenant.client.post(url, json=body, headers=headers)
+    assert (again.text, again.headers["idempotency-replayed"]) == (first.text, "true")
+    if how == "replace":
+        await tenant.upload(CHANGED, external_id="vault")
+    else:
+        answer = await tenant.client.delete(f"/v1/documents/{made['document']['id']}")
+        withdrawn = await tenant.client.post(url, json=body, headers=headers)
+        assert (withdrawn.status_code, withdrawn.json()["code"]) == (409, "answer_withdrawn"), "at once"
+        await tenant.job(answer.json()["job"]["id"])
+    withdrawn = await tenant.client.post(url, json=body, headers=headers)
+    assert (withdrawn.status_code, withdrawn.json()["code"]) == (409, "answer_withdrawn")
+    assert "heliotrope" not in withdrawn.text
+
+
+async def test_an_upload_is_replayed_although_its_document_was_deleted(tenant: TenantAccess) -> None:
+    headers, files = {"Idempotency-Key": str(uuid4())}, {"file": ("n.txt", SECRET.encode())}
+    first = await tenant.client.post("/v1/documents", files=files, headers=headers)
+    await tenant.job(first.json()["job"]["id"])
+    answer = await tenant.client.delete(f"/v1/documents/{first.json()['document']['id']}")
+    await tenant.job(answer.json()["job"]["id"])
+    again = await tenant.client.post("/v1/documents", files=files, headers=headers)
+    assert (again.status_code, again.json()) == (202, first.json()), "else a retry would bring it back"
+    assert await tenant.search(QUESTION) == []
+
+
+async def test_a_conversation_forgets_what_was_deleted(tenant: TenantAccess, stack: StackState) -> None:
+    made = await tenant.upload(SECRET)
+    await tenant.upload("Gulls nest on the pier in May.", "gulls.txt")
+    said = await ask(tenant)
+    assert "heliotrope" in said["answer"]
+    birds = await ask(tenant, message="Where do gulls nest?", conversation_id=said["conversation_id"])
+    path = f"/v1/conversations/{said['conversation_id']}"
+    answer = await tenant.client.delete(f"/v1/documents/{made['document']['id']}")
+    for moment in ("at once", "after the purge"):
+        shown = (await tenant.client.get(path)).json()
+        assert "heliotrope" not in json.dumps(shown), moment
+        flags = [(one["role"], one["withdrawn"], one["outdated"]) for one in shown["messages"]]
+        user, kept = ("user", False, False), ("assistant", False, False)
+        assert flags == [user, ("assistant", True, True), user, kept]
+        assert shown["messages"][1]["answer"]["citations"] == []
+        assert shown["messages"][3]["content"] == birds["answer"], "what cites something else stays"
+        followed = await ask(tenant, conversation_id=said["conversation_id"])
+        assert "heliotrope" not in json.dumps(followed)
+        if moment == "at once":
+            receipt = (await tenant.job(answer.json()["job"]["id"]))["result"]
+            assert (receipt["messages"], receipt["answers"]) == (1, 0)
+            async with opened(stack) as stores:
+                rows = await stores.sql(tenant, "SELECT content, answer::text AS answer FROM messages")
+                assert not any("heliotrope" in row.content + (row.answer or "") for row in rows)
+                await stores.sql(tenant, "DELETE FROM messages WHERE id > :after", after=birds["message_id"])
+
+
+async def test_an_answer_from_a_replaced_version_stays_as_a_record(tenant: TenantAccess) -> None:
+    await tenant.upload(SECRET, external_id="vault")
+    said = await ask(tenant)
+    await tenant.upload(CHANGED, external_id="vault")
+    shown = (await tenant.client.get(f"/v1/conversations/{said['conversation_id']}")).json()["messages"][1]
+    assert (shown["withdrawn"], shown["outdated"]) == (False, True)
+    assert "heliotrope" in shown["content"]
+
+
+async def test_the_receipt_of_a_delete_proves_it(tenant: TenantAccess, stack: StackState) -> None:
+    made = await tenant.upload(SECRET)
+    await ask(tenant)
+    headers = {"Idempotency-Key": "receipt"}
+    await tenant.client.post("/v1/search", json={"query": QUESTION}, headers=headers)
+    answer = await tenant.client.delete(f"/v1/documents/{made['document']['id']}")
+    receipt = (await tenant.job(answer.json()["job"]["id"]))["result"]
+    counts = {name: receipt[name] for name in ("vectors", "lexical", "objects", "chunks", "versions", "messages")}
+    assert counts == dict.fromkeys(counts, 1)
+    assert receipt["answers"] == 1
+    assert receipt["verified"] == {"vectors": 0, "lexical": 0, "objects": 0, "rows": 0}
+    assert receipt["deleted_at"] == receipt["invisible_since"] <= receipt["purged_at"]
+    async with opened(stack) as stores:
+        rows = await stores.sql(tenant, "SELECT body::text AS body FROM idempotent_answers")
+        assert not any("heliotrope" in (row.body or "") for row in rows)
