@@ -180,6 +180,10 @@ class TesseraClient:
         """Return a document."""
         return await self._json("GET", _path("/v1/documents", document_id))
 
+    def versions(self, document_id: str) -> AsyncIterator[Json]:
+        """Yield the versions of a document whose originals are kept, newest first."""
+        return self._pages(_path("/v1/documents", document_id, "versions"))
+
     async def delete_document(self, document_id: str) -> Json:
         """Delete a document: it is invisible now; return the job that removes the last traces."""
         return await self._job_of("DELETE", _path("/v1/documents", document_id))

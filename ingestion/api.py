@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import ColumnElement, func
 
 from ingestion import jobs, repository
+from ingestion.objects import Objects
 from ingestion.schemas import (
     ChunkList,
     DeleteOut,
@@ -23,6 +24,7 @@ from ingestion.schemas import (
 )
 from ingestion.state import objects_of
 from shards.filters import compile_filter, parse_filter
+from shards.models import DocumentVersion
 from tenants.auth import CurrentTenant
 from tenants.errors import FieldError, InvalidFilter
 from tenants.state import cursors_of, database_of
@@ -72,13 +74,7 @@ async def get_content(request: Request, tenant: CurrentTenant, document_id: UUID
     async with database_of(request).tenant(tenant.tenant_id) as session:
         document = await repository.get_document(session, tenant.tenant_id, document_id)
         version = await repository.served_version(session, document)
-    blocks = await objects_of(request).open(version.object_key)
-    headers = {
-        "Content-Disposition": _attachment(version.filename),
-        "Content-Length": str(version.size_bytes),
-        "X-Content-Type-Options": "nosniff",
-    }
-    return StreamingResponse(blocks, media_type="application/octet-stream", headers=headers)
+    return await attachment(objects_of(request), version)
 
 
 @router.get("/documents/{document_id}/chunks")
@@ -109,7 +105,18 @@ async def delete_document(request: Request, response: Response, tenant: CurrentT
     return DeleteOut(job=job_out(job))
 
 
-def _attachment(filename: str) -> str:
+async def attachment(objects: Objects, version: DocumentVersion) -> StreamingResponse:
+    """Return the original of a version as a download; raise `NotFound` when it is missing."""
+    blocks = await objects.open(version.object_key)
+    headers = {
+        "Content-Disposition": _disposition(version.filename),
+        "Content-Length": str(version.size_bytes),
+        "X-Content-Type-Options": "nosniff",
+    }
+    return StreamingResponse(blocks, media_type="application/octet-stream", headers=headers)
+
+
+def _disposition(filename: str) -> str:
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._- ") else "_" for c in filename)
     encoded = "".join(
         chr(b) if (chr(b).isalnum() and b < 128) or chr(b) in "._-" else f"%{b:02X}" for b in filename.encode()

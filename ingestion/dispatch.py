@@ -33,6 +33,7 @@ TASKS = {
     "sync": "ingestion.sync",
     "preview": "ingestion.preview",
     "fsck": "ingestion.fsck",
+    "retention": "ingestion.retention",
 }
 
 Send = Callable[[str, UUID, UUID], None]

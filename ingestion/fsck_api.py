@@ -45,7 +45,7 @@ async def fsck(request: Request, response: Response, body: FsckIn) -> Accepted:
                 raise Conflict("The tenant is being deleted.", code="tenant_deleting")
     owner = body.tenant_id or PLATFORM
     async with database.tenant(owner) as session:
-        job = jobs.new_job(owner, "fsck", payload={"repair": body.repair, "deep": body.deep})
+        job = jobs.new_job(owner, "fsck", payload={"repair": body.repair, "deep": body.deep, "tenants": True})
         session.add(job)
         await session.commit()
     response.headers["Location"] = f"/v1/jobs/{job.id}"

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from ingestion import jobs
+from ingestion import retention as sweeping
 from ingestion.batch import Batch, held
 from ingestion.fsck import figures, mend
 from ingestion.fsck.check import Check, pieces
@@ -33,6 +34,12 @@ _VERSIONS_AT_ONCE = 50
 def fsck(*, tenant_id: str, batch_id: str) -> None:
     """Compare the stores with Postgres."""
     Shell.run(bounded(_fsck(Shell.runtime, UUID(tenant_id), UUID(batch_id))))
+
+
+@task("retention")
+def retention(*, tenant_id: str, batch_id: str) -> None:
+    """Delete what is too old, and the versions beyond those that are to be kept."""
+    Shell.run(bounded(_retention(Shell.runtime, UUID(tenant_id), UUID(batch_id))))
 
 
 async def _fsck(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
@@ -126,7 +133,7 @@ async def _check_installation(runtime: Runtime, batch: Batch, job: Job) -> dict[
         after = Check(runtime, PLATFORM)
         await examine_installation(after)
     result = _result(check.report, after.report, 0.0)
-    tenants = sorted(await known_tenants(check))
+    tenants = sorted(await known_tenants(check)) if _asked(job, "tenants") else []
     worst: list[dict[str, Any]] = []
     for number, tenant_id in enumerate(tenants):
         batch.advance("tenants", 0.1 + 0.9 * number / len(tenants))
@@ -144,3 +151,22 @@ async def _check_installation(runtime: Runtime, batch: Batch, job: Job) -> dict[
 
 def _sum(counts: dict[str, dict[str, int]]) -> int:
     return sum(sum(classes.values()) for classes in counts.values())
+
+
+async def _retention(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
+    database = runtime.database
+    async with held(database, runtime.settings, tenant_id, batch_id) as batch:
+        if not batch.jobs:
+            return
+        done = {"deleted": 0, "purged": 0}
+        for name, sweep in (("deleted", sweeping.delete_aged), ("purged", sweeping.queue_purges)):
+            more = sweeping.AT_ONCE
+            while more == sweeping.AT_ONCE:
+                async with database.tenant(tenant_id) as session:
+                    more = await sweep(session, tenant_id)
+                    await session.commit()
+                done[name] += more
+        async with database.tenant(tenant_id) as session:
+            if await jobs.hold(session, tenant_id, batch_id, [batch.jobs[0].id]):
+                await jobs.finish(session, tenant_id, {batch.jobs[0].id: done})
+                await session.commit()

@@ -40,7 +40,7 @@ class Lane(IntEnum):
 
 class Job(Base):
     """A unit of long work. Kinds: ingest, delete, purge, partition (upkeep of the index), release, drop_generation,
-    erase_tenant, sync (a run of a source), preview (of one), fsck (of a
+    erase_tenant, sync (a run of a source), preview (of one), retention, fsck (of a
     tenant's stores, or under `PLATFORM` of the whole installation).
 
     State: queued, running, retrying, done, failed, cancelled. `batch_id` is the fence: whoever finishes a job must

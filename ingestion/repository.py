@@ -71,6 +71,55 @@ async def list_documents(
     return await newest_first(session, query, Document, after=after, limit=limit)
 
 
+_DOWNLOADABLE = ("pending", "active", "failed", "kept")
+
+
+async def list_versions(
+    session: AsyncSession, document: Document, *, before: int | None, limit: int
+) -> list[DocumentVersion]:
+    """Return up to `limit` + 1 versions whose originals are there, newest first, from before a version."""
+    query = select(DocumentVersion).where(
+        DocumentVersion.tenant_id == document.tenant_id,
+        DocumentVersion.document_id == document.id,
+        DocumentVersion.state.in_(_DOWNLOADABLE),
+    )
+    if before is not None:
+        query = query.where(DocumentVersion.version < before)
+    return list(await session.scalars(query.order_by(DocumentVersion.version.desc()).limit(limit + 1)))
+
+
+async def get_version(session: AsyncSession, document: Document, version: int) -> DocumentVersion:
+    """Return a version whose original is there; raise `NotFound` otherwise."""
+    found = await session.get(DocumentVersion, (document.tenant_id, document.id, version)) if version > 0 else None
+    if found is None or found.state not in _DOWNLOADABLE:
+        raise NotFound("There is no such version of this document, or its original is not kept.")
+    return found
+
+
+async def lock_documents(
+    session: AsyncSession,
+    tenant_id: UUID,
+    *,
+    ids: Sequence[UUID] | None,
+    external_ids: Sequence[str] | None,
+    condition: ColumnElement[bool] | None,
+    limit: int,
+) -> list[tuple[UUID, str | None]]:
+    """Lock documents that are not deleted, chosen by one of the three; return their ids and external ids."""
+    query = select(Document.id, Document.external_id).where(
+        Document.tenant_id == tenant_id, Document.deleted_at.is_(None)
+    )
+    if ids is not None:
+        query = query.where(Document.id.in_(ids))
+    elif external_ids is not None:
+        query = query.where(Document.external_id.in_(external_ids))
+    else:
+        assert condition is not None
+        query = query.where(condition)
+    rows = await session.execute(query.order_by(Document.id).limit(limit).with_for_update(of=Document))
+    return [(row.id, row.external_id) for row in rows]
+
+
 async def list_chunks(session: AsyncSession, document: Document, *, after_position: int, limit: int) -> Sequence[Chunk]:
     """Return up to `limit` + 1 chunks of the active version, in order."""
     query = (
@@ -227,12 +276,12 @@ async def purgeable_versions(session: AsyncSession, tenant_id: UUID, document_id
     versions = list(await session.scalars(query.order_by(DocumentVersion.version.desc())))
     if document is not None and document.deleted_at is not None:
         return Purgeable(document.deleted_at, versions, [], [])
-    served = [version for version in versions if version.state in ("active", "replaced", "kept")]
-    newest = {version.version for version in served[:keep]}
+    room = keep - sum(version.state == "active" for version in versions)
+    former = [version for version in versions if version.state in ("replaced", "kept")]
     return Purgeable(
         None,
-        [version for version in served if version.state != "active" and version.version not in newest],
-        [version for version in served if version.state == "replaced" and version.version in newest],
+        former[max(room, 0) :],
+        [version for version in former[: max(room, 0)] if version.state == "replaced"],
         [version for version in versions if version.state == "failed"],
     )
 

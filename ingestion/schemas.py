@@ -169,6 +169,42 @@ class ChunkList(BaseModel):
     next: str | None
 
 
+class VersionOut(BaseModel):
+    """A version of a document whose original can be downloaded. `current` is the one that is searched."""
+
+    version: int
+    current: bool
+    state: Literal["pending", "active", "failed", "kept"]
+    title: str
+    filename: str
+    size_bytes: int
+    metadata: dict[str, Any]
+    created_at: datetime
+    indexed_at: datetime | None
+
+
+class VersionList(BaseModel):
+    """A page of versions, newest first."""
+
+    items: list[VersionOut]
+    next: str | None
+
+
+def version_out(version: DocumentVersion, document: Document) -> VersionOut:
+    """Render a version."""
+    return VersionOut(
+        version=version.version,
+        current=version.version == document.active_version,
+        state=version.state,  # type: ignore[arg-type]  # the column holds one of the literals
+        title=version.title,
+        filename=version.filename,
+        size_bytes=version.size_bytes,
+        metadata=version.doc_metadata,
+        created_at=version.created_at,
+        indexed_at=version.indexed_at,
+    )
+
+
 def document_out(document: Document, *, pending: DocumentVersion | None = None) -> DocumentOut:
     """Render a document; `pending` fills in what a version that is not active yet brings."""
     shown = pending if pending is not None and document.active_version is None else None

@@ -69,5 +69,7 @@ class IngestSettings(BaseModel):
     """Seconds between two looks of the dispatcher at the queue."""
     fsck_every_s: float = Field(default=86_400.0, ge=0)
     """Every tenant's stores are compared with Postgres once in so many seconds; 0 only when asked."""
+    sweep_every_s: float = Field(default=86_400.0, ge=0)
+    """What tenants' retention says is applied once in so many seconds; 0 never."""
     fsck_object_age_s: float = Field(default=3600.0, ge=0)
     """An object of no version is left alone for so many seconds: its upload may not have committed yet."""

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from ingestion import api as ingestion_api
-from ingestion import erasure_api, fsck_api, jobs_api, sources_api, upkeep_api, upload_api
+from ingestion import erasure_api, fsck_api, jobs_api, sources_api, upkeep_api, upload_api, versions_api
 from ingestion.admission import Admission
 from ingestion.job_view import Viewers
 from ingestion.sources.vault import Vault
@@ -53,6 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         erasure_api.router,
         upload_api.router,
         ingestion_api.router,
+        versions_api.router,
         jobs_api.router,
         sources_api.router,
         rag_api.router,

@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ingestion.fsck import figures
 from ingestion.job_queue import Depth, depths
 from ingestion.jobs import upkeep_by_state
 from ingestion.sources.repository import Freshness, freshness
@@ -28,9 +29,11 @@ async def metrics(request: Request) -> Response:
     async with database_of(request).admin() as session:
         shown, upkeep = await overview(session, indexes_of(request)), await upkeep_by_state(session)
         queue, fresh = await depths(session), await freshness(session)
+        checks, waiting = await figures.overview(session), await figures.removals(session)
     indexes = [*_counted(usage.totals), *_engines(shown), *_indexes(shown), *_upkeep(upkeep)]
+    families = [*indexes, *_queue(queue), *_sources(fresh), *_checks(checks), *_removals(waiting)]
     registry = CollectorRegistry()
-    registry.register(_Snapshot([*indexes, *_queue(queue), *_sources(fresh)]))
+    registry.register(_Snapshot(families))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -125,3 +128,31 @@ def _sources(fresh: Freshness) -> Iterator[Metric]:
     for slug, source_id, moment in fresh.clocks:
         latest.add_metric([slug, str(source_id)], moment.timestamp())
     yield latest
+
+
+def _checks(found: figures.Overview) -> Iterator[Metric]:
+    differences = GaugeMetricFamily(
+        "tessera_fsck_differences", "Differences that the newest checks left, by store.", labels=["store", "class"]
+    )
+    for (store, kind), number in sorted(found.differences.items()):
+        differences.add_metric([store, kind], number)
+    yield differences
+    for name, help_text, value in (
+        ("tenants_checked", "Tenants that were checked.", found.checked),
+        ("tenants", "Tenants to be checked.", found.tenants),
+        ("seconds", "Time that their newest checks took together.", found.seconds),
+        ("repaired", "Differences that these checks mended.", found.repaired),
+        ("last_run_timestamp_seconds", "When the newest check ended.", found.newest),
+        ("oldest_run_timestamp_seconds", "When the newest check of the tenant ended that waits longest.", found.oldest),
+    ):
+        yield GaugeMetricFamily(f"tessera_fsck_{name}", help_text, value)
+
+
+def _removals(found: list[figures.Removals]) -> Iterator[Metric]:
+    number = GaugeMetricFamily("tessera_removals", "Removals that are not done, by kind.", labels=["kind"])
+    oldest = GaugeMetricFamily("tessera_removals_oldest_seconds", "Age of the oldest of them.", labels=["kind"])
+    for one in found:
+        number.add_metric([one.kind], one.number)
+        oldest.add_metric([one.kind], one.oldest_s)
+    yield number
+    yield oldest

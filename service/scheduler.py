@@ -14,14 +14,17 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from sqlalchemy import exists, func, select, text, update
 
+from ingestion import regular
 from ingestion.dispatch import Dispatcher
 from ingestion.jobs import queue_partition, queue_release
+from ingestion.settings import IngestSettings
 from ingestion.sources.due import queue_due
 from service.alive import keep_alive
 from service.broker import BrokerMemory, make_celery
 from service.settings import Settings
 from shards.index_models import IndexGeneration
 from shards.usage_models import IndexUse
+from tenants.auth import PLATFORM
 from tenants.db import Database
 from tenants.errors import Unavailable
 
@@ -46,6 +49,7 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     sign = keep_alive(Redis.from_url(settings.redis.url), "scheduler")
     tidied, looked, fetched = -_TIDY_EVERY_S, -_UPKEEP_EVERY_S, -_SOURCES_EVERY_S
+    came_round = -regular.LOOK_EVERY_S
     memory = BrokerMemory(settings.redis.url)
     while not stop.is_set():
         pause = settings.ingest.poll_s
@@ -61,6 +65,9 @@ async def run(settings: Settings) -> None:
             if loop.time() - fetched > _SOURCES_EVERY_S:
                 await queue_due(database)
                 fetched = loop.time()
+            if loop.time() - came_round > regular.LOOK_EVERY_S:
+                await _queue_regular(database, settings.ingest)
+                came_round = loop.time()
             if loop.time() - tidied > _TIDY_EVERY_S:
                 await _tidy(database)
                 tidied = loop.time()
@@ -108,6 +115,20 @@ async def _queue_releases(database: Database, after_s: float) -> None:
     for tenant_id in found:
         async with database.tenant(tenant_id) as session, session.begin():
             await queue_release(session, tenant_id)
+
+
+async def _queue_regular(database: Database, settings: IngestSettings) -> None:
+    """Queue the checks and sweeps whose turn it is."""
+    turns: list[tuple[UUID, str, dict[str, object]]] = []
+    async with database.dispatcher() as session:
+        for kind, every_s in (("fsck", settings.fsck_every_s), ("retention", settings.sweep_every_s)):
+            found = await regular.due(session, kind, every_s) if every_s else []
+            turns += [(tenant_id, kind, {}) for tenant_id in found]
+        if settings.fsck_every_s and await regular.installation_due(session, settings.fsck_every_s):
+            turns.append((PLATFORM, "fsck", {"tenants": False}))
+    for tenant_id, kind, payload in turns:
+        async with database.tenant(tenant_id) as session, session.begin():
+            await regular.queue(session, tenant_id, kind, payload)
 
 
 async def _tidy(database: Database) -> None:

@@ -34,7 +34,7 @@ class TenantSettings(BaseModel):
     """Share of BM25 in the fusion, 0..1."""
     language: str | None = Field(default=None, pattern="^[a-z]{2}$")
     """Language of the answers' fixed sentences."""
-    retention: Retention = Field(default_factory=Retention)
+    retention: Retention | None = None
 
 
 class Placement(BaseModel):

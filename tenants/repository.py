@@ -54,7 +54,7 @@ async def placement_of(session: AsyncSession, tenant_id: UUID) -> Placement:
 async def retention_of(session: AsyncSession, tenant_id: UUID) -> Retention:
     """Return what is kept of a tenant's documents."""
     found = await session.scalar(select(Tenant.settings).where(Tenant.id == tenant_id))
-    return TenantSettings.model_validate(found or {}).retention
+    return TenantSettings.model_validate(found or {}).retention or Retention()
 
 
 async def get_tenant(session: AsyncSession, tenant_id: UUID) -> Tenant:

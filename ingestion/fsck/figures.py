@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenants.auth import PLATFORM
 
 _STORE = text(
     "INSERT INTO store_checks (tenant_id, checked_at, seconds, chunks, differences, repaired)"
@@ -27,3 +30,66 @@ async def store(session: AsyncSession, tenant_id: UUID, result: dict[str, Any]) 
         "repaired": result["repaired"],
     }
     await session.execute(_STORE, values)
+
+
+_DIFFERENCES = text(
+    "SELECT s.key AS store, c.key AS class, sum(CAST(c.value AS bigint)) AS number FROM store_checks k,"
+    " jsonb_each(k.differences) s, jsonb_each_text(s.value) c GROUP BY 1, 2"
+)
+_CHECKS = text(
+    "SELECT count(*) AS checked, (SELECT count(*) FROM tenants) AS tenants, coalesce(sum(seconds), 0) AS seconds,"
+    " coalesce(extract(epoch FROM max(checked_at)), 0) AS newest, coalesce(extract(epoch FROM min(checked_at)), 0)"
+    " AS oldest, coalesce(sum(repaired), 0) AS repaired FROM store_checks"
+)
+_INSTALLATION = text(
+    "SELECT result -> 'left' AS differences FROM jobs WHERE tenant_id = :platform AND kind = 'fsck' AND state = 'done'"
+    " AND result -> 'tenants' ->> 'checked' = '0' ORDER BY created_at DESC LIMIT 1"
+)
+_REMOVALS = text(
+    "SELECT kind, count(*) AS number, extract(epoch FROM now() - min(created_at)) AS oldest_s FROM jobs"
+    " WHERE kind IN ('delete', 'purge', 'erase_tenant', 'drop_generation')"
+    " AND state IN ('queued', 'retrying', 'running') GROUP BY kind"
+)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """How the stores of all tenants stand by their newest checks."""
+
+    differences: dict[tuple[str, str], int]
+    """By store and class."""
+    checked: int
+    tenants: int
+    seconds: float
+    """What the newest checks took together."""
+    newest: float
+    """When the newest check ended, in seconds of the epoch; 0 before the first."""
+    oldest: float
+    repaired: int
+
+
+async def overview(session: AsyncSession) -> Overview:
+    """Return the figures of all tenants, in an admin session."""
+    rows = (await session.execute(_DIFFERENCES)).all()
+    differences = {(row.store, row[1]): int(row.number) for row in rows}
+    one = (await session.execute(_CHECKS)).one()
+    nobodys = await session.scalar(_INSTALLATION, {"platform": PLATFORM}) or {}
+    for store_name, classes in nobodys.items():
+        for kind, number in classes.items():
+            differences[store_name, kind] = differences.get((store_name, kind), 0) + int(number)
+    times = (float(one.seconds), float(one.newest), float(one.oldest))
+    return Overview(differences, one.checked, one.tenants, *times, int(one.repaired))
+
+
+@dataclass(frozen=True)
+class Removals:
+    """Removals of one kind that are not done: how many, and the age of the oldest in seconds."""
+
+    kind: str
+    number: int
+    oldest_s: float
+
+
+async def removals(session: AsyncSession) -> list[Removals]:
+    """Return what was deleted and is not purged yet, in an admin session."""
+    return [Removals(row.kind, row.number, float(row.oldest_s)) for row in await session.execute(_REMOVALS)]

@@ -98,6 +98,39 @@ def get_tenant(
     _show(run(_with_tenant(url, admin_key, tenant, _same)), as_json)
 
 
+@app.command("set")
+def set_tenant(
+    tenant: TenantArgument,
+    name: Annotated[str | None, typer.Option("--name", help="Full name.", show_default=False)] = None,
+    keep_versions: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Versions of a document that can be downloaded.", show_default=False),
+    ] = None,
+    max_age_days: Annotated[
+        int | None,
+        typer.Option(min=0, help="Delete what was not updated for so many days; 0 never.", show_default=False),
+    ] = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    admin_key: AdminKeyOption = None,
+) -> None:
+    """Change a tenant: its name, how many versions are kept, how old documents may grow."""
+
+    async def change(client: TesseraClient, found: Json) -> Json:
+        settings = found["settings"]
+        retention = dict(settings.get("retention") or {})
+        retention |= {"keep_versions": keep_versions} if keep_versions is not None else {}
+        retention |= {"max_age_days": max_age_days or None} if max_age_days is not None else {}
+        changes = {"name": name} if name is not None else {}
+        if keep_versions is not None or max_age_days is not None:
+            changes["settings"] = settings | {"retention": retention}
+        return await client.change_tenant(found["id"], **changes)
+
+    if name is None and keep_versions is None and max_age_days is None:
+        fail("Say what to change: --name, --keep-versions or --max-age-days.")
+    _show(run(_with_tenant(url, admin_key, tenant, change)), as_json)
+
+
 @app.command("suspend")
 def suspend_tenant(
     tenant: TenantArgument, as_json: JsonOption = False, url: UrlOption = None, admin_key: AdminKeyOption = None

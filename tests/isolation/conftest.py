@@ -70,5 +70,6 @@ async def fill(admin: httpx.AsyncClient, access: TenantAccess) -> Canaried:
             "source_id": source.json()["id"],
             "tenant_id": access.id,
             "key_id": keys[0]["id"],
+            "version": "1",
         },
     )

@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.isolation.conftest import Canaried
 
-PARAMETERS = ("document_id", "job_id", "conversation_id", "tenant_id", "key_id", "source_id")
+PARAMETERS = ("document_id", "job_id", "conversation_id", "tenant_id", "key_id", "source_id", "version")
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/search": {"query": "vault code"},
     "/v1/chat": {"message": "vault code", "stream": False},
@@ -57,7 +57,7 @@ async def test_a_foreign_id_is_answered_like_an_unknown_one(canaried: tuple[Cana
     for method, path in await operations(stranger.access.client):
         if "{" not in path:
             continue
-        unknown = {name: str(uuid4()) for name in PARAMETERS} | {"key_id": "0" * 12}
+        unknown = {name: str(uuid4()) for name in PARAMETERS} | {"key_id": "0" * 12, "version": "1"}
         foreign = await call(stranger.access.client, method, path, owner.ids)
         missing = await call(stranger.access.client, method, path, unknown)
         assert foreign.status_code == missing.status_code, (method, path)

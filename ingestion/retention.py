@@ -1,0 +1,67 @@
+"""What a tenant's retention says is done to its documents. No function commits."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestion import jobs
+from ingestion.models import Job, Priority
+from shards.models import Document
+from tenants.bulk import insert_all
+from tenants.repository import retention_of
+
+AT_ONCE = 500
+_TOO_MANY = text(
+    "SELECT v.document_id FROM document_versions v JOIN documents d ON d.tenant_id = v.tenant_id"
+    " AND d.id = v.document_id AND d.deleted_at IS NULL WHERE v.tenant_id = :tenant AND v.state IN ('active', 'kept')"
+    " AND NOT EXISTS (SELECT FROM jobs j WHERE j.tenant_id = v.tenant_id AND j.document_id = v.document_id"
+    " AND j.state IN ('queued', 'retrying', 'running')) GROUP BY v.document_id"
+    " HAVING count(*) > :keep AND bool_or(v.state = 'kept') LIMIT :most"
+)
+
+
+async def delete_aged(session: AsyncSession, tenant_id: UUID) -> int:
+    """Delete, as their owner would, up to `AT_ONCE` documents that were not updated for too long; return how many."""
+    days = (await retention_of(session, tenant_id)).max_age_days
+    if days is None:
+        return 0
+    aged = (
+        select(Document.id)
+        .where(
+            Document.tenant_id == tenant_id,
+            Document.deleted_at.is_(None),
+            Document.updated_at < func.now() - timedelta(days=days),
+        )
+        .order_by(Document.id)
+        .limit(AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    gone = list(await session.scalars(aged))
+    await delete_documents(session, tenant_id, gone, priority=Priority.BACKGROUND)
+    return len(gone)
+
+
+async def delete_documents(
+    session: AsyncSession, tenant_id: UUID, document_ids: list[UUID], *, priority: Priority
+) -> dict[UUID, Job]:
+    """Delete locked documents: invisible when the caller commits. Return the jobs that remove them, by document."""
+    if not document_ids:
+        return {}
+    mine = (Document.tenant_id == tenant_id, Document.id.in_(document_ids))
+    await session.execute(update(Document).where(*mine).values(deleted_at=func.now()))
+    made = {one: jobs.new_job(tenant_id, "delete", document_id=one, priority=priority) for one in document_ids}
+    await insert_all(session, list(made.values()))
+    return made
+
+
+async def queue_purges(session: AsyncSession, tenant_id: UUID) -> int:
+    """Queue the purge of up to `AT_ONCE` documents that have more versions than are to be kept; return how many."""
+    keep = (await retention_of(session, tenant_id)).keep_versions
+    found = await session.scalars(_TOO_MANY, {"tenant": tenant_id, "keep": keep, "most": AT_ONCE})
+    purges = [jobs.new_job(tenant_id, "purge", document_id=one, priority=Priority.BACKGROUND) for one in found]
+    await insert_all(session, purges)
+    return len(purges)
