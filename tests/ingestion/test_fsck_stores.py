@@ -139,8 +139,8 @@ BREACHES = {
     "replaced": (
         "INSERT INTO document_versions (tenant_id, document_id, version, title, title_given, filename, content_type,"
         " format, size_bytes, content_sha256, object_key, metadata, state) SELECT tenant_id, document_id, 2, title,"
-        " title_given, filename, content_type, format, size_bytes, content_sha256, left(object_key, -1) || '2', metadata,"
-        " 'replaced' FROM document_versions LIMIT 1",
+        " title_given, filename, content_type, format, size_bytes, content_sha256, left(object_key, -1) || '2',"
+        " metadata, 'replaced' FROM document_versions LIMIT 1",
         {"postgres": {"job": 1}, "objects": {"missing": 1}},
     ),
     "pending": (

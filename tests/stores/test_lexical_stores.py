@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from shards.bm25 import TantivyLexical
-from shards.lexical import ChunkText, LexicalStore
+from shards.lexical import ChunkText, HeldEntry, LexicalStore
 from shards.memory import MemoryLexical
 from shards.names import lexical_name
 from shards.settings import LexicalSettings
@@ -76,6 +76,44 @@ class LexicalStoreConformance:
         assert [hit.chunk_id for hit in found[:2]] == [rare.chunk_id, long.chunk_id]
         assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
         assert len(found) == 22
+
+    @pytest.mark.parametrize("batch", [1, 3, 100])
+    async def test_lists_every_entry_once(self, store: LexicalStore, index: str, batch: int) -> None:
+        assert [page async for page in store.entries(index) if page] == []
+        versions = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9]
+        rows = [entry(f"word{number}", version) for number, version in enumerate(versions)]
+        for start in range(0, len(rows), 4):
+            await store.insert(index, rows[start : start + 4])
+        await store.insert(index, rows[:2])
+        found = [held async for page in store.entries(index, batch=batch) for held in page]
+        assert len(found) == len(rows)
+        assert set(found) == {HeldEntry(row.chunk_id, row.version_no) for row in rows}
+
+    async def test_looks_up_counts_and_removes_entries_by_chunk(self, store: LexicalStore, index: str) -> None:
+        rows = [entry(f"word{number}", number % 3) for number in range(9)]
+        await store.delete_chunks(index, [rows[0].chunk_id])
+        assert await store.held(index, [rows[0].chunk_id]) == []
+        await store.insert(index, rows)
+        wanted = [rows[1].chunk_id, uuid4(), rows[2].chunk_id]
+        assert set(await store.held(index, wanted)) == {HeldEntry(row.chunk_id, row.version_no) for row in rows[1:3]}
+        assert await store.count_versions(index, [0, 2, 77]) == 6
+        await store.delete_chunks(index, wanted)
+        assert await store.held(index, wanted) == []
+        assert await store.count(index) == 7
+        assert await store.count_versions(index, [1, 2]) == 4
+
+    async def test_says_whose_entry_lacks_a_word(self, store: LexicalStore, index: str) -> None:
+        row = entry("The cranes were painted 北京市 on Tuesdays.", heading="Harbour > Cranes")
+        await store.insert(index, [row, entry("zeppelin")])
+        assert await store.lacking(index, [row]) == set()
+        for changed in (
+            ChunkText(row.chunk_id, 1, row.heading, f"{row.text} zeppelin"),
+            ChunkText(row.chunk_id, 1, "Harbour > Lamps", row.text),
+            ChunkText(row.chunk_id, 1, row.heading, row.text.replace("北京市", "上海市")),
+            ChunkText(uuid4(), 1, row.heading, row.text),
+        ):
+            assert await store.lacking(index, [row, changed]) == {changed.chunk_id}
+        assert await store.lacking(lexical_name(uuid4()), [row]) == {row.chunk_id}
 
     async def test_stems_and_ignores_case_and_accents(self, store: LexicalStore, index: str) -> None:
         row = entry("Reimbursements for CAFÉ visits and résumés")

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from shards.memory import MemoryVectors
 from shards.milvus import MilvusVectors
 from shards.names import TIERS, Space, Tier
-from shards.vectors import MAX_CELLS, ChunkVector, MissingCollection, VectorStore, VersionScope
+from shards.vectors import (
+    MAX_CELLS,
+    ChunkVector,
+    HeldRow,
+    MissingCollection,
+    StorePlace,
+    VectorStore,
+    VersionScope,
+)
 
 DIM = 16
 
@@ -89,6 +97,41 @@ class VectorStoreConformance:
         found = await store.search(space, rows[0].vector, k=40, cells=[1, 3], scope=None)
         assert {hit.chunk_id for hit in found} == {row.chunk_id for row in rows[10:20] + rows[30:]}
         assert await store.search(space, rows[0].vector, k=40, cells=[], scope=None) == []
+
+    async def test_lists_and_removes_rows_where_they_lie(self, store: VectorStore, space: Space) -> None:
+        rows = chunks(np.random.default_rng(31), [5, 5, 6, 7])
+        await store.insert(space, {0: rows[:2], 2: rows[1:]})
+        held = [row async for page in store.held_rows(space, batch=2) for row in page]
+        expected = {(space.key(row.chunk_id, 0), "c0", row.chunk_id, row.version_no) for row in rows[:2]}
+        expected |= {(space.key(row.chunk_id, 2), "c2", row.chunk_id, row.version_no) for row in rows[1:]}
+        assert {(row.key, row.partition, row.chunk_id, row.version_no) for row in held} == expected
+        assert len(held) == 5
+        some = [row async for page in store.held_rows(space, partitions=["c2", "c3"]) for row in page]
+        assert sorted(row.key for row in some) == sorted(row.key for row in held if row.partition == "c2")
+        first = next(row for row in held if row.partition == "c0")
+        elsewhere = HeldRow(first.key, "c1", first.chunk_id, first.version_no)
+        nowhere = HeldRow(first.key, "c99", first.chunk_id, first.version_no)
+        assert await store.still_held(space, [first, elsewhere, nowhere]) == {first}
+        assert await store.count_versions(space, [5, 6, 99]) == 4
+        await store.delete_rows(space, [first, elsewhere])
+        await store.delete_rows(space, [first])
+        assert await store.still_held(space, held) == set(held) - {first}
+        assert await store.count_versions(space, [5]) == 2
+
+    async def test_lists_cells_and_collections(self, store: VectorStore, space: Space) -> None:
+        assert await store.partitions(space) == {"_default", "c0", "c1", "c2", "c3"}
+        place = StorePlace(space.endpoint, space.database, space.collection)
+        assert await store.places(space.tenant_id) == [place]
+        assert place in await store.places()
+        assert await store.places(uuid4()) == []
+        assert await store.drop_place(place)
+        assert not await store.drop_place(place)
+        assert await store.places(space.tenant_id) == []
+        with pytest.raises(MissingCollection):
+            await store.partitions(space)
+        with pytest.raises(MissingCollection):
+            _ = [page async for page in store.held_rows(space)]
+        await store.create(space, cells=1)
 
     async def test_an_unknown_cell_is_refused(self, store: VectorStore, space: Space) -> None:
         row = chunks(np.random.default_rng(5), [1])[0]

@@ -90,6 +90,7 @@ def rows_of(tenant: UUID) -> list[tuple[str, dict[str, object]]]:
                 "token_bits": b"",
             },
         ),
+        ("store_checks", {**mine, "seconds": 1.0, "chunks": 1, "differences": {}, "repaired": 0}),
         (
             "index_generations",
             {
