@@ -11,7 +11,7 @@ import pytest
 from shards.memory import MemoryVectors
 from shards.milvus import MilvusVectors
 from shards.names import Space
-from shards.vectors import ChunkVector, VectorStore, VersionScope
+from shards.vectors import ChunkVector, StorePlace, VectorStore, VersionScope
 
 DIM = 16
 STEPS = 150
@@ -56,6 +56,30 @@ class PooledConformance:
         assert await store.drop_tenant(tenants[0]) == (0, left)
         for space in spaces[2:]:
             assert await store.count(space) == len(model.rows[space])
+            await store.drop(space)
+
+    async def test_rows_are_listed_with_whose_they_are(self, store: VectorStore) -> None:
+        rng = np.random.default_rng(3)
+        first, second = uuid4(), uuid4()
+        mine = [Space(first, number, DIM, "pooled", 64 * 7 + 3) for number in (1, 2)]
+        spaces = [*mine, Space(second, 1, DIM, "pooled", 64 * 7 + 3), Space(second, 2, DIM, "pooled", 64 * 7 + 9)]
+        for number, space in enumerate(spaces, start=1):
+            await store.create(space, cells=1)
+            await store.insert(space, {0: [ChunkVector(uuid4(), number, unit(rng)) for _ in range(number)]})
+        place = StorePlace("", "", spaces[0].collection)
+        assert place in await store.places()
+        assert await store.places(first) == [], "it is nobody's own"
+        listed = [one async for page in store.pool_rows(place) for one in page]
+        for number, space in enumerate(spaces, start=1):
+            own = {one.row for one in listed if (one.tenant_id, one.generation) == (space.tenant_id, space.generation)}
+            assert own == {row async for page in store.held_rows(space) for row in page}
+            assert {(row.partition, row.version_no) for row in own} == {(space.partition(0), number)}
+            assert len(own) == number
+        [gone] = [one.row for one in listed if one.tenant_id == first and one.generation == 1]
+        await store.delete_pool_rows(place, [gone])
+        assert await store.still_held(spaces[0], [gone]) == set()
+        assert [await store.count(space) for space in spaces] == [0, 2, 3, 4]
+        for space in spaces:
             await store.drop(space)
 
     async def change(

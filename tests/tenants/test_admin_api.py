@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from redis import Redis
 
 from tenants import keys
 
@@ -188,11 +189,24 @@ async def test_deleting_a_tenant_removes_everything_and_gives_a_receipt(
     assert (rows["documents"], rows["chunks"], rows["conversations"], rows["messages"]) == (3, 3, 1, 2)
     assert (await tenant.client.get("/v1/documents")).status_code == 401
     assert (await admin.get(f"/v1/admin/tenants/{tenant.id}")).status_code == 404
+    assert set(receipt["verified"].values()) == {0}, receipt["verified"]
+    assert {"rows", "objects", "vectors", "collections", "lexical_entries"} == receipt["verified"].keys()
+    assert receipt["purged_at"]
     assert nothing_is_left(stack, tenant.id)
+    assert not in_redis(stack, tenant.id)
     again = await admin.post("/v1/admin/tenants", json={"slug": tenant.slug, "name": "again"})
     assert again.status_code == 201
     assert again.json()["id"] != tenant.id
     await tenant.client.aclose()
+
+
+def in_redis(stack: StackState, tenant_id: str) -> list[bytes]:
+    """Return the keys of Redis that bear the tenant's name, or hold it."""
+    redis = Redis.from_url(stack.env["TESSERA_REDIS_URL"])
+    names = (tenant_id.encode(), tenant_id.replace("-", "").encode())
+    found = [key for key in redis.scan_iter() if any(name in key + (redis.dump(key) or b"") for name in names)]
+    redis.close()
+    return found
 
 
 def nothing_is_left(stack: StackState, tenant_id: str) -> bool:

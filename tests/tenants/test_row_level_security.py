@@ -222,16 +222,16 @@ async def test_a_row_cannot_be_given_away(filled: Database, name: str) -> None:
 async def test_the_admin_scope_sees_no_tenants_content(filled: Database, app_database: Database, name: str) -> None:
     async with app_database.admin() as session:
         found = set(await session.scalars(select(METADATA.tables[name].c.tenant_id)))
-    # Where indexes lie, how large they are, when they were used last, what work waits and when
-    # sources were read is the operator's business.
-    if name in ("index_generations", "index_use", "jobs", "source_clocks"):
+    # Where indexes lie, how large they are, when they were used last, what work waits, when sources
+    # were read and what checks of the stores counted is the operator's business.
+    if name in ("index_generations", "index_use", "jobs", "source_clocks", "store_checks"):
         assert found >= {A, B}
     else:
         assert not found
 
 
 async def test_the_admin_scope_changes_nothing_that_it_sees(filled: Database, app_database: Database) -> None:
-    for name in ("index_generations", "index_use", "source_clocks"):
+    for name in ("index_generations", "index_use", "source_clocks", "store_checks"):
         async with app_database.admin() as session:
             with suppress(ProgrammingError):  # no right at all, or no row
                 result = await session.execute(update(METADATA.tables[name]).values(tenant_id=B))
