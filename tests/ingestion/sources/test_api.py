@@ -160,7 +160,7 @@ async def test_a_source_that_is_due_runs_once_however_long_nobody_looked(
             break
         await asyncio.sleep(0.1)
     assert shown["last_run"]["cause"] == "schedule"
-    assert datetime.fromisoformat(shown["next_run_at"]) > datetime.now(UTC) - timedelta(seconds=1)
+    assert datetime.fromisoformat(shown["next_run_at"]) > datetime.now(UTC) - timedelta(seconds=30)
     assert shown["last_success_at"] is not None
     await asyncio.sleep(3)
     by_schedule = [run for run in await sources.runs(source) if run["cause"] == "schedule"]
