@@ -69,7 +69,7 @@ def calls(
         return await indexes.search_ann(generation, like_the_service(indexes, vectors[question], depth))
 
     async def bm25(question: str) -> object:
-        return await indexes.search_bm25(generation.tenant_id, question, k=depth, scope=None)
+        return await indexes.search_bm25(generation, question, k=depth, scope=None)
 
     return {"service": service, "embedding": embedding, "milvus": milvus, "bm25": bm25}
 

@@ -94,7 +94,7 @@ class TesseraClient:
         return await self._json("GET", f"/v1/admin/tenants/{tenant_id}/shards")
 
     async def ask_upkeep(self, tenant_id: str, what: str, **body: Any) -> Json:
-        """Ask for `placement`, `reindex` or `calibrate`; return the job."""
+        """Ask for `placement`, `reindex` (`reindex/pause` ...) or `calibrate`; return the job."""
         answer = await self._json("POST", f"/v1/admin/tenants/{tenant_id}/{what}", json=body)
         job: Json = answer["job"]
         return job

@@ -27,6 +27,7 @@ TASKS = {
     "delete": "ingestion.purge",
     "purge": "ingestion.purge",
     "partition": "ingestion.partition",
+    "reembed": "ingestion.reembed",
     "release": "ingestion.release",
     "drop_generation": "ingestion.drop_generation",
     "erase_tenant": "ingestion.erase_tenant",

@@ -9,7 +9,7 @@ from sqlalchemy import Uuid, any_, exists, func, literal, select, tuple_, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestion.jobs import UNFINISHED, lane_of, remove_traces
+from ingestion.jobs import UNFINISHED, lane_of, new_job, remove_traces
 from ingestion.models import Job
 from shards.models import Document, DocumentVersion
 from tenants.errors import Conflict
@@ -50,6 +50,8 @@ async def cancel(session: AsyncSession, job: Job, *, caller: str) -> None:
     if job.kind == "ingest":
         await _set_version_state(session, [job], "failed")
         await remove_traces(session, job.tenant_id, [job])
+    if job.kind == "reembed":  # what was made of it is given up there
+        session.add(new_job(job.tenant_id, "drop_generation"))
 
 
 async def retry(session: AsyncSession, job: Job, *, caller: str) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, any_, func, literal, select, text, update
+from sqlalchemy import Uuid, any_, case, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
@@ -22,6 +22,8 @@ from tenants.repository import newest_first
 WAITING = ("queued", "retrying")
 UNFINISHED = ("queued", "retrying", "running")
 _MAIN_KINDS = frozenset({"ingest", "delete", "purge", "erase_tenant"})
+READERS_GRACE = timedelta(seconds=60)
+"""How long a retired generation is kept for queries that began before the switch."""
 REMOVALS = ("delete", "purge", "erase_tenant", "drop_generation")
 """Kinds that are tried until they are done, whatever went wrong: what was deleted must go."""
 _RETRY_AFTER = [timedelta(seconds=pause) for pause in (1, 10, 60, 600, 3600)]
@@ -76,10 +78,16 @@ def new_job(
     )
 
 
-async def queue_partition(session: AsyncSession, tenant_id: UUID) -> None:
-    """Queue the training of the tenant's cells unless one waits or runs already."""
+async def queue_partition(session: AsyncSession, tenant_id: UUID, payload: dict[str, Any] | None = None) -> None:
+    """Queue the upkeep of the tenant's index unless one waits or runs already."""
     values = {"tenant_id": tenant_id, "id": uuid7(), "kind": "partition", "state": "queued", "created_at": func.now()}
-    await session.execute(insert(Job).values(values | {"lane": lane_of("partition")}).on_conflict_do_nothing())
+    values |= {"lane": lane_of("partition"), "payload": payload or {}}
+    await session.execute(insert(Job).values(values).on_conflict_do_nothing())
+
+
+def queue_drop(session: AsyncSession, tenant_id: UUID) -> None:
+    """Queue the end of what is retired in this transaction, once no query can read it any more."""
+    session.add(new_job(tenant_id, "drop_generation", delay=READERS_GRACE + timedelta(seconds=1)))
 
 
 async def queue_release(session: AsyncSession, tenant_id: UUID) -> None:
@@ -138,7 +146,7 @@ async def get_job(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> Job:
 
 async def get_operators_job(session: AsyncSession, job_id: UUID) -> Job:
     """Return a tenant's erasure, the upkeep of its index or a check of its stores, in an admin session."""
-    mine = Job.kind.in_(("erase_tenant", "partition", "fsck"))
+    mine = Job.kind.in_(("erase_tenant", "partition", "reembed", "fsck"))
     found: Job | None = await session.scalar(select(Job).where(Job.id == job_id, mine))
     if found is None:
         raise NotFound("There is no job with this id.")
@@ -188,7 +196,7 @@ async def claim(
             attempts=Job.attempts + 1,
             state="running",
             stage="starting",
-            progress=0.0,
+            progress=case((Job.kind == "reembed", Job.progress), else_=0.0),  # it goes on where it was
             started_at=func.coalesce(Job.started_at, func.clock_timestamp()),
             lease_until=func.now() + lease,
         )

@@ -39,8 +39,8 @@ class Lane(IntEnum):
 
 
 class Job(Base):
-    """A unit of long work. Kinds: ingest, delete, purge, partition (upkeep of the index), release, drop_generation,
-    erase_tenant, sync (a run of a source), preview (of one), retention, fsck (of a
+    """A unit of long work. Kinds: ingest, delete, purge, partition (upkeep of the index), reembed, release,
+    drop_generation, erase_tenant, sync (a run of a source), preview (of one), retention, fsck (of a
     tenant's stores, or under `PLATFORM` of the whole installation).
 
     State: queued, running, retrying, done, failed, cancelled. `batch_id` is the fence: whoever finishes a job must
@@ -74,6 +74,13 @@ class Job(Base):
             "kind",
             unique=True,
             postgresql_where=text("kind = 'partition' AND state IN ('queued', 'running', 'retrying')"),
+        ),
+        Index(
+            "jobs_one_reembed",
+            "tenant_id",
+            "kind",
+            unique=True,
+            postgresql_where=text("kind = 'reembed' AND state IN ('queued', 'running', 'retrying')"),
         ),
     )
 

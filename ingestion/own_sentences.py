@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ingestion.repository import live_edition
 from shards.embed import Embedder
 from shards.models import Chunk
 
@@ -26,7 +27,8 @@ _SHORTEST, _LONGEST = 5, 30
 
 async def own_sentences(session: AsyncSession, tenant_id: UUID, count: int) -> list[str]:
     """Return a stretch of words out of each of `count` chunks, drawn at random."""
-    drawn = select(Chunk.id).where(Chunk.tenant_id == tenant_id).order_by(func.random()).limit(count)
+    live = (Chunk.tenant_id == tenant_id, Chunk.edition == live_edition(tenant_id))
+    drawn = select(Chunk.id).where(*live).order_by(func.random()).limit(count)
     texts = await session.scalars(select(Chunk.text).where(Chunk.tenant_id == tenant_id, Chunk.id.in_(drawn)))
     return [_stretch(text) for text in texts]
 

@@ -6,7 +6,6 @@ Nothing here commits. Documents are embedded together, across documents, and bec
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -22,11 +21,11 @@ from ingestion.chunk import Chunk, chunk_document, embedding_text
 from ingestion.parse.document import LeftOut, noted
 from ingestion.parsing import Opened, Overdue, Rejected, parsed
 from ingestion.repository import Flip
-from ingestion.runtime import Runtime
+from ingestion.rows import Passages, rows_of
+from ingestion.runtime import Runtime, require_recipe
 from ingestion.soundness import unsound
 from shards.catalog_postgres import PostgresCatalog
 from shards.embed import PassageEmbeddings
-from shards.index import IndexRow
 from shards.models import DocumentVersion
 from shards.neighbours import with_neighbours
 from shards.usage import used
@@ -59,12 +58,6 @@ class Embedded:
 
     documents: list[Chunked]
     embeddings: PassageEmbeddings
-
-
-def chunk_id(version: DocumentVersion, chunk: Chunk) -> UUID:
-    """Derive a chunk's id from its content and place, so that a repeated task overwrites and never doubles."""
-    content = f"{version.tenant_id}:{version.document_id}:{version.version}:{chunk.position}:{chunk.text}"
-    return UUID(bytes=hashlib.sha256(content.encode()).digest()[:16])
 
 
 async def steps(
@@ -216,8 +209,7 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
     mine = [document.version for document in group.documents if document.job_id in held]
     newest = {version.document_id: version for version in sorted(mine, key=lambda version: version.version)}
     current = await repository.lock_current(session, tenant_id, list(newest.values()))
-    index_rows: list[IndexRow] = []
-    chunk_rows: list[dict[str, Any]] = []
+    passages: list[Passages] = []
     flips: list[Flip] = []
     results: dict[UUID, dict[str, Any]] = {}
     superseded: list[DocumentVersion] = []
@@ -233,17 +225,18 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
         if version.version_no not in current:
             superseded.append(version)
             continue
-        index, stored = _rows(document, group.embeddings, first)
-        index_rows += index
-        chunk_rows += stored
+        passages.append(Passages(version, document.title, document.chunks, first))
         flips.append(Flip(version, document.title, document.pages, len(document.chunks)))
-        results[document.job_id] = {"version": version.version, "chunks": len(index), "pages": document.pages}
+        chunks = len(document.chunks)
+        results[document.job_id] = {"version": version.version, "chunks": chunks, "pages": document.pages}
         if document.left_out:
             results[document.job_id]["left_out"] = noted(document.left_out)
     if flips:
         catalog = PostgresCatalog(session, tenant_id)
         placement = await placement_of(session, tenant_id)
         generation = await runtime.indexes.open(catalog, placement)
+        require_recipe(runtime, generation.header)
+        index_rows, chunk_rows = rows_of(passages, group.embeddings, generation.header.edition)
         with batch.watch.step("index"):
             repeated = [flip.version.version_no for flip in flips if flip.version.version_no in tried]
             await runtime.indexes.insert(catalog, generation, index_rows, repeated=repeated)
@@ -251,7 +244,7 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
             await repository.store_chunks(session, tenant_id, chunk_rows)
         await used(session, tenant_id)
         replaced = await repository.flip_active(session, flips)
-        rows = await repository.count_active_chunks(session, tenant_id)
+        rows = await repository.count_chunks(session, tenant_id)
         if runtime.indexes.wants_upkeep(generation, rows, placement):
             await jobs.queue_partition(session, tenant_id)
         await _queue_purges(session, tenant_id, replaced)
@@ -265,32 +258,6 @@ async def _supersede(session: AsyncSession, tenant_id: UUID, versions: Sequence[
 
 async def _queue_purges(session: AsyncSession, tenant_id: UUID, document_ids: Iterable[UUID]) -> None:
     await insert_all(session, [jobs.new_job(tenant_id, "purge", document_id=one) for one in document_ids])
-
-
-def _rows(document: Chunked, embeddings: PassageEmbeddings, first: int) -> tuple[list[IndexRow], list[dict[str, Any]]]:
-    version = document.version
-    index, stored = [], []
-    for number, chunk in enumerate(document.chunks, start=first):
-        identity = chunk_id(version, chunk)
-        heading = " > ".join((document.title, *chunk.headings))
-        index.append(IndexRow(identity, version.version_no, heading, chunk.text, embeddings.vectors[number]))
-        stored.append(
-            {
-                "tenant_id": version.tenant_id,
-                "id": identity,
-                "document_id": version.document_id,
-                "version": version.version,
-                "position": chunk.position,
-                "headings": list(chunk.headings),
-                "text": chunk.text,
-                "page": chunk.page,
-                "span_start": chunk.start,
-                "span_end": chunk.end,
-                "tokens": chunk.tokens,
-                "token_bits": embeddings.token_bits[number],
-            }
-        )
-    return index, stored
 
 
 async def reject(session: AsyncSession, runtime: Runtime, batch: Batch, rejected: Sequence[Rejected]) -> None:

@@ -8,11 +8,25 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Uuid, any_, delete, func, insert, literal, select, text, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    ScalarSelect,
+    Uuid,
+    any_,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestion.models import Job
+from shards.index_models import IndexGeneration
 from shards.models import Chunk, Document, DocumentField, DocumentVersion
 from tenants.cursor import Position
 from tenants.errors import NotFound
@@ -37,6 +51,8 @@ _SERVE = text(
     f" FROM document_versions v, {_FLIPS} WHERE d.tenant_id = :tenant AND d.id = f.document_id"
     " AND v.tenant_id = :tenant AND v.document_id = f.document_id AND v.version = f.version"
 )
+
+_DOCUMENTS_AT_ONCE = 500
 
 
 async def served_version(session: AsyncSession, document: Document) -> DocumentVersion:
@@ -128,12 +144,19 @@ async def list_chunks(session: AsyncSession, document: Document, *, after_positi
             Chunk.tenant_id == document.tenant_id,
             Chunk.document_id == document.id,
             Chunk.version == document.active_version,
+            Chunk.edition == live_edition(document.tenant_id),
             Chunk.position > after_position,
         )
         .order_by(Chunk.position)
         .limit(limit + 1)
     )
     return list(await session.scalars(query))
+
+
+def live_edition(tenant_id: UUID) -> ScalarSelect[int]:
+    """Return the query for the edition of a tenant's chunks that is read."""
+    live = (IndexGeneration.tenant_id == tenant_id, IndexGeneration.state == "live")
+    return select(IndexGeneration.edition).where(*live).scalar_subquery()
 
 
 async def pending_versions(session: AsyncSession, jobs: Sequence[Job]) -> dict[UUID, DocumentVersion]:
@@ -194,10 +217,9 @@ async def store_chunks(session: AsyncSession, tenant_id: UUID, rows: list[dict[s
     """Write chunks; a repeat replaces what an interrupted attempt may have left."""
     if not rows:
         return
-    versions = {(row["document_id"], row["version"]) for row in rows}
-    await session.execute(
-        delete(Chunk).where(Chunk.tenant_id == tenant_id, tuple_(Chunk.document_id, Chunk.version).in_(versions))
-    )
+    versions = {(row["document_id"], row["version"], row["edition"]) for row in rows}
+    key = tuple_(Chunk.document_id, Chunk.version, Chunk.edition)
+    await session.execute(delete(Chunk).where(Chunk.tenant_id == tenant_id, key.in_(versions)))
     await session.execute(insert(Chunk), rows)
 
 
@@ -328,12 +350,37 @@ async def delete_document_row(session: AsyncSession, tenant_id: UUID, document_i
     )
 
 
-async def count_active_chunks(session: AsyncSession, tenant_id: UUID) -> int:
-    """Return how many chunks the tenant's active versions have."""
-    total = select(func.coalesce(func.sum(DocumentVersion.chunk_count), 0)).where(
-        DocumentVersion.tenant_id == tenant_id, DocumentVersion.state == "active"
+async def delete_editions(session: AsyncSession, tenant_id: UUID, editions: Sequence[int]) -> int:
+    """Delete the chunks of editions; return how many there were."""
+    if not editions:
+        return 0
+    gone = delete(Chunk).where(Chunk.tenant_id == tenant_id, Chunk.edition.in_(editions))
+    return len((await session.execute(gone.returning(Chunk.id))).all())
+
+
+async def delete_editions_of_some(
+    session: AsyncSession, tenant_id: UUID, editions: Sequence[int], *, after: UUID
+) -> UUID | None:
+    """Delete the chunks of editions of the documents next `after` an id; return the last of these, None at the end."""
+    some = select(Document.id).where(Document.tenant_id == tenant_id, Document.id > after)
+    documents = list(await session.scalars(some.order_by(Document.id).limit(_DOCUMENTS_AT_ONCE)))
+    among = any_(literal(documents, ARRAY(Uuid)))
+    await session.execute(
+        delete(Chunk).where(Chunk.tenant_id == tenant_id, Chunk.document_id == among, Chunk.edition.in_(editions))
     )
-    return int(await session.scalar(total) or 0)
+    return documents[-1] if documents else None
+
+
+async def count_documents(session: AsyncSession, tenant_id: UUID) -> int:
+    """Return how many documents are searched."""
+    searched = (Document.tenant_id == tenant_id, Document.active_version_no.is_not(None), Document.deleted_at.is_(None))
+    return int(await session.scalar(select(func.count()).select_from(Document).where(*searched)) or 0)
+
+
+async def count_chunks(session: AsyncSession, tenant_id: UUID) -> int:
+    """Return how many chunks the tenant's live index holds."""
+    live = (IndexGeneration.tenant_id == tenant_id, IndexGeneration.state == "live")
+    return int(await session.scalar(select(IndexGeneration.rows).where(*live)) or 0)
 
 
 def _of_version(model: Any, version: DocumentVersion) -> tuple[ColumnElement[bool], ...]:

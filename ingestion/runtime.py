@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import UUID
 
@@ -13,9 +13,21 @@ from ingestion.parse.sandbox import ParserPool
 from ingestion.settings import IngestSettings
 from ingestion.sources.background import Background
 from ingestion.sources.connect import SourceTools
+from shards.catalog import Header, Recipe
+from shards.catalog_postgres import PostgresCatalog
 from shards.embed import Embedder
+from shards.embed_models import EmbedModels
 from shards.index import TenantIndexes
 from tenants.db import Database
+from tenants.errors import TesseraError
+
+
+class RecipeChanged(TesseraError):
+    """The tenant moved to another embedding model or chunking while documents were embedded; they are embedded anew."""
+
+    code = "recipe_changed"
+    retryable = True
+    title = "Recipe changed"
 
 
 @dataclass
@@ -48,11 +60,13 @@ class Quotes(Protocol):
 
 @dataclass(frozen=True)
 class Runtime:
-    """The opened resources of one worker process."""
+    """The opened resources of one worker process. `embedder`, `settings` and `recipe` are those of tenants without an
+    index, or of one tenant: see `following`."""
 
     database: Database
     objects: Objects
     indexes: TenantIndexes
+    models: EmbedModels
     embedder: Embedder
     parsers: ParserPool
     settings: IngestSettings
@@ -60,3 +74,33 @@ class Runtime:
     sources: SourceTools
     background: Background
     quotes: Quotes
+    recipe: Recipe
+
+
+async def following(runtime: Runtime, recipe: Recipe) -> Runtime:
+    """Return the runtime with the embedder and the size of chunks that a recipe names.
+
+    Raises:
+        Unavailable: its model is not declared any more, or cannot be loaded (`embedder_unavailable`).
+    """
+    settings = runtime.settings
+    if recipe.chunk_tokens is not None:
+        settings = settings.model_copy(update={"chunk_tokens": recipe.chunk_tokens})
+    return replace(runtime, embedder=await runtime.models.get(recipe.model), settings=settings, recipe=recipe)
+
+
+async def of_tenant(runtime: Runtime, tenant_id: UUID) -> Runtime:
+    """Return the runtime that follows the recipe of a tenant's live index, as `following` does."""
+    async with runtime.database.tenant(tenant_id) as session:
+        live = await PostgresCatalog(session, tenant_id).live()
+    return await following(runtime, runtime.indexes.first_recipe if live is None else live.recipe)
+
+
+def require_recipe(runtime: Runtime, header: Header) -> None:
+    """Check that what was embedded belongs into a generation, under the writer lock.
+
+    Raises:
+        RecipeChanged: it is made by another recipe.
+    """
+    if header.recipe != runtime.recipe:
+        raise RecipeChanged("The tenant moved to another embedding model or chunking; this is embedded anew.")

@@ -16,11 +16,11 @@ from uuid import UUID
 
 from celery import Task, shared_task
 
-from ingestion import jobs, pipeline, removal, repository
+from ingestion import jobs, pipeline, reembed_jobs, reembedding, removal, repository
 from ingestion.batch import Batch, held
 from ingestion.models import Job
 from ingestion.parsing import Overdue, Rejected
-from ingestion.runtime import Runtime
+from ingestion.runtime import RecipeChanged, Runtime, of_tenant
 from shards.catalog_postgres import PostgresCatalog
 from tenants.errors import TesseraError, Unavailable
 from tenants.repository import placement_of
@@ -105,7 +105,7 @@ async def _ingest(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
         if not batch.jobs:
             return
         try:
-            await _ingest_held(runtime, batch)
+            await _ingest_held(await of_tenant(runtime, tenant_id), batch)
         except TesseraError as error:
             log.warning("batch %s of tenant %s: %s", batch_id, tenant_id, error.detail)
             await fail_batch(runtime, tenant_id, batch_id, error)
@@ -208,7 +208,7 @@ async def one_job(
 async def fail_batch(runtime: Runtime, tenant_id: UUID, batch_id: UUID, error: TesseraError) -> None:
     """End what a batch still holds, or let it be tried again; while a store is away, as often as it takes."""
     async with runtime.database.tenant(tenant_id) as session:
-        if isinstance(error, Unavailable):
+        if isinstance(error, (Unavailable, RecipeChanged)):
             await jobs.wait(session, tenant_id, batch_id, error)
             await session.commit()
             return
@@ -219,4 +219,6 @@ async def fail_batch(runtime: Runtime, tenant_id: UUID, batch_id: UUID, error: T
         for version in (await repository.pending_versions(session, documents)).values():
             await repository.fail_version(session, version)
         await jobs.remove_traces(session, tenant_id, documents)
+        if any(job.kind == reembed_jobs.KIND for job in ended):
+            await reembedding.give_up(session, tenant_id)
         await session.commit()

@@ -8,18 +8,18 @@ away, upkeep waits for it however long that takes.
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from ingestion import jobs, repository
+from ingestion import jobs, reembedding, repository
 from ingestion.batch import Batch, held
 from ingestion.models import Job
 from ingestion.own_sentences import embedded, own_sentences
-from ingestion.runtime import Runtime
+from ingestion.runtime import Runtime, of_tenant
 from ingestion.tasks import Shell, bounded, fail_batch, one_job, task
 from shards.catalog import CellChange
 from shards.catalog_postgres import PostgresCatalog
+from shards.editions import dead_editions
 from shards.placement import Target, target
 from shards.rebuild import Rebuild
 from shards.recalibration import LEAST, is_due, last_samples, recalibrated, recalibrated_on_sentences
@@ -30,9 +30,6 @@ from tenants.errors import TesseraError
 from tenants.repository import placement_of
 
 log = logging.getLogger(__name__)
-READERS_GRACE = timedelta(seconds=60)
-"""How long a retired generation is kept for queries that began before the switch."""
-_LATER = timedelta(seconds=1)
 _CATCH_UPS = 5
 _LITTLE = 500
 """Chunks that a rebuild may still lack when it takes the writer lock."""
@@ -63,7 +60,7 @@ async def _partition(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
         batch.advance("training", 0.1)
         try:
             async with runtime.database.rebuild_lock(tenant_id):
-                await _upkeep(runtime, batch)
+                await _upkeep(await of_tenant(runtime, tenant_id), batch)
         except TesseraError as error:
             log.warning("upkeep of tenant %s: %s", tenant_id, error.detail)
             await fail_batch(runtime, tenant_id, batch_id, error)
@@ -82,7 +79,7 @@ async def _upkeep(runtime: Runtime, batch: Batch) -> None:
         catalog = PostgresCatalog(session, tenant_id)
         placement = await placement_of(session, tenant_id)
         live = await indexes.live(catalog)
-        rows = await repository.count_active_chunks(session, tenant_id)
+        rows = await repository.count_chunks(session, tenant_id)
         if live is not None:
             await indexes.abandon(catalog, live)
             free = room.get(placement.endpoint, 0)
@@ -106,7 +103,7 @@ async def _upkeep(runtime: Runtime, batch: Batch) -> None:
         if await jobs.hold(session, tenant_id, batch.batch_id, [job.id]):
             await jobs.finish(session, tenant_id, {job.id: result})
             if rebuilt is not None or changes:
-                session.add(jobs.new_job(tenant_id, "drop_generation", delay=READERS_GRACE + _LATER))
+                jobs.queue_drop(session, tenant_id)
             await session.commit()
 
 
@@ -192,7 +189,26 @@ async def _release(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
 
 
 async def _drop_generation(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
-    async def work(session: Any, job: Job) -> dict[str, Any]:
-        return {"dropped": await runtime.indexes.drop_retired(PostgresCatalog(session, tenant_id), grace=READERS_GRACE)}
+    grace = jobs.READERS_GRACE
 
+    async def work(session: Any, job: Job) -> dict[str, Any]:
+        catalog = PostgresCatalog(session, tenant_id)
+        chunks = await repository.delete_editions(session, tenant_id, await dead_editions(catalog, grace=grace))
+        return {"dropped": await runtime.indexes.drop_retired(catalog, grace=grace), "chunks": chunks}
+
+    async with runtime.database.tenant(tenant_id) as session:
+        await reembedding.give_up(session, tenant_id)
+        await session.commit()
+    await _drop_chunks(runtime, tenant_id)
     await one_job(runtime, tenant_id, batch_id, "dropping", work)
+
+
+async def _drop_chunks(runtime: Runtime, tenant_id: UUID) -> None:
+    """Delete most chunks of dead editions, some documents at a time and without the writer lock: they may be many."""
+    async with runtime.database.tenant(tenant_id) as session:
+        dead = await dead_editions(PostgresCatalog(session, tenant_id), grace=jobs.READERS_GRACE)
+    last = UUID(int=0) if dead else None
+    while last is not None:
+        async with runtime.database.tenant(tenant_id) as session:
+            last = await repository.delete_editions_of_some(session, tenant_id, dead, after=last)
+            await session.commit()

@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rag.passages import Passage, Ranks
 from rag.search.fuse import Fused, fuse
 from rag.search.passages import Candidate, read_candidates
@@ -17,6 +20,7 @@ from rag.search.rewrite import embed_question
 from rag.settings import SearchSettings
 from shards.catalog_postgres import PostgresCatalog
 from shards.embed import Embedder, QueryEmbedding
+from shards.embed_models import EmbedModels
 from shards.filters import Filter
 from shards.generation import Generation
 from shards.index import TenantIndexes
@@ -57,11 +61,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Retriever:
-    """Everything a search needs, opened once."""
+    """Everything a search needs, opened once. `embedder` is the bundled one, which reads every question for its words
+    and for the answer; the vector searched with is that of the model recorded on the tenant's index."""
 
     database: Database
     indexes: TenantIndexes
     embedder: Embedder
+    models: EmbedModels
     reranker: Reranker | None
     settings: SearchSettings
     usage: UsageWatch
@@ -85,9 +91,10 @@ class Retriever:
         degraded: list[str] = []
         if generation is None or (matches is not None and not len(matches)):
             return Found([], degraded, watch.total(), embedding, {})
-        ann, bm25, idf = await self._engines(tenant, query, embedding, generation, matches, watch, degraded)
-        if ann is not None:
-            self.usage.note(generation, embedding.vector, ann, filtered=matches is not None)
+        vector = await _unless_away(self._vector(query, embedding, generation, watch))
+        ann, bm25, idf = await self._engines(tenant, query, embedding, vector, generation, matches, watch, degraded)
+        if ann is not None and vector is not None:
+            self.usage.note(generation, vector, ann, filtered=matches is not None)
         with watch.step("fuse"):
             weight = tenant.settings.bm25_weight
             fused = fuse(
@@ -99,6 +106,17 @@ class Retriever:
     async def _embed(self, query: Query, watch: Stopwatch) -> QueryEmbedding:
         with watch.step("embed"):
             return await embed_question(self.embedder, query.text, query.earlier)
+
+    async def _vector(
+        self, query: Query, embedding: QueryEmbedding, generation: Generation, watch: Stopwatch
+    ) -> NDArray[np.float32]:
+        """Return the question as the model of the tenant's index sees it."""
+        name = generation.header.recipe.model
+        if name == self.embedder.name:
+            return embedding.vector
+        with watch.step("embed_for_index"):
+            model = await self.models.get(name)
+            return (await embed_question(model, query.text, query.earlier)).vector
 
     async def _prepare(
         self, tenant: TenantContext, query: Query, watch: Stopwatch
@@ -115,6 +133,7 @@ class Retriever:
         tenant: TenantContext,
         query: Query,
         embedding: QueryEmbedding,
+        vector: NDArray[np.float32] | None,
         generation: Generation,
         matches: Matches | None,
         watch: Stopwatch,
@@ -122,9 +141,11 @@ class Retriever:
     ) -> tuple[AnnHits | None, list[Scored], dict[str, float]]:
         depth = max(self.settings.candidates, 2 * query.k)
         target = tenant.settings.recall_target or self.indexes.settings.recall_target
-        wanted = AnnQuery(embedding.vector, depth, query.k, target, exact=query.exact, matches=matches)
 
-        async def ann() -> AnnHits:
+        async def ann() -> AnnHits | None:
+            if vector is None:
+                return None
+            wanted = AnnQuery(vector, depth, query.k, target, exact=query.exact, matches=matches)
             with watch.step("ann"):
                 return await self.indexes.search_ann(generation, wanted)
 
@@ -132,8 +153,8 @@ class Retriever:
 
         async def bm25() -> tuple[list[Scored], dict[str, float]]:
             with watch.step("bm25"):
-                hits = await self.indexes.search_bm25(tenant.tenant_id, query.text, k=depth, scope=scope)
-                return hits, await self.indexes.word_idf(tenant.tenant_id, embedding.words)
+                hits = await self.indexes.search_bm25(generation, query.text, k=depth, scope=scope)
+                return hits, await self.indexes.word_idf(generation, embedding.words)
 
         by_vector, by_words = await asyncio.gather(_unless_away(ann()), _unless_away(bm25()))
         if by_vector is None and by_words is None:

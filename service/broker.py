@@ -9,7 +9,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 VISIBILITY_S = 4 * 3600
-TASK_MODULES = ("ingestion.tasks", "ingestion.upkeep_tasks", "ingestion.source_tasks", "ingestion.fsck_tasks")
+TASK_MODULES = (
+    "ingestion.tasks",
+    "ingestion.upkeep_tasks",
+    "ingestion.reembed_tasks",
+    "ingestion.source_tasks",
+    "ingestion.fsck_tasks",
+)
 _MARK = "tessera:broker:memory"
 _LOOK_EVERY_S = 1.0
 _TIMEOUT_S = 3.0

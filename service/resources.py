@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from ingestion.objects import Objects
 from service.settings import Settings
 from shards.bm25 import TantivyLexical
-from shards.embed import Embedder, load_embedder
+from shards.embed import Embedder
+from shards.embed_models import EmbedModels
 from shards.index import TenantIndexes
 from shards.milvus import MilvusVectors
 from tenants.db import Database
@@ -18,11 +19,12 @@ from tenants.errors import Misconfigured
 
 @dataclass(frozen=True)
 class Resources:
-    """What one process holds open."""
+    """What one process holds open. `embedder` is the bundled one."""
 
     settings: Settings
     database: Database
     objects: Objects
+    models: EmbedModels
     embedder: Embedder
     indexes: TenantIndexes
 
@@ -39,15 +41,16 @@ async def open_resources(settings: Settings, database_url: str) -> AsyncIterator
         database = Database(database_url, settings.database)
         stack.push_async_callback(database.aclose)
         await database.check_role()
-        embedder = load_embedder(settings.embed)
-        stack.push_async_callback(embedder.aclose)
-        await _warm_up(embedder)
+        models = EmbedModels(settings.embed)
+        stack.push_async_callback(models.aclose)
+        await _warm_up(models.bundled)
         vectors = MilvusVectors(settings.milvus)
         stack.push_async_callback(vectors.aclose)
         lexical = TantivyLexical(settings.lexical)
         stack.push_async_callback(lexical.aclose)
-        indexes = TenantIndexes(vectors, lexical, settings.shards, embedder=embedder.name, dim=embedder.dim)
-        yield Resources(settings, database, Objects(settings.objects.url), embedder, indexes)
+        first = models.default
+        indexes = TenantIndexes(vectors, lexical, settings.shards, embedder=first.name, dim=first.dim)
+        yield Resources(settings, database, Objects(settings.objects.url), models, models.bundled, indexes)
 
 
 async def _warm_up(embedder: Embedder) -> None:

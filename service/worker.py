@@ -75,6 +75,7 @@ async def _open_runtime() -> Runtime:
         database=resources.database,
         objects=resources.objects,
         indexes=resources.indexes,
+        models=resources.models,
         embedder=resources.embedder,
         parsers=parsers,
         settings=settings.ingest,
@@ -84,4 +85,5 @@ async def _open_runtime() -> Runtime:
         ),
         background=background,
         quotes=StoredQuotes(),
+        recipe=resources.indexes.first_recipe,
     )

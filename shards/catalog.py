@@ -19,8 +19,24 @@ from shards.names import Space
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How the chunks of an edition are made: by which embedding model, of how many tokens at most (None: as the
+    installation's setting says at the time)."""
+
+    model: str
+    chunk_tokens: int | None = None
+
+
+NO_RECIPE = Recipe("")
+
+
+@dataclass(frozen=True)
 class Header:
-    """A generation without its micro-cells. `stamp` is that of the newest change to them."""
+    """A generation without its micro-cells. `stamp` is that of the newest change to them.
+
+    State: building (a copy of the live one), embedding (of chunks made anew), live, retired, gone. Generations of one
+    `edition` hold the same chunks; those of another hold the same documents, cut or embedded by another recipe.
+    """
 
     number: int
     state: str
@@ -33,6 +49,8 @@ class Header:
     trained_rows: int
     trained_residual: float | None = None
     """How far rows lay from their micro-cell's mean after the training: `Routing.residual`."""
+    edition: int = 1
+    recipe: Recipe = NO_RECIPE
 
 
 @dataclass(frozen=True)
@@ -82,14 +100,17 @@ class Catalog(Protocol):
     async def generations(self, *states: str, before: timedelta | None = None) -> list[Header]:
         """Return the generations in these states, or of them those retired at least so long ago."""
 
-    async def plan(self, space: Space, *, embedder: str, state: str, cells: int = 1) -> None:
+    async def plan(self, space: Space, *, state: str, recipe: Recipe, edition: int, cells: int = 1) -> None:
         """Record a new generation of one empty micro-cell, that is to have so many cells."""
 
     async def serialise(self, space: Space) -> None:
         """Let nobody else write to a collection that tenants share, until the transaction ends; nothing for others."""
 
     async def last_number(self) -> int:
-        """Return the highest number that a generation ever had, 0 before the first."""
+        """Return the highest number that a generation has, 0 before the first."""
+
+    async def last_edition(self) -> int:
+        """Return the highest edition that a generation has, 0 before the first."""
 
     async def micro_rows(
         self, generation: int, *, after: int = -1, first: int = 0, centroids: bool = False
@@ -135,4 +156,5 @@ class Catalog(Protocol):
         """Retire the generations in these states: queries that began before may read them a little longer."""
 
     async def forget(self, generations: Iterable[int]) -> None:
-        """Delete all that is known of generations whose collections are gone."""
+        """Delete all that is known of generations whose collections are gone, but for the highest number: no number is
+        used again, since processes and engines remember what they read under it."""

@@ -9,12 +9,12 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from shards.calibration import Calibration
-from shards.catalog import CellChange, Header, MicroRows, Place
+from shards.catalog import CellChange, Header, MicroRows, Place, Recipe
 from shards.index_models import CellChangeRow, ChunkCell, IndexGeneration, MicroCell
 from shards.names import Space
 
@@ -77,6 +77,9 @@ class PostgresCatalog:
             table.calibration,
             table.trained_rows,
             table.trained_residual,
+            table.edition,
+            table.embedder,
+            table.chunk_tokens,
         )
         query = select(*columns).where(table.tenant_id == self.tenant_id, table.state.in_(states))
         if before is not None:
@@ -94,6 +97,8 @@ class PostgresCatalog:
                 calibration=None if row.calibration is None else Calibration.from_json(row.calibration),
                 trained_rows=row.trained_rows,
                 trained_residual=row.trained_residual,
+                edition=row.edition,
+                recipe=Recipe(row.embedder, row.chunk_tokens),
             )
             for row in rows
         ]
@@ -103,7 +108,12 @@ class PostgresCatalog:
         query = select(func.max(IndexGeneration.generation)).where(IndexGeneration.tenant_id == self.tenant_id)
         return int(await self._session.scalar(query) or 0)
 
-    async def plan(self, space: Space, *, embedder: str, state: str, cells: int = 1) -> None:
+    async def last_edition(self) -> int:
+        """See `Catalog.last_edition`."""
+        query = select(func.max(IndexGeneration.edition)).where(IndexGeneration.tenant_id == self.tenant_id)
+        return int(await self._session.scalar(query) or 0)
+
+    async def plan(self, space: Space, *, state: str, recipe: Recipe, edition: int, cells: int = 1) -> None:
         """See `Catalog.plan`."""
         self._session.add(
             IndexGeneration(
@@ -114,7 +124,9 @@ class PostgresCatalog:
                 tier=space.tier,
                 bucket=space.bucket,
                 endpoint=space.endpoint,
-                embedder=embedder,
+                edition=edition,
+                embedder=recipe.model,
+                chunk_tokens=recipe.chunk_tokens,
                 dim=space.dim,
                 rows=0,
                 cells=cells,
@@ -272,9 +284,13 @@ class PostgresCatalog:
     async def forget(self, generations: Iterable[int]) -> None:
         """See `Catalog.forget`."""
         numbers = list(generations)
-        for table in (ChunkCell, MicroCell, CellChangeRow, IndexGeneration):
+        for table in (ChunkCell, MicroCell, CellChangeRow):
             mine = (table.tenant_id == self.tenant_id, table.generation.in_(numbers))
             await self._session.execute(delete(table).where(*mine))
+        known, last = IndexGeneration, await self.last_number()
+        gone = (known.tenant_id == self.tenant_id, or_(known.generation.in_(numbers), known.state == "gone"))
+        await self._session.execute(delete(known).where(*gone, known.generation < last))
+        await self._session.execute(update(known).where(*gone, known.generation == last).values(state="gone"))
 
     async def _next_stamp(self, generation: int, *, more: int = 0) -> int:
         table = IndexGeneration

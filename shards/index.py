@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from shards import cells, names, probe
 from shards.balance import wishes
-from shards.catalog import Catalog, CellChange, Header, MicroRows, Place
+from shards.catalog import Catalog, CellChange, Header, Place, Recipe
+from shards.editions import dead_editions, empty_micros
 from shards.generation import NO_CELL, Generation, Generations
 from shards.lexical import ChunkText, LexicalStore
 from shards.pace import Pace
@@ -63,7 +64,7 @@ class TenantIndexes:
         self.vectors = vectors
         self.lexical = lexical
         self.settings = settings
-        self._embedder = embedder
+        self.first_recipe = Recipe(embedder)
         self._dim = dim
         self._pace = pace or Pace()
         self._generations = Generations()
@@ -75,6 +76,10 @@ class TenantIndexes:
         header = await catalog.live()
         return None if header is None else await self._generations.current(catalog, header)
 
+    async def current(self, catalog: Catalog, header: Header) -> Generation:
+        """Return the generation of a header that was just read."""
+        return await self._generations.current(catalog, header)
+
     async def open(self, catalog: Catalog, placement: Placement) -> Generation:
         """Return the live generation, creating the first one (in the caller's transaction) when there is none."""
         found = await self.live(catalog)
@@ -84,10 +89,9 @@ class TenantIndexes:
         space = first_space(catalog.tenant_id, number, self._dim, placement, self.settings)
         await catalog.serialise(space)
         await self.vectors.create(space, cells=1)
-        await catalog.plan(space, embedder=self._embedder, state="live")
-        nothing = np.zeros((1, self._dim), dtype=np.float32)
-        zero = np.zeros(1, dtype=np.int64)
-        await catalog.add_micros(number, MicroRows(zero, zero, zero, nothing, nothing))
+        edition = await catalog.last_edition() + 1
+        await catalog.plan(space, state="live", recipe=self.first_recipe, edition=edition)
+        await catalog.add_micros(number, empty_micros(self._dim))
         header = await catalog.live()
         assert header is not None
         return await self._generations.current(catalog, header)
@@ -110,7 +114,7 @@ class TenantIndexes:
             by_cell.setdefault(int(cell), []).append(ChunkVector(row.chunk_id, row.version_no, row.vector))
         await self.vectors.insert(generation.space, by_cell)
         texts = [ChunkText(row.chunk_id, row.version_no, row.heading, row.text) for row in rows]
-        await self.lexical.insert(names.lexical_name(generation.tenant_id), texts)
+        await self.lexical.insert(names.lexical_name(generation.tenant_id, generation.header.edition), texts)
         places = [Place(row.chunk_id, row.version_no, int(micro)) for row, micro in zip(rows, micros, strict=True)]
         fresh = await catalog.add(generation.number, places)
         new = np.array([row.chunk_id in fresh for row in rows], dtype=np.bool_)
@@ -151,20 +155,23 @@ class TenantIndexes:
             await self.vectors.add_cells(space, missing)
 
     async def forget_versions(self, catalog: Catalog, versions: Sequence[int]) -> None:
-        """Take versions out of what is known of the live generation. The caller commits before `delete_versions`:
-        the vectors are needed for it, so a repeat after a crash must not find them counted but gone."""
-        header = await catalog.live()
-        if header is not None:
+        """Take versions out of what is known of the generations that are written to. The caller commits before
+        `delete_versions`: the vectors are needed for it, so a repeat after a crash must not find them counted but
+        gone."""
+        for header in await catalog.generations("live", "embedding"):
             await self._uncount(catalog, header, versions)
 
     async def delete_versions(self, catalog: Catalog, versions: Sequence[int]) -> dict[str, int]:
-        """Remove versions from every generation and from the lexical index; return the counts per engine."""
+        """Remove versions from every generation and every lexical index; return the counts per engine."""
         counts = {"vectors": 0, "lexical": 0}
-        for header in await catalog.generations("live", "building", "retired"):
+        headers = await catalog.generations("live", "building", "embedding", "retired")
+        for header in headers:
             await catalog.serialise(header.space)
             with nullcontext() if header.state == "live" else suppress(MissingCollection):
                 counts["vectors"] += await self.vectors.delete_versions(header.space, versions)
-        counts["lexical"] = await self.lexical.delete_versions(names.lexical_name(catalog.tenant_id), versions)
+        for edition in sorted({header.edition for header in headers}):
+            name = names.lexical_name(catalog.tenant_id, edition)
+            counts["lexical"] += await self.lexical.delete_versions(name, versions)
         return counts
 
     async def count_versions(self, catalog: Catalog, versions: Sequence[int]) -> dict[str, int]:
@@ -180,13 +187,16 @@ class TenantIndexes:
         """Search a generation's vectors; see `shards.probe`."""
         return await probe.search(self.vectors, generation, query)
 
-    async def search_bm25(self, tenant_id: UUID, query: str, *, k: int, scope: VersionScope | None) -> list[Scored]:
-        """Search the tenant's lexical index."""
-        return await self.lexical.search(names.lexical_name(tenant_id), query, k=k, scope=scope)
+    async def search_bm25(
+        self, generation: Generation, query: str, *, k: int, scope: VersionScope | None
+    ) -> list[Scored]:
+        """Search the lexical index of a generation's chunks."""
+        name = names.lexical_name(generation.tenant_id, generation.header.edition)
+        return await self.lexical.search(name, query, k=k, scope=scope)
 
-    async def word_idf(self, tenant_id: UUID, words: Sequence[str]) -> dict[str, float]:
+    async def word_idf(self, generation: Generation, words: Sequence[str]) -> dict[str, float]:
         """Return the inverse document frequency of words in the tenant's own index."""
-        return await self.lexical.word_idf(names.lexical_name(tenant_id), words)
+        return await self.lexical.word_idf(names.lexical_name(generation.tenant_id, generation.header.edition), words)
 
     def wants_upkeep(self, generation: Generation, rows: int, placement: Placement) -> bool:
         """Say whether the generation is to be moved, trained anew, or its cells divided or joined."""
@@ -196,9 +206,9 @@ class TenantIndexes:
 
     async def plan_next(self, catalog: Catalog, live: Generation, wanted: Target) -> Rebuild:
         """Plan the next generation; the caller commits before it is filled. See `shards.rebuild`."""
-        number = await catalog.last_number() + 1
-        space = space_of(catalog.tenant_id, number, self._dim, wanted.tier, wanted.endpoint, self.settings)
-        await catalog.plan(space, embedder=self._embedder, state="building", cells=wanted.cells)
+        number, header = await catalog.last_number() + 1, live.header
+        space = space_of(catalog.tenant_id, number, live.space.dim, wanted.tier, wanted.endpoint, self.settings)
+        await catalog.plan(space, state="building", recipe=header.recipe, edition=header.edition, cells=wanted.cells)
         return Rebuild(self.vectors, self.settings, live=live, space=space, cells=wanted.cells, pace=self._pace)
 
     async def adopt(self, catalog: Catalog, rebuilt: Rebuild) -> None:
@@ -266,6 +276,8 @@ class TenantIndexes:
         """Drop the collections of generations and the cells that were replaced at least `grace` ago: no query that
         began before reads them any more. Return how many of both."""
         retired = await catalog.generations("retired", before=grace)
+        for edition in await dead_editions(catalog, grace=grace):
+            await self.lexical.drop(names.lexical_name(catalog.tenant_id, edition))
         for header in retired:
             await catalog.serialise(header.space)
             await self.vectors.drop(header.space)
@@ -279,15 +291,15 @@ class TenantIndexes:
         return dropped
 
     async def drop_tenant(self, catalog: Catalog) -> dict[str, int]:
-        """Drop every collection and the lexical index of a tenant, known to Postgres or not; return the counts."""
-        for header in await catalog.generations("live", "building", "retired"):
+        """Drop every collection and lexical index of a tenant, known to Postgres or not; return the counts."""
+        for header in await catalog.generations("live", "building", "embedding", "retired"):
             await catalog.serialise(header.space)
         collections, rows = await self.vectors.drop_tenant(catalog.tenant_id)
         counts = {"collections": collections, "vectors": rows, "lexical_entries": 0}
-        name = names.lexical_name(catalog.tenant_id)
-        if name in await self.lexical.indexes():
-            counts["lexical_entries"] = await self.lexical.count(name)
-            await self.lexical.drop(name)
+        for name in await self.lexical.indexes():
+            if names.is_lexical_of(name, catalog.tenant_id):
+                counts["lexical_entries"] += await self.lexical.count(name)
+                await self.lexical.drop(name)
         return counts
 
     async def _assign(self, catalog: Catalog, generation: Generation, rows: Sequence[IndexRow]) -> NDArray[np.int64]:
@@ -302,11 +314,12 @@ class TenantIndexes:
         key, made = (generation.tenant_id, generation.number), generation.header.micros
         kept = self._centroids.get(key)
         if kept is None or kept[0] != made:
-            before = kept or (0, np.empty(0, dtype=np.int64), np.empty((0, self._dim), dtype=np.float32))
+            dim = generation.space.dim
+            before = kept or (0, np.empty(0, dtype=np.int64), np.empty((0, dim), dtype=np.float32))
             more = await catalog.micro_rows(generation.number, first=before[0], centroids=True)
             assert more.centroids is not None
             numbers = np.concatenate([before[1], more.micro])
-            centroids = np.concatenate([before[2], more.centroids.reshape(len(more.micro), self._dim)])
+            centroids = np.concatenate([before[2], more.centroids.reshape(len(more.micro), dim)])
             taking = generation.micros.cell[numbers] != NO_CELL
             kept = (made, numbers[taking], centroids[taking])
         self._centroids[key] = kept
@@ -324,7 +337,7 @@ class TenantIndexes:
         chunk_ids = [place.chunk_id for place in gone]
         by_cell = chunks_by_cell(zip(chunk_ids, generation.cell_of(micros), strict=True))
         vectors = {row.chunk_id: row.vector for row in await self.vectors.fetch(header.space, by_cell)}
-        nothing = np.zeros(self._dim, dtype=np.float32)
+        nothing = np.zeros(header.space.dim, dtype=np.float32)
         matrix = np.stack([vectors.get(chunk_id, nothing) for chunk_id in chunk_ids])
         await catalog.count(header.number, _changes(micros, matrix, -1))
 

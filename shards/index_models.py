@@ -17,7 +17,7 @@ Timestamp = DateTime(timezone=True)
 
 
 class IndexGeneration(Base):
-    """One generation of a tenant's vector index. State: building, live, retired."""
+    """One generation of a tenant's vector index. State: building, embedding, live, retired, gone."""
 
     __tablename__ = "index_generations"
     __table_args__ = (
@@ -33,7 +33,12 @@ class IndexGeneration(Base):
     tier: Mapped[Tier] = mapped_column(Text)
     bucket: Mapped[int]
     endpoint: Mapped[str] = mapped_column(Text)
+    edition: Mapped[int] = mapped_column(server_default=text("1"))
+    """Of the chunks in it; see `shards.models.Chunk`."""
     embedder: Mapped[str] = mapped_column(Text)
+    """Name of the embedding model."""
+    chunk_tokens: Mapped[int | None]
+    """Upper bound of a chunk; None follows the installation's setting."""
     dim: Mapped[int]
     rows: Mapped[int] = mapped_column(BigInteger)
     """Chunks in it: the sum of its micro-cells'."""

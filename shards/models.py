@@ -133,7 +133,11 @@ class DocumentField(Base):
 
 
 class Chunk(Base):
-    """One passage of one version: the only place its text is read from."""
+    """One passage of one version: the only place its text is read from.
+
+    While a tenant is moved to another embedding model or chunking, a version has chunks of two editions; questions are
+    answered from that of the live generation.
+    """
 
     __tablename__ = "chunks"
     __table_args__ = (
@@ -141,13 +145,14 @@ class Chunk(Base):
             ["tenant_id", "document_id", "version"],
             ["document_versions.tenant_id", "document_versions.document_id", "document_versions.version"],
         ),
-        Index("chunks_order", "tenant_id", "document_id", "version", "position"),
+        Index("chunks_order", "tenant_id", "document_id", "version", "edition", "position"),
     )
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     id: Mapped[UUID] = mapped_column(primary_key=True)
     document_id: Mapped[UUID]
     version: Mapped[int]
+    edition: Mapped[int] = mapped_column(server_default=text("1"))
     position: Mapped[int]
     headings: Mapped[list[str]] = mapped_column(ARRAY(Text))
     text: Mapped[str] = mapped_column(Text)

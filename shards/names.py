@@ -14,7 +14,7 @@ from uuid import UUID
 
 Tier = Literal["pooled", "dedicated", "isolated"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
-INDEX = re.compile(r"t_[0-9a-f]{32}")
+INDEX = re.compile(r"t_[0-9a-f]{32}(_e[1-9][0-9]{0,8})?")
 BUCKETS_A_COLLECTION = 64
 """Buckets of one shared collection. Writes to a collection take turns, so a pool is several."""
 
@@ -97,9 +97,14 @@ def collection_prefix(tenant_id: UUID) -> str:
     return f"t_{tenant_id.hex}_g"
 
 
-def lexical_name(tenant_id: UUID) -> str:
-    """Return the name of a tenant's lexical index."""
-    return checked_index(f"t_{tenant_id.hex}")
+def lexical_name(tenant_id: UUID, edition: int = 1) -> str:
+    """Return the name of a tenant's lexical index of one edition of its chunks."""
+    return checked_index(f"t_{tenant_id.hex}" + (f"_e{edition}" if edition > 1 else ""))
+
+
+def is_lexical_of(name: str, tenant_id: UUID) -> bool:
+    """Say whether a lexical index is one of the tenant's."""
+    return INDEX.fullmatch(name) is not None and name.startswith(f"t_{tenant_id.hex}")
 
 
 def checked_index(name: str) -> str:

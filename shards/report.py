@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shards.catalog import Header
 from shards.catalog_postgres import PostgresCatalog
 from shards.cell_map import positions, recall_by_cell
 from shards.generation import Generation
@@ -93,6 +95,14 @@ class ChangeOut(BaseModel):
     changed_at: datetime
 
 
+class NextOut(BaseModel):
+    """The tenant's chunks by another recipe, on their way."""
+
+    generation: int
+    embedding_model: str
+    chunk_tokens: int | None
+
+
 class ShardsOut(BaseModel):
     """The index of one tenant. Without a document it has no generation."""
 
@@ -101,6 +111,11 @@ class ShardsOut(BaseModel):
     tier: Tier | None = None
     collection: str | None = None
     """Where it lies: the collection, for isolated tenants with its server and database, in the pool with its bucket."""
+    embedding_model: str | None = None
+    chunk_tokens: int | None = None
+    """Upper bound of a chunk; None follows the installation's setting."""
+    next: NextOut | None = None
+    """The edition that it is being moved to."""
     rows: int = 0
     cells: list[CellOut] = []
     trained_rows: int = 0
@@ -120,7 +135,8 @@ async def report(session: AsyncSession, indexes: TenantIndexes, tenant_id: UUID,
     """Return how the index of a tenant stands; `target` is the recall that the tenant chose."""
     use = await session.get(IndexUse, tenant_id)
     known_use = {} if use is None else {name: getattr(use, name) for name in _USE}
-    live = await indexes.live(PostgresCatalog(session, tenant_id))
+    catalog = PostgresCatalog(session, tenant_id)
+    live = await indexes.live(catalog)
     if live is None:
         return ShardsOut(tenant_id=tenant_id, generation=None, **known_use)
     samples = await last_samples(session, tenant_id, live.number)
@@ -132,6 +148,9 @@ async def report(session: AsyncSession, indexes: TenantIndexes, tenant_id: UUID,
         generation=live.number,
         collection=str(live.space),
         tier=live.space.tier,
+        embedding_model=live.header.recipe.model,
+        chunk_tokens=live.header.recipe.chunk_tokens,
+        next=_next(await catalog.generations("embedding")),
         rows=live.rows,
         cells=_cells(live, await heat_of(session, live), recalls),
         trained_rows=live.header.trained_rows,
@@ -179,6 +198,14 @@ def _cells(live: Generation, heat: dict[int, float], recalls: NDArray[np.float64
         )
         for at, cell in enumerate(routing.cells)
     ]
+
+
+def _next(embedding: Sequence[Header]) -> NextOut | None:
+    if not embedding:
+        return None
+    header = embedding[-1]
+    recipe = header.recipe
+    return NextOut(generation=header.number, embedding_model=recipe.model, chunk_tokens=recipe.chunk_tokens)
 
 
 def _calibration(live: Generation, target: float) -> CalibrationOut | None:

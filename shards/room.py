@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shards.catalog import Header
 from shards.names import BUCKETS_A_COLLECTION
 from shards.vectors import MAX_DATABASES
 from tenants.context import Placement
@@ -22,7 +23,7 @@ _TAKEN = text(
     "SELECT endpoint, coalesce(sum(cells + 1) FILTER (WHERE tier <> 'pooled'), 0)"
     " + count(DISTINCT (dim, bucket)) FILTER (WHERE tier = 'pooled')"
     " + count(DISTINCT (dim, bucket / :buckets)) FILTER (WHERE tier = 'pooled') AS partitions"
-    " FROM index_generations GROUP BY endpoint"
+    " FROM index_generations WHERE state <> 'gone' GROUP BY endpoint"
 )
 # Tenants whose collection is promised and not there yet, and databases, by the server that was chosen.
 _PROMISED = text(
@@ -85,4 +86,21 @@ async def require_room(session: AsyncSession, budgets: Mapping[str, int], placem
             f"The partitions of {server} are spent: {room.partitions:,} of {room.budget:,}. Raise"
             " TESSERA_MILVUS_PARTITION_BUDGET as far as its memory allows, isolate tenants on another server"
             " (TESSERA_MILVUS_ENDPOINTS), or move or delete those that take most: `tessera shards` lists them."
+        )
+
+
+async def require_partitions(session: AsyncSession, budgets: Mapping[str, int], live: Header | None) -> None:
+    """Check that there is room for another generation, of one cell, beside a tenant's live one.
+
+    Raises:
+        NoRoom: the partitions of its server are spent.
+    """
+    pooled = live is None or live.space.pooled
+    endpoint = "" if live is None else live.space.endpoint
+    room = (await rooms(session, budgets)).get(endpoint)
+    needed = 1 if pooled else 2
+    if room is None or room.free < needed:
+        raise NoRoom(
+            "There is no room for another generation of the index beside the live one: the partitions of its server are"
+            " spent (`tessera shards`)."
         )

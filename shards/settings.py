@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from tenants.context import MAX_RECALL, MIN_RECALL
 
@@ -59,11 +59,42 @@ class LexicalSettings(BaseModel):
     """How long a writer waits for another process to finish with the same index."""
 
 
+class EmbedModel(BaseModel):
+    """A further embedding model, for tenants that are moved to it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["openai", "sentence-transformers"]
+    dim: int = Field(ge=2, le=32_768)
+    url: str = ""
+    """`openai`: what stands before `/embeddings`, for example `http://host:8000/v1`."""
+    model: str = ""
+    """The name that the server knows, or the model's name or folder; the declared name without it."""
+    key: SecretStr = SecretStr("")
+    max_tokens: int = Field(default=512, ge=64)
+    """What the model reads at most, counted with the tokens of the bundled model."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    passage_prefix: str = ""
+    query_prefix: str = ""
+
+    @model_validator(mode="after")
+    def _has_url(self) -> Self:
+        if self.kind == "openai" and not self.url:
+            raise ValueError("an `openai` model needs its `url`")
+        return self
+
+
 class EmbedSettings(BaseModel):
-    """The embedding model."""
+    """The embedding models."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
+    model: str = "all-MiniLM-L6-v2"
+    """The model of tenants that have no document yet; a tenant stays with its model until it is moved to another. A
+    name of TESSERA_EMBED_MODELS, or one of the two that are bundled: `all-MiniLM-L6-v2`, `all-MiniLM-L6-v2-float32`."""
+    models: dict[str, EmbedModel] = Field(default_factory=dict, max_length=16)
+    """Further models by name, JSON: `{"e5": {"kind": "openai", "url": "http://host:8000/v1", "dim": 1024}}`, or of kind
+    `sentence-transformers` (needs `tessera[torch]`). A process loads a model when it first needs it."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of one embedder; 0 takes every core."""
     cache_dir: Path = Path(".tessera/models")

@@ -126,25 +126,33 @@ class Database:
         async with self._open(scope="none") as session:
             await session.execute(text("SELECT 1"))
 
-    def writer_lock(self, tenant_id: UUID) -> AbstractAsyncContextManager[None]:
+    def writer_lock(self, tenant_id: UUID) -> AbstractAsyncContextManager[bool]:
         """Hold the tenant's index writer lock: one writer a tenant over all processes."""
         return self._lock("writer", tenant_id)
 
-    def rebuild_lock(self, tenant_id: UUID) -> AbstractAsyncContextManager[None]:
+    def rebuild_lock(self, tenant_id: UUID) -> AbstractAsyncContextManager[bool]:
         """Hold the tenant's rebuild lock: one at a time makes new collections. Taken before the writer lock."""
         return self._lock("rebuild", tenant_id)
 
+    def free_rebuild_lock(self, tenant_id: UUID) -> AbstractAsyncContextManager[bool]:
+        """Hold the tenant's rebuild lock if nobody else does; say whether it is held."""
+        return self._lock("rebuild", tenant_id, wait=False)
+
     @asynccontextmanager
-    async def _lock(self, kind: str, tenant_id: UUID) -> AsyncIterator[None]:
+    async def _lock(self, kind: str, tenant_id: UUID, *, wait: bool = True) -> AsyncIterator[bool]:
         """A session-level advisory lock on a connection of its own; the server frees it when the holder dies."""
         digest = hashlib.sha256(kind.encode() + tenant_id.bytes).digest()
         key = {"key": int.from_bytes(digest[:8], "big", signed=True)}
         with _answering():
             async with self._engine.connect() as connection:
                 connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-                await connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
+                if wait:
+                    await connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
+                elif not (await connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key)).scalar_one():
+                    yield False
+                    return
                 try:
-                    yield
+                    yield True
                 finally:
                     await connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
 

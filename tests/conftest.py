@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from service.local.state import Installation, StackState, running_stack
 from tenants.db import Database
 from tenants.roles import APP, OWNER, WORKER, RolePasswords
 from tenants.settings import DatabaseSettings
+from tests.embedding_server import DIM, NAME, EmbeddingServer
 
 START_TIMEOUT_S = 240
 FOLDERS = "folders"
@@ -71,7 +73,9 @@ class DatabaseUrls:
     superuser: str
 
 
-def tessera(*arguments: str, data_dir: Path, timeout: float = START_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+def tessera(
+    *arguments: str, data_dir: Path, timeout: float = START_TIMEOUT_S, **settings: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command line with a data folder of its own."""
     return subprocess.run(
         [sys.executable, "-c", "from service.cli.main import main; main()", *arguments],
@@ -80,6 +84,7 @@ def tessera(*arguments: str, data_dir: Path, timeout: float = START_TIMEOUT_S) -
                 "TESSERA_DATA_DIR": str(data_dir),
                 "TESSERA_SOURCES_ALLOW_NETWORKS": "127.0.0.0/8:*",
                 "TESSERA_SOURCES_FOLDERS": str(data_dir.parent / FOLDERS),
+                **settings,
             }
         ),
         capture_output=True,
@@ -90,10 +95,19 @@ def tessera(*arguments: str, data_dir: Path, timeout: float = START_TIMEOUT_S) -
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackState]:
+def embedding_server() -> Iterator[EmbeddingServer]:
+    """A further embedding model of the stack, on a server."""
+    server = EmbeddingServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, embedding_server: EmbeddingServer) -> Iterator[StackState]:
     """The whole local stack, started by the command that users start it with."""
     data_dir = tmp_path_factory.mktemp("stack") / "data"
-    started = tessera("up", data_dir=data_dir)
+    models = {NAME: {"kind": "openai", "url": embedding_server.url, "dim": DIM}}
+    started = tessera("up", data_dir=data_dir, TESSERA_EMBED_MODELS=json.dumps(models))
     assert started.returncode == 0, started.stdout + started.stderr
     state = running_stack(data_dir)
     assert state is not None

@@ -9,6 +9,7 @@ import typer
 
 from eval.client import Json
 from service.cli.connection import AdminKeyOption, UrlOption, admin_client
+from service.cli.reembed import COMMANDS
 from service.cli.shard_picture import draw
 from service.cli.tenant import EndpointOption, TenantArgument, find_tenant, require_done
 from service.cli.terminal import JsonOption, err, fail, moment, out, print_fields, print_json, run, table, text
@@ -19,6 +20,8 @@ app = typer.Typer(
     invoke_without_command=True,
     help="Where tenants' vectors lie, and how well.",
 )
+for name, command in COMMANDS.items():
+    app.command(name)(command)
 _SHOWN = 20
 
 
@@ -160,9 +163,12 @@ def summary(shown: Json) -> Json:
     known, seen = shown["calibration"], shown["recall"]
     fields: Json = {
         "generation": f"{shown['generation']}, {shown['tier']} ({shown['collection']})",
+        "embedded by": _recipe(shown),
         "rows": f"{shown['rows']:,} in {len(shown['cells']):,} cell{'s' if len(shown['cells']) != 1 else ''}",
         "searches": f"{shown['searches']:,}; last used {moment(shown['used_at'])}" if shown["used_at"] else "none yet",
     }
+    if shown["next"]:
+        fields["moving to"] = _recipe(shown["next"])
     if shown["released_at"]:
         fields["memory"] = f"released {moment(shown['released_at'])}: the next question loads it"
     if shown["woke_ms"] is not None:
@@ -186,6 +192,11 @@ def summary(shown: Json) -> Json:
             f" rows, {seen['samples']} sampled questions"
         )
     return fields
+
+
+def _recipe(shown: Json) -> str:
+    tokens = shown["chunk_tokens"]
+    return f"{shown['embedding_model']}" + (f", chunks of at most {tokens:,} tokens" if tokens else "")
 
 
 def _print_cells(cells: list[Json]) -> None:

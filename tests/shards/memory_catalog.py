@@ -4,7 +4,7 @@ asks for what is old enough has waited himself."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from uuid import UUID, uuid5
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.catalog import CellChange, Header, MicroRows, Place
+from shards.catalog import NO_RECIPE, CellChange, Header, MicroRows, Place, Recipe
 from shards.generation import NO_CELL
 from shards.names import Space
 
@@ -38,9 +38,11 @@ class CatalogState:
     changes: dict[UUID, CellChange] = field(default_factory=dict)
     chunks: dict[UUID, int] = field(default_factory=dict)
 
-    def plan(self, space: Space, state: str, cells: int) -> None:
+    def plan(self, space: Space, state: str, cells: int, recipe: Recipe = NO_RECIPE, edition: int = 1) -> None:
         number = space.generation
-        self.headers[number] = Header(number, state, space, 1, cells, 0, None, None, 0)
+        self.headers[number] = Header(
+            number, state, space, 1, cells, 0, None, None, 0, None, edition=edition, recipe=recipe
+        )
         self.next_cell[number] = 1
 
     def stamp(self, generation: int) -> int:
@@ -108,7 +110,11 @@ class CatalogState:
 
     def forget(self, generations: Sequence[int]) -> None:
         gone = set(generations)
-        self.headers = {number: header for number, header in self.headers.items() if number not in gone}
+        last = max(self.headers, default=0)
+        if last in gone:
+            self.headers[last] = replace(self.headers[last], state="gone")
+        self.headers = {n: header for n, header in self.headers.items() if n == last or n not in gone}
+        self.headers = {n: header for n, header in self.headers.items() if n == last or header.state != "gone"}
         self.micros = {key: micro for key, micro in self.micros.items() if key[0] not in gone}
         self.places = {key: place for key, place in self.places.items() if key[0] not in gone}
         self.changes = {key: change for key, change in self.changes.items() if change.generation not in gone}
@@ -118,6 +124,9 @@ class CatalogState:
 
     def purge(self, versions: Sequence[int]) -> None:
         self.chunks = {chunk_id: version for chunk_id, version in self.chunks.items() if version not in set(versions)}
+
+    def purge_editions(self, chunks: Collection[UUID]) -> None:
+        self.chunks = {chunk_id: version for chunk_id, version in self.chunks.items() if chunk_id not in chunks}
 
 
 class MemoryCatalog:
@@ -148,9 +157,13 @@ class MemoryCatalog:
         """See `Catalog.last_number`."""
         return max(self._own.headers, default=0)
 
-    async def plan(self, space: Space, *, embedder: str, state: str, cells: int = 1) -> None:
+    async def last_edition(self) -> int:
+        """See `Catalog.last_edition`."""
+        return max((header.edition for header in self._own.headers.values()), default=0)
+
+    async def plan(self, space: Space, *, state: str, recipe: Recipe, edition: int, cells: int = 1) -> None:
         """See `Catalog.plan`."""
-        await self._do("plan", space, state, cells)
+        await self._do("plan", space, state, cells, recipe, edition)
 
     async def serialise(self, space: Space) -> None:
         """See `Catalog.serialise`."""
@@ -247,6 +260,10 @@ class MemoryCatalog:
     async def purge(self, versions: Sequence[int]) -> None:
         """Delete the chunks of versions, as a purge does."""
         await self._do("purge", versions)
+
+    async def purge_editions(self, chunks: Collection[UUID]) -> None:
+        """Delete the chunks of editions that are read no more."""
+        await self._do("purge_editions", chunks)
 
     async def _do(self, name: str, *arguments: Any) -> Any:
         await self._pause()

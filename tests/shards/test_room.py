@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from shards.catalog import Recipe
 from shards.catalog_postgres import PostgresCatalog
 from shards.names import Space, Tier
 from shards.room import require_room, rooms
@@ -36,7 +37,7 @@ async def index(
     async with database.tenant(tenant) as session, session.begin():
         space = Space(tenant, number, 7, tier, **where)  # type: ignore[arg-type]  # bucket or endpoint
         state = "live" if number == 1 else "building"
-        await PostgresCatalog(session, tenant).plan(space, embedder="e", state=state, cells=cells)
+        await PostgresCatalog(session, tenant).plan(space, state=state, recipe=Recipe("e"), edition=1, cells=cells)
 
 
 async def taken(database: Database) -> dict[str, tuple[int, int]]:

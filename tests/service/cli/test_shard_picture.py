@@ -21,6 +21,9 @@ def shown(cells: int, *, known: bool, seen: bool) -> dict[str, Any]:
         "tier": "dedicated" if known else "pooled",
         "collection": "t_0_g3" if known else "pool_384_0/b7",
         "drift": {"scatter": 1.02, "made_anew": 0.05, "retrain_at": [1.1, 0.3]} if known else None,
+        "embedding_model": "all-MiniLM-L6-v2",
+        "chunk_tokens": None,
+        "next": {"generation": 4, "embedding_model": "e5", "chunk_tokens": 120} if seen else None,
         "rows": 250 * cells,
         "cells": [
             {
@@ -56,6 +59,8 @@ def test_it_is_drawn(tmp_path: Path, cells: int, known: bool, seen: bool, ending
 def test_the_summary_says_what_is_promised_and_measured() -> None:
     lines = summary(shown(40, known=True, seen=True))
     assert lines["promised"] == "recall 0.981 for 6.0% of the rows (target 0.98), from 300 sentences"
+    assert lines["moving to"] == "e5, chunks of at most 120 tokens"
+    assert lines["embedded by"] == "all-MiniLM-L6-v2"
     assert lines["measured"] == "recall 0.970 (0.950 to 0.990) for 6.0% of the rows, 40 sampled questions"
     assert "sampled" in summary(shown(40, known=True, seen=False))["measured"]
     assert "exact" in summary(shown(1, known=False, seen=False))["search"]

@@ -1,0 +1,112 @@
+"""The embedding models of an installation, by the name that an index records. Each is loaded once a process, when it
+is first needed; there are as many as the operator declared."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass
+
+from shards.catalog import Recipe
+from shards.dense import SPECIAL_TOKENS, DenseEmbedder, DenseModel
+from shards.embed import NAME, NAME_FLOAT32, Embedder, MiniLmEmbedder, load_embedder
+from shards.remote_model import RemoteModel
+from shards.sentence_model import SentenceModel
+from shards.settings import EmbedModel, EmbedSettings
+from tenants.errors import FieldError, InvalidRequest, Misconfigured, Unavailable
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model without loading it."""
+
+    name: str
+    dim: int
+    max_tokens: int
+
+
+class EmbedModels:
+    """Loads and shares embedders. `bundled` reads every question and every chunk for its words, whichever model finds.
+
+    Raises:
+        Misconfigured: the default is not declared, or a declared name is a bundled one.
+    """
+
+    def __init__(self, settings: EmbedSettings) -> None:
+        self.bundled: MiniLmEmbedder = load_embedder(settings)
+        self._declared = settings.models
+        self._loaded: dict[str, Embedder] = {NAME: self.bundled}
+        self._loading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        taken = {NAME, NAME_FLOAT32} & settings.models.keys()
+        if taken:
+            raise Misconfigured(f"TESSERA_EMBED_MODELS: {sorted(taken)[0]!r} is the name of a bundled model.")
+        if settings.model not in self.names:
+            raise Misconfigured(f"TESSERA_EMBED_MODEL is {settings.model!r}, not one of {', '.join(self.names)}.")
+        self.default = self.facts(settings.model)
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of all models."""
+        return [NAME, NAME_FLOAT32, *sorted(self._declared)]
+
+    def facts(self, name: str) -> ModelFacts:
+        """Return what is known of a model.
+
+        Raises:
+            Unavailable: it is not declared (any more).
+        """
+        if name in (NAME, NAME_FLOAT32):
+            return ModelFacts(name, self.bundled.dim, self.bundled.max_tokens)
+        found = self._declared_as(name)
+        return ModelFacts(name, found.dim, found.max_tokens)
+
+    async def get(self, name: str) -> Embedder:
+        """Return the embedder of a name.
+
+        Raises:
+            Unavailable: it is not declared (any more), or cannot be loaded (`embedder_unavailable`).
+        """
+        async with self._loading[name]:
+            found = self._loaded.get(name)
+            if found is None:
+                found = self._loaded[name] = await asyncio.to_thread(self._load, name)
+        return found
+
+    async def aclose(self) -> None:
+        """Close every embedder that was loaded."""
+        for embedder in self._loaded.values():
+            await embedder.aclose()
+
+    def _load(self, name: str) -> Embedder:
+        if name == NAME_FLOAT32:
+            return self.bundled.in_float32()
+        declared = self._declared_as(name)
+        model: DenseModel
+        model = RemoteModel(name, declared) if declared.kind == "openai" else SentenceModel(name, declared)
+        return DenseEmbedder(name, declared.dim, declared.max_tokens, model, self.bundled)
+
+    def _declared_as(self, name: str) -> EmbedModel:
+        if name not in self._declared:
+            raise Unavailable(
+                f"The embedding model {name!r} is not declared (any more): TESSERA_EMBED_MODELS.",
+                code="embedder_unavailable",
+            )
+        return self._declared[name]
+
+
+def check_recipe(models: EmbedModels, now: Recipe, model: str | None, chunk_tokens: int | None) -> None:
+    """Check what is asked to change of a recipe.
+
+    Raises:
+        InvalidRequest: the model is not declared, or its chunks would be longer than it reads.
+    """
+    name = model or now.model
+    if model is not None and model not in models.names:
+        raise _refused("embedding_model", f"There is no embedding model {model!r}, only {', '.join(models.names)}.")
+    most = models.facts(name).max_tokens - SPECIAL_TOKENS
+    if chunk_tokens is not None and chunk_tokens > most:
+        raise _refused("chunk_tokens", f"A chunk of {name} has at most {most} tokens.")
+
+
+def _refused(name: str, detail: str) -> InvalidRequest:
+    return InvalidRequest(detail, fields=(FieldError(f"body.{name}", detail),))
