@@ -86,7 +86,7 @@ async def chat(request: Request, tenant: CurrentTenant, body: ChatIn) -> Respons
             history = turns_of(past, await withdrawal.standing(session, tenant.tenant_id, past))
     begins = body.conversation_id is None
     turn = ChatTurn(body.conversation_id or uuid7(), begins, body.message, tree, history)
-    exchange = _Exchange(request, tenant, turn)
+    exchange = Exchange(request, tenant, turn)
     if body.stream:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(exchange.events(), media_type="text/event-stream", headers=headers)
@@ -137,7 +137,9 @@ async def delete_conversation(request: Request, tenant: CurrentTenant, conversat
 
 
 @dataclass
-class _Exchange:
+class Exchange:
+    """One question and its answer, in one piece or streamed."""
+
     request: Request
     tenant: TenantContext
     turn: ChatTurn
@@ -149,6 +151,7 @@ class _Exchange:
         self._message_id = uuid7()
 
     async def retrieve(self) -> Found:
+        """Search for the passages."""
         with self._watch.step("retrieval"):
             return await self.answerer.retrieve(self.tenant, self.turn)
 
@@ -163,6 +166,7 @@ class _Exchange:
         raise TesseraError("The answerer ended without an answer.")
 
     async def events(self) -> AsyncIterator[str]:
+        """Yield the server-sent events of the answer; it ends when a passage is not served any more."""
         try:
             found = await self.retrieve()
             hits = [hit_of(passage).model_dump(mode="json") for passage in found.passages]

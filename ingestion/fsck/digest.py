@@ -7,10 +7,13 @@ equal digests with a chance of 2^-64; a repeat, which XOR alone would not see, c
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
 _HALF = (1 << 64) - 1
+_KEYS_AT_ONCE = 100_000
+"""Keys of differing buckets that are held in memory together."""
 
 
 @dataclass
@@ -52,3 +55,17 @@ def bucket_of(one: UUID) -> int:
 def bucket_column(one: str) -> str:
     """Return `bucket_of` in SQL."""
     return f"get_byte(uuid_send({one}), 15)"
+
+
+def groups_of(sizes: Mapping[int, int]) -> Iterator[list[int]]:
+    """Yield buckets, given with their sizes, in groups of so many keys as are held together. A group takes one pass."""
+    group: list[int] = []
+    held = 0
+    for bucket, size in sizes.items():
+        if group and held + size > _KEYS_AT_ONCE:
+            yield group
+            group, held = [], 0
+        group.append(bucket)
+        held += size
+    if group:
+        yield group

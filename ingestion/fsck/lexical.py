@@ -6,19 +6,16 @@ As with vectors, what a scan finds is looked at again under the writer lock befo
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from ingestion.fsck.check import Check, pieces
-from ingestion.fsck.digest import Digest, bucket_of
+from ingestion.fsck.digest import Digest, bucket_of, groups_of
 from ingestion.fsck.report import Class
 from ingestion.fsck.texts import texts_after, texts_of
 from ingestion.fsck.truth import ChunkFact, Truth, VersionFact
 from shards import names
 from shards.lexical import DamagedIndex, HeldEntry
-
-_KEYS_AT_ONCE = 100_000
-"""Keys of differing buckets that are held in memory together."""
 
 
 async def check_lexical(check: Check) -> None:
@@ -45,24 +42,10 @@ async def _check_index(check: Check) -> None:
     every = sorted(expected.keys() | found.keys())
     differing = [one for one in every if expected.get(one, Digest()) != found.get(one, Digest())]
     sizes = {one: expected.get(one, Digest()).count + found.get(one, Digest()).count for one in differing}
-    for buckets in _groups(sizes):
+    for buckets in groups_of(sizes):
         await _check_buckets(check, index, buckets)
     if check.deep:
         await _check_words(check, index)
-
-
-def _groups(sizes: Mapping[int, int]) -> Iterator[list[int]]:
-    """Yield buckets in groups of about `_KEYS_AT_ONCE` keys, each of which takes one pass over the index."""
-    group: list[int] = []
-    held = 0
-    for bucket, size in sizes.items():
-        if group and held + size > _KEYS_AT_ONCE:
-            yield group
-            group, held = [], 0
-        group.append(bucket)
-        held += size
-    if group:
-        yield group
 
 
 async def _check_buckets(check: Check, index: str, buckets: Sequence[int]) -> None:

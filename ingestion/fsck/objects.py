@@ -12,8 +12,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestion.fsck.check import Check, pieces
-from ingestion.fsck.digest import Digest, bucket_column, bucket_of, columns, digest_of
+from ingestion.fsck.check import Check
+from ingestion.fsck.digest import Digest, bucket_column, bucket_of, columns, digest_of, groups_of
 from ingestion.fsck.truth import ON_ITS_WAY
 from ingestion.objects import Stored, object_key, parts_of
 from tenants.errors import NotFound
@@ -56,7 +56,8 @@ async def check_objects(check: Check) -> None:
         await _surplus(check, stored)
     every = sorted(expected.keys() | found.keys())
     differing = [one for one in every if expected.get(one, Digest()) != found.get(one, Digest())]
-    for buckets in pieces(differing, 64):
+    sizes = {one: expected.get(one, Digest()).count + found[one].count for one in differing}
+    for buckets in groups_of(sizes):
         await _check_buckets(check, buckets)
     if check.deep:
         await _check_contents(check)

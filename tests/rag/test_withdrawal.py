@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 
+from rag.answer.generator import Delta
+from rag.api import Exchange
+from rag.chat import ChatTurn
+from rag.passages import Passage, Ranks
+from rag.pipeline import Found
+from shards.embed import QueryEmbedding
+from tenants.context import TenantContext
 from tests.ingestion.damage import opened
 
 if TYPE_CHECKING:
@@ -110,3 +122,45 @@ async def test_the_receipt_of_a_delete_proves_it(tenant: TenantAccess, stack: St
     async with opened(stack) as stores:
         rows = await stores.sql(tenant, "SELECT body::text AS body FROM idempotent_answers")
         assert not any("heliotrope" in (row.body or "") for row in rows)
+
+
+class Slow:
+    """An answerer that has said half of its answer when the document is deleted."""
+
+    def __init__(self, passage: Passage, halfway: Any) -> None:
+        self.passage, self.halfway = passage, halfway
+
+    async def retrieve(self, *_: object) -> Found:
+        query = QueryEmbedding(np.zeros(1, dtype=np.float32), np.zeros((0, 1), dtype=np.uint8), [])
+        return Found([self.passage], [], {"total": 0.0}, query, {})
+
+    async def answer(self, *_: object) -> AsyncIterator[Delta]:
+        yield Delta("The word is ")
+        await self.halfway()
+        yield Delta("heliotrope.")
+
+
+async def test_an_answer_that_is_streamed_ends_when_its_document_is_deleted(
+    tenant: TenantAccess, stack: StackState
+) -> None:
+    made = await tenant.upload(SECRET)
+    [hit] = await tenant.search(QUESTION, k=1)
+    known = {"chunk_id": UUID(hit["chunk_id"]), "document_id": UUID(hit["document_id"]), "text": SECRET}
+    empty = {"external_id": None, "title": "", "headings": (), "page": None, "start": 0, "end": 1, "version": 1}
+    shown = {"as_of": datetime.now(UTC), "metadata": {}, "score": 1.0, "ranks": Ranks(1, 1, None)}
+
+    async def gone() -> None:
+        await tenant.client.delete(f"/v1/documents/{made['document']['id']}")
+        await asyncio.sleep(0.6)
+
+    async with opened(stack) as stores:
+        slow = Slow(Passage(**known, **empty, **shown), gone)
+        state = {"answerer": slow, "database": stores.database, "request_id": "r"}
+        request = SimpleNamespace(state=SimpleNamespace(**state, problem=lambda error, _: {"code": error.code}))
+        turn = ChatTurn(uuid4(), True, QUESTION, None, [])
+        context = TenantContext(UUID(tenant.id), tenant.slug, "key")
+        events = [event async for event in Exchange(request, context, turn).events()]  # type: ignore[arg-type]
+    assert [event.split("\n")[0] for event in events] == ["event: retrieval", "event: delta", "event: error"]
+    assert "answer_withdrawn" in events[-1]
+    assert "heliotrope" not in events[1]
+    assert (await tenant.client.get("/v1/conversations")).json()["items"] == [], "nothing of it is kept"

@@ -27,6 +27,15 @@ def test_a_tenant_and_its_keys(run: Callable[..., Any], read: Callable[..., Any]
     key = made.stdout.strip()
     assert read("documents", "list", key=key) == []
 
+    kept = read("tenant", "set", slug, "--keep-versions", "3", "--max-age-days", "30")["settings"]
+    assert kept == {"bm25_weight": 0.4, "retention": {"keep_versions": 3, "max_age_days": 30}}
+    kept = read("tenant", "set", slug, "--max-age-days", "0", "--name", "Größe")
+    assert (kept["name"], kept["settings"]["retention"]) == ("Größe", {"keep_versions": 3})
+    assert "Say what to change" in run("tenant", "set", slug, ok=False).stderr
+    assert read("fsck", slug)[slug]["total"] == 0
+    assert f"{slug}: 0 differences" in run("fsck", slug, "--repair", "--deep").stdout
+    assert "--all" in run("fsck", ok=False).stderr
+
     assert read("tenant", "suspend", slug)["state"] == "suspended"
     assert "tenant_suspended" in run("documents", "list", key=key, ok=False).stderr
     assert read("tenant", "resume", slug)["state"] == "active"
