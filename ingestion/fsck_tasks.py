@@ -19,7 +19,7 @@ from ingestion.fsck.rows import Breaches
 from ingestion.fsck.tenant import examine
 from ingestion.models import Job
 from ingestion.pipeline import GROUP_CHUNKS
-from ingestion.runtime import Runtime
+from ingestion.runtime import Runtime, of_tenant
 from ingestion.tasks import Shell, bounded, fail_batch, task
 from tenants.auth import PLATFORM
 from tenants.errors import TesseraError
@@ -95,6 +95,7 @@ async def _mend(check: Check, breaches: Breaches) -> None:
         await session.commit()
     made: list[mend.Passages] = []
     waiting = sorted(check.without_vectors)
+    runtime = await of_tenant(runtime, tenant_id) if waiting else runtime
     for number, version in enumerate(waiting, start=1):
         passages = await mend.embedded(runtime, tenant_id, version)
         made += [passages] if passages.texts else []

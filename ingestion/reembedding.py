@@ -17,7 +17,7 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Uuid, any_, exists, literal, select
+from sqlalchemy import Uuid, any_, exists, literal, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -40,6 +40,12 @@ from tenants.errors import DocumentRejected, NotFound
 
 _DOCUMENTS, _CHUNKS = 32, 128
 """What is embedded and committed together, at most; a longer document goes alone."""
+_RECOUNT = text(
+    "UPDATE document_versions v SET chunk_count = c.chunks FROM (SELECT document_id, version, count(*) AS chunks"
+    " FROM chunks WHERE tenant_id = :tenant AND edition = :edition GROUP BY document_id, version) c"
+    " WHERE v.tenant_id = :tenant AND v.document_id = c.document_id AND v.version = c.version AND v.state = 'active'"
+    " AND v.chunk_count IS DISTINCT FROM c.chunks"
+)
 _EMBEDDED_AT_ONCE = 32
 _REST = 1.0
 """Time to rest after embedding, in multiples of what it took: uploads and questions need the same processors."""
@@ -206,6 +212,7 @@ async def switch(session: AsyncSession, runtime: Runtime, header: Header, *, cel
     tenant_id = header.space.tenant_id
     catalog = PostgresCatalog(session, tenant_id)
     await editions.adopt(catalog, runtime.indexes.vectors, header.number)
+    await session.execute(_RECOUNT, {"tenant": tenant_id, "edition": header.edition})
     await jobs.queue_partition(session, tenant_id, {"cells": cells} if cells else {})
     jobs.queue_drop(session, tenant_id)
     return {

@@ -177,10 +177,13 @@ class TenantIndexes:
     async def count_versions(self, catalog: Catalog, versions: Sequence[int]) -> dict[str, int]:
         """Return how many entries of versions each engine holds: what proves that they were removed."""
         counts = {"vectors": 0, "lexical": 0}
-        for header in await catalog.generations("live", "building", "retired"):
+        headers = await catalog.generations("live", "building", "embedding", "retired")
+        for header in headers:
             with suppress(MissingCollection):
                 counts["vectors"] += await self.vectors.count_versions(header.space, versions)
-        counts["lexical"] = await self.lexical.count_versions(names.lexical_name(catalog.tenant_id), versions)
+        for edition in sorted({header.edition for header in headers}):
+            name = names.lexical_name(catalog.tenant_id, edition)
+            counts["lexical"] += await self.lexical.count_versions(name, versions)
         return counts
 
     async def search_ann(self, generation: Generation, query: AnnQuery) -> AnnHits:

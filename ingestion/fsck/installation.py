@@ -139,7 +139,7 @@ async def _foreign(check: Check, place: StorePlace, tenant_id: UUID, generation:
     database, vectors = check.runtime.database, check.runtime.indexes.vectors
     async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
         catalog = PostgresCatalog(session, tenant_id)
-        headers = await catalog.generations("live", "building", "retired")
+        headers = await catalog.generations("live", "building", "embedding", "retired")
         mine = [header.space for header in headers if header.number == generation]
         if any(space.collection == place.collection for space in mine):
             return

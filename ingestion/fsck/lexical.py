@@ -15,23 +15,43 @@ from ingestion.fsck.report import Class
 from ingestion.fsck.texts import texts_after, texts_of
 from ingestion.fsck.truth import ChunkFact, Truth, VersionFact
 from shards import names
+from shards.catalog_postgres import PostgresCatalog
 from shards.lexical import DamagedIndex, HeldEntry
 
 
 async def check_lexical(check: Check) -> None:
-    """Compare the tenant's lexical index with the served chunks."""
+    """Compare the lexical index of the tenant's live edition with the served chunks; one of an edition that no
+    generation has is nobody's."""
+    index = await _check_editions(check)
     try:
-        await _check_index(check)
+        await _check_index(check, index)
     except DamagedIndex as error:
-        check.report.add("lexical", "damaged", names.lexical_name(check.tenant_id), why=error.detail)
+        check.report.add("lexical", "damaged", index, why=error.detail)
         if check.repair:
             async with check.runtime.database.writer_lock(check.tenant_id):
-                await check.runtime.indexes.lexical.drop(names.lexical_name(check.tenant_id))
-            await _check_index(check)
+                await check.runtime.indexes.lexical.drop(index)
+            await _check_index(check, index)
 
 
-async def _check_index(check: Check) -> None:
-    lexical, index = check.runtime.indexes.lexical, names.lexical_name(check.tenant_id)
+async def _check_editions(check: Check) -> str:
+    """Return the name of the index that is read; look, while nobody writes, for others that are nobody's."""
+    database, tenant_id, lexical = check.runtime.database, check.tenant_id, check.runtime.indexes.lexical
+    async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
+        catalog = PostgresCatalog(session, tenant_id)
+        headers = await catalog.generations("live", "building", "embedding", "retired")
+        editions = {header.edition for header in headers} or {1}
+        known = {names.lexical_name(tenant_id, edition) for edition in editions}
+        for name in await lexical.indexes():
+            if names.is_lexical_of(name, tenant_id) and name not in known:
+                check.report.add("lexical", "orphan", name)
+                if check.repair:
+                    await lexical.drop(name)
+    live = [header.edition for header in headers if header.state == "live"]
+    return names.lexical_name(tenant_id, live[0] if live else 1)
+
+
+async def _check_index(check: Check, index: str) -> None:
+    lexical = check.runtime.indexes.lexical
     async with check.runtime.database.tenant(check.tenant_id) as session:
         expected = await Truth(session, check.tenant_id).by_bucket()
     found: dict[int, Digest] = defaultdict(Digest)

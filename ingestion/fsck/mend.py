@@ -18,6 +18,7 @@ from ingestion.chunk_split import TokenIndex
 from ingestion.fsck.check import Check
 from ingestion.fsck.rows import Breaches
 from ingestion.fsck.texts import ServedText, texts_of_version
+from ingestion.fsck.truth import LIVE_EDITION
 from ingestion.models import Job
 from ingestion.runtime import Runtime
 from ingestion.upload_rows import replace_fields
@@ -33,7 +34,8 @@ _PLACES = text(
     "DELETE FROM chunk_cells k USING index_generations g WHERE g.tenant_id = :tenant AND g.state = 'live'"
     " AND k.tenant_id = g.tenant_id AND k.generation = g.generation AND k.version_no = ANY(CAST(:versions AS bigint[]))"
     " AND NOT EXISTS (SELECT FROM documents d JOIN chunks c ON c.tenant_id = d.tenant_id AND c.document_id = d.id"
-    " AND c.version = d.active_version WHERE d.tenant_id = k.tenant_id AND d.active_version_no = k.version_no"
+    " AND c.version = d.active_version AND c.edition = g.edition"
+    " WHERE d.tenant_id = k.tenant_id AND d.active_version_no = k.version_no"
     " AND c.id = k.chunk_id)"
 )
 _STAMP = text(
@@ -52,9 +54,13 @@ _LEFT_CHUNKS = text(
     " AND c.document_id = v.document_id AND c.version = v.version"
 )
 _AS_MANY_AS_THERE_ARE = text(
-    "UPDATE document_versions v SET chunk_count = (SELECT count(*) FROM chunks c WHERE c.tenant_id = v.tenant_id"
-    " AND c.document_id = v.document_id AND c.version = v.version)"
+    "UPDATE document_versions v SET chunk_count = (SELECT count(*) FROM chunks c WHERE c.tenant_id = v.tenant_id"  # noqa: S608 - constants
+    f" AND c.document_id = v.document_id AND c.version = v.version AND c.edition = {LIVE_EDITION.format('v')})"
     " WHERE v.tenant_id = :tenant AND v.document_id = :document AND v.version = :version"
+)
+_LEFT_EDITIONS = text(
+    "DELETE FROM chunks c WHERE c.tenant_id = :tenant AND c.document_id = :document AND c.version = :version"
+    " AND NOT EXISTS (SELECT FROM index_generations g WHERE g.tenant_id = c.tenant_id AND g.edition = c.edition)"
 )
 _RETURN = text(
     "UPDATE jobs SET state = 'retrying', batch_id = NULL, lease_until = NULL WHERE tenant_id = :tenant AND id = :job"
@@ -79,6 +85,8 @@ async def mend_rows(session: AsyncSession, check: Check, found: Breaches) -> Non
         await _mend_count(session, check, one)
     for one in rows["chunks"]:
         await session.execute(_LEFT_CHUNKS, _of(tenant_id, one))
+    for one in rows["editions"]:
+        await session.execute(_LEFT_EDITIONS, _of(tenant_id, one))
     if rows["places"]:
         versions = [one.version for one in rows["places"]]
         await session.execute(_PLACES, {"tenant": tenant_id, "versions": versions})
@@ -189,8 +197,11 @@ async def restore_words(
     session: AsyncSession, runtime: Runtime, tenant_id: UUID, versions: Sequence[tuple[UUID, int]]
 ) -> None:
     """Write the lexical entries of versions that are served still."""
+    live = await PostgresCatalog(session, tenant_id).live()
+    if live is None:  # there is nothing to search; what lacks an index is made again with it
+        return
     rows = [text_.row for one in versions for text_ in await texts_of_version(session, tenant_id, *one)]
-    await runtime.indexes.lexical.insert(names.lexical_name(tenant_id), rows)
+    await runtime.indexes.lexical.insert(names.lexical_name(tenant_id, live.edition), rows)
 
 
 async def flag_originals(

@@ -14,7 +14,7 @@ from shards.catalog_postgres import PostgresCatalog
 from shards.index_models import CellChangeRow, IndexGeneration, MicroCell
 from shards.vectors import MissingCollection, StorePlace
 
-_STATES = ("live", "building", "retired")
+_STATES = ("live", "building", "embedding", "retired")
 
 
 async def check_places(check: Check) -> None:

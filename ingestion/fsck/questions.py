@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import TextClause, text
 
 from ingestion.fsck.report import Class
-from ingestion.fsck.truth import ON_ITS_WAY
+from ingestion.fsck.truth import LIVE_EDITION, ON_ITS_WAY
 
 _ACTIVE = (
     "SELECT d.id AS document_id, d.latest_version AS version, d.id AS what FROM documents d"
@@ -27,7 +27,7 @@ _CHUNK_COUNT = (
     " JOIN documents d ON d.tenant_id = v.tenant_id AND d.id = v.document_id AND d.active_version = v.version"
     " WHERE v.tenant_id = :tenant AND v.state = 'active' AND d.deleted_at IS NULL AND v.chunk_count IS DISTINCT FROM"
     " (SELECT count(*) FROM chunks c WHERE c.tenant_id = v.tenant_id AND c.document_id = v.document_id"
-    " AND c.version = v.version) AND NOT <on its way>"
+    " AND c.version = v.version AND c.edition = <live edition>) AND NOT <on its way>"
 )
 _LEFT_CHUNKS = (
     "SELECT v.document_id, v.version, v.document_id AS what FROM document_versions v"
@@ -35,10 +35,17 @@ _LEFT_CHUNKS = (
     " (SELECT FROM chunks c WHERE c.tenant_id = v.tenant_id AND c.document_id = v.document_id"
     " AND c.version = v.version)"
 )
+_LEFT_EDITIONS = (
+    "SELECT DISTINCT c.document_id, c.version, c.document_id AS what FROM chunks c WHERE c.tenant_id = :tenant"
+    " AND EXISTS (SELECT FROM index_generations g WHERE g.tenant_id = c.tenant_id)"
+    " AND NOT EXISTS (SELECT FROM index_generations g WHERE g.tenant_id = c.tenant_id AND g.edition = c.edition)"
+    " AND NOT EXISTS (SELECT FROM jobs j WHERE j.tenant_id = c.tenant_id AND j.kind = 'drop_generation' AND <waits>)"
+)
 _UNPLACED = (
     "SELECT DISTINCT d.id AS document_id, d.active_version AS version, d.id AS what FROM index_generations g"
     " JOIN documents d ON d.tenant_id = g.tenant_id AND d.deleted_at IS NULL"
     " JOIN chunks c ON c.tenant_id = d.tenant_id AND c.document_id = d.id AND c.version = d.active_version"
+    " AND c.edition = g.edition"
     " WHERE g.tenant_id = :tenant AND g.state = 'live' AND NOT EXISTS (SELECT FROM chunk_cells k"
     " WHERE k.tenant_id = g.tenant_id AND k.generation = g.generation AND k.version_no = d.active_version_no"
     " AND k.chunk_id = c.id)"
@@ -52,7 +59,7 @@ _LEFT_PLACES = (
     "SELECT DISTINCT CAST(NULL AS uuid) AS document_id, k.version_no AS version, CAST(k.version_no AS text) AS what"
     " FROM index_generations g JOIN chunk_cells k ON k.tenant_id = g.tenant_id AND k.generation = g.generation"
     " LEFT JOIN document_versions v ON v.tenant_id = k.tenant_id AND v.version_no = k.version_no"
-    " LEFT JOIN chunks c ON c.tenant_id = k.tenant_id AND c.id = k.chunk_id"
+    " LEFT JOIN chunks c ON c.tenant_id = k.tenant_id AND c.id = k.chunk_id AND c.edition = g.edition"
     " WHERE g.tenant_id = :tenant AND g.state = 'live' AND (v.version IS NULL OR NOT <on its way>)"
     " AND (v.state IS DISTINCT FROM 'active' OR c.id IS NULL)"
 )
@@ -121,6 +128,7 @@ def _statement(sql: str) -> TextClause:
 
 _MEANINGS = {
     "<on its way>": ON_ITS_WAY.format("v", "document_id"),
+    "<live edition>": LIVE_EDITION.format("v"),
     "<waits>": "j.state IN ('queued', 'retrying', 'running')",
     "<late>": "now() - interval '10 minutes'",
 }
@@ -130,6 +138,7 @@ QUESTIONS = (
     Question("active", "active_version", "the active version is not the one that the document names", _ACTIVE),
     Question("count", "chunk_count", "the active version has another number of chunks than it says", _CHUNK_COUNT),
     Question("chunks", "stale", "chunks of a version that is not served", _LEFT_CHUNKS),
+    Question("editions", "stale", "chunks of an edition that no index has", _LEFT_EDITIONS),
     Question("no_index", "catalog", "a served document and no live generation", _NO_INDEX),
     Question("unplaced", "catalog", "a served chunk has no place in the live generation", _UNPLACED),
     Question("places", "catalog", "a place of a chunk that is not served", _LEFT_PLACES),

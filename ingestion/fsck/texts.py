@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import and_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ingestion.repository import live_edition
 from shards.lexical import ChunkText
 from shards.models import Chunk, Document, DocumentVersion
 
@@ -63,7 +64,7 @@ def _served(tenant_id: UUID) -> Any:
                 Document.deleted_at.is_(None),
             ),
         )
-        .where(Chunk.tenant_id == tenant_id)
+        .where(Chunk.tenant_id == tenant_id, Chunk.edition == live_edition(tenant_id))
     )
 
 

@@ -17,9 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestion.fsck.digest import Digest, bucket_column, columns, digest_of
 from shards.catalog import Header
 
+LIVE_EDITION = (
+    "coalesce((SELECT e.edition FROM index_generations e WHERE e.tenant_id = {0}.tenant_id AND e.state = 'live'), 1)"
+)
+"""The edition of chunks that is read, to be filled with the alias of a table."""
 _SERVED = (
     " FROM documents d JOIN chunks c ON c.tenant_id = d.tenant_id AND c.document_id = d.id"
-    " AND c.version = d.active_version"
+    f" AND c.version = d.active_version AND c.edition = {LIVE_EDITION.format('d')}"
 )
 _PLACED = (
     " JOIN chunk_cells k ON k.tenant_id = d.tenant_id AND k.generation = :generation"
@@ -46,8 +50,9 @@ ON_ITS_WAY = (
 )
 """Whether a document has an unfinished job: to be filled with the alias of a table and its column of the document."""
 _CHUNKS = text(
-    "SELECT c.id, c.document_id, c.version, v.version_no, m.cell,"
-    " d.deleted_at IS NULL AND d.active_version = c.version AND v.state = 'active' AS served"
+    "SELECT c.id, c.document_id, c.version, v.version_no, m.cell,"  # noqa: S608 - constants
+    " d.deleted_at IS NULL AND d.active_version = c.version AND v.state = 'active'"
+    f" AND c.edition = {LIVE_EDITION.format('c')} AS served"
     " FROM chunks c JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id"
     " JOIN document_versions v ON v.tenant_id = c.tenant_id AND v.document_id = c.document_id AND v.version = c.version"
     " LEFT JOIN chunk_cells k ON k.tenant_id = c.tenant_id AND k.generation = :generation"
