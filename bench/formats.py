@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from ingestion.parse.detect import HEAD_BYTES, detect_format
-from ingestion.parse.sandbox import ParseItem, ParseLimits, ParserPool
+from ingestion.parse.flow import ParseItem
+from ingestion.parse.sandbox import ParseLimits, ParserPool
 from tenants.errors import DocumentRejected, UnsupportedType
 
 _WITHIN_S = 20.0

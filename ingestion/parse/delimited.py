@@ -15,6 +15,8 @@ from ingestion.parse.tables import markdown_table
 _DELIMITERS = ",;\t|"
 _SAMPLE_CHARS = 64 * 1024
 _SAMPLE_ROWS = 50
+_LONGEST_FIELD = 2**31 - 1
+"""No bound: the builder says what is too long."""
 _SEPARATOR_LINE = re.compile(r"sep=([^\w\s\"]|\t)\r?\n", re.I)
 
 
@@ -65,7 +67,7 @@ def _regularity(sample: str, delimiter: str) -> float:
 
 
 def _rows(text: str, delimiter: str) -> list[list[str]]:
-    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # the builder says what is too long
+    csv.field_size_limit(_LONGEST_FIELD)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         return [row for row in reader if any(row)]
