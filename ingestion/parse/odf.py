@@ -1,4 +1,4 @@
-"""ODT and ODP: text, headings by outline level, lists, tables as rows, notes beside what they explain."""
+"""ODT, ODP and ODS: headings by outline level, lists, tables as rows, notes beside what they explain."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ingestion.parse.odf_package import odf_archive
 from ingestion.parse.odf_text import Styles, Words, children_named, table_rows, words_of
 from ingestion.parse.office import OLE, legacy_office
 from ingestion.parse.rejections import damaged, rejected
+from ingestion.parse.sheet_rows import add_sheet
 from ingestion.parse.tables import markdown_table
 from ingestion.parse.xml_tree import attribute, local
 
@@ -58,8 +59,22 @@ def parse_odp(data: bytes, limits: TextLimits) -> ParsedDocument:
                 reader.slide(page, number)
     except RecursionError as error:
         raise rejected("nested_too_deeply") from error
-    builder.title = _meta_title(archive)
+    builder.title = reader.title or _meta_title(archive) or ""
     return builder.build(pages=len(pages))
+
+
+def parse_ods(data: bytes, limits: TextLimits) -> ParsedDocument:
+    """A section a sheet, its cells as they are shown; hidden sheets are left out and said to be so."""
+    builder, archive, body = _opened(data, limits, "ods")
+    styles = Styles(archive)
+    for table in children_named(body, "table"):
+        name = attribute(table, "name")
+        if styles.hides(attribute(table, "style-name")):
+            builder.leave_out(f"sheet {name}", "hidden")
+        else:
+            add_sheet(builder, name, table_rows(table, styles), limits)
+    builder.title = _meta_title(archive) or ""
+    return builder.build()
 
 
 def _opened(data: bytes, limits: TextLimits, format_name: str) -> tuple[DocumentBuilder, Archive, Element]:
@@ -107,7 +122,9 @@ class _Body:
         self._page = number
         titles = [frame for frame in page if attribute(frame, "class") == "title"]
         title = " ".join(self._all_words(frame) for frame in titles)
-        self._builder.add("heading", " ".join(title.split()) or f"Slide {number}", level=1, page=number)
+        if self._all_words(page):
+            self._builder.add("heading", " ".join(title.split()) or f"Slide {number}", level=1, page=number)
+            self.title = self.title or (title if number == 1 else None)
         for frame in page:
             if local(frame.tag) == "notes":
                 text = self._all_words(frame)

@@ -39,7 +39,10 @@ class Styles:
         colour = background = ""
         for _, element in self._bases(name):
             for properties in element:
-                if attribute(properties, "display") == "none" or attribute(properties, "visibility") == "hidden":
+                if (
+                    attribute(properties, "display") in ("none", "false")
+                    or attribute(properties, "visibility") == "hidden"
+                ):
                     return True
                 if _TINY.fullmatch(attribute(properties, "font-size")):
                     return True

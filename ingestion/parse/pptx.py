@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from ingestion.parse.archive import Archive
 from ingestion.parse.builder import DocumentBuilder, empty_document
-from ingestion.parse.document import ParsedDocument, TextLimits
+from ingestion.parse.document import BlockKind, ParsedDocument, TextLimits
 from ingestion.parse.office import OLE, Relation, core_title, legacy_office, main_part, relations
 from ingestion.parse.pptx_shapes import A, P, Shape, list_or_paragraph, paragraph_lines, shapes_of, table_rows
 from ingestion.parse.rejections import damaged, rejected
@@ -42,16 +43,20 @@ def parse_pptx(data: bytes, limits: TextLimits) -> ParsedDocument:
         raise rejected("document_too_long", f"There are more than {limits.max_pages:,} slides; send them in parts.")
     size = root.find(P + "sldSz")
     extent = (_number(size, "cx"), _number(size, "cy"))
+    first_title = ""
     for number, part in enumerate(parts, start=1):
         try:
-            _add_slide(builder, archive, part, number, extent)
+            title = _add_slide(builder, archive, part, number, extent)
+            first_title = first_title or (title if number == 1 else "")
         except RecursionError as error:
             raise rejected("nested_too_deeply") from error
         except DocumentRejected as error:
             if error.code != "document_unreadable":
                 raise
             builder.leave_out(f"slide {number}", error.code)
-    builder.title = core_title(archive)
+    if builder.empty and any(name.startswith("ppt/media/") for name in archive.names):
+        raise rejected("needs_ocr")
+    builder.title = first_title or core_title(archive) or ""
     return builder.build(pages=len(parts))
 
 
@@ -61,50 +66,54 @@ def _slides(archive: Archive, main: str, root: Element) -> list[Relation]:
     return [relation for relation in wanted if relation is not None and relation.target in archive.names]
 
 
-def _add_slide(builder: DocumentBuilder, archive: Archive, part: str, number: int, extent: tuple[int, int]) -> None:
+def _add_slide(builder: DocumentBuilder, archive: Archive, part: str, number: int, extent: tuple[int, int]) -> str:
+    """Add a slide that has any words; its title, "" for none."""
     slide = archive.xml(part)
     if slide is None:
-        return
+        return ""
     if slide.get("show") in ("0", "false"):
         builder.leave_out(f"slide {number}", "hidden")
-        return
+        return ""
     tree = slide.find(f"{P}cSld/{P}spTree")
     shapes = [] if tree is None else list(shapes_of(tree, extent))
     titles = [shape for shape in shapes if shape.placeholder in _TITLES]
     title = " ".join(" ".join(text for _, text in paragraph_lines(shape.element)) for shape in titles)
-    builder.add("heading", title or f"Slide {number}", level=1, page=number)
     related = relations(archive, part)
+    blocks: list[tuple[BlockKind, str]] = []
     for shape in shapes:
         if shape.placeholder not in _TITLES and shape.placeholder not in _UNSAID:
-            _add_shape(builder, archive, related, shape, number)
+            blocks += _shape_blocks(archive, related, shape)
     for relation in related.values():
         if relation.kind == "notesSlide":
-            _add_notes(builder, archive, relation.target, number)
+            blocks += _notes(archive, relation.target)
+    if title or any(text for _, text in blocks):
+        builder.add("heading", title or f"Slide {number}", level=1, page=number)
+    for kind, text in blocks:
+        builder.add(kind, text, page=number)
+    return title
 
 
-def _add_shape(
-    builder: DocumentBuilder, archive: Archive, related: dict[str, Relation], shape: Shape, number: int
-) -> None:
+def _shape_blocks(archive: Archive, related: dict[str, Relation], shape: Shape) -> Iterator[tuple[BlockKind, str]]:
     table = next(shape.element.iter(A + "tbl"), None)
     if table is not None:
-        builder.add("table", markdown_table(table_rows(table)), page=number)
+        yield "table", markdown_table(table_rows(table))
         return
     for holder in shape.element.iterfind(f"{A}graphic/{A}graphicData/*"):
         data = related.get(attribute(holder, "dm"))
         diagram = archive.xml(data.target) if data is not None else None
         if diagram is not None:
-            builder.add(*list_or_paragraph([(0, text) for _, text in paragraph_lines(diagram)]), page=number)
+            yield list_or_paragraph([(0, text) for _, text in paragraph_lines(diagram)])
     if shape.element.tag == P + "sp":
-        builder.add(*list_or_paragraph(paragraph_lines(shape.element)), page=number)
+        yield list_or_paragraph(paragraph_lines(shape.element))
 
 
-def _add_notes(builder: DocumentBuilder, archive: Archive, part: str, number: int) -> None:
+def _notes(archive: Archive, part: str) -> Iterator[tuple[BlockKind, str]]:
     notes = archive.xml(part)
     tree = None if notes is None else notes.find(f"{P}cSld/{P}spTree")
     for shape in () if tree is None else shapes_of(tree, (0, 0)):
         if shape.placeholder not in _UNSAID:
             text = "\n".join(text for _, text in paragraph_lines(shape.element))
-            builder.add("paragraph", f"Notes: {text}" if text else "", page=number)
+            yield "paragraph", f"Notes: {text}" if text else ""
 
 
 def _number(element: Element | None, name: str) -> int:

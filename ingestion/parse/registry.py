@@ -15,11 +15,11 @@ from ingestion.parse.html import parse_html
 from ingestion.parse.json_records import parse_json, parse_jsonl
 from ingestion.parse.markdown import parse_markdown
 from ingestion.parse.msg import parse_msg
-from ingestion.parse.odf import parse_odp, parse_odt
+from ingestion.parse.odf import parse_odp, parse_ods, parse_odt
 from ingestion.parse.pdf import parse_pdf
 from ingestion.parse.pptx import parse_pptx
 from ingestion.parse.rtf import parse_rtf
-from ingestion.parse.spreadsheet import parse_ods, parse_xls, parse_xlsx
+from ingestion.parse.spreadsheet import parse_xls, parse_xlsx
 from ingestion.parse.txt import parse_txt
 from ingestion.parse.xml_document import parse_xml_document
 from ingestion.parse.zip_files import parse_zip

@@ -26,7 +26,7 @@ _LITERALS = {
     "lquote": "‘", "rquote": "’", "ldblquote": "“", "rdblquote": "”", "bullet": "•", "emspace": " ", "enspace": " ",
     "qmspace": " ", "nestcell": " ", "nestrow": "\n",
 }  # fmt: skip
-_TOGGLES = {"v": "vanish", "deleted": "deleted", "htmlrtf": "foreign"}
+_TOGGLES = {"v": "vanish", "deleted": "deleted"}
 _SMALLEST_HALF_POINTS = 2
 _MAX_GROUPS = 5000
 
@@ -43,7 +43,6 @@ class _State:
     """Characters that repeat a `\\u` for older readers."""
     vanish: bool = False
     deleted: bool = False
-    foreign: bool = False
     tiny: bool = False
     colour: int = 0
     highlighted: bool = False
@@ -150,7 +149,7 @@ class _Reader:
 
     def _say(self, text: str) -> None:
         state = self._state
-        unseen = state.vanish or state.deleted or state.foreign or state.tiny
+        unseen = state.vanish or state.deleted or state.tiny
         white = state.colour in self._tables.white and not state.highlighted and not self._flow.in_table
         if state.flow and not unseen and not white:
             self._flow.say(state.flow, text)

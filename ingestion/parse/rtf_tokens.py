@@ -17,6 +17,7 @@ _CHARSETS = {
     130: "johab", 134: "gb18030", 136: "big5hkscs", 161: "cp1253", 162: "cp1254", 163: "cp1258", 177: "cp1255",
     178: "cp1256", 186: "cp1257", 204: "cp1251", 222: "cp874", 238: "cp1250", 255: "cp437",
 }  # fmt: skip
+_NAMED = {b"\n": "par", b"\r": "par"}
 _CODE_PAGES = {10000: "mac_roman", 65001: "utf-8", 936: "gb18030", 949: "cp949", 950: "big5hkscs", 1361: "johab"}
 
 
@@ -47,7 +48,7 @@ def tokens(data: bytes) -> Iterator[Token]:
             yield Token(text=bytes.fromhex(match["hex"].decode("ascii")), hexed=True)
         elif kind == "symbol":
             symbol = match["symbol"]
-            yield Token(text=symbol) if symbol in (b"\\", b"{", b"}") else Token(symbol.decode("latin-1"))
+            yield Token(text=symbol) if symbol in b"\\{}" else Token(_NAMED.get(symbol, symbol.decode("latin-1")))
         elif kind == "brace":
             yield Token(match["brace"].decode("ascii"))
         elif kind == "text":

@@ -1,4 +1,4 @@
-"""XLSX, XLS, XLSB and ODS: a section a sheet, its filled regions as tables."""
+"""XLSX, XLS and XLSB: a section a sheet, its filled regions as tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime
 import io
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import python_calamine as calamine
 
@@ -14,10 +14,9 @@ from ingestion.parse.archive import Archive
 from ingestion.parse.builder import DocumentBuilder, empty_document
 from ingestion.parse.compound_file import CompoundFile
 from ingestion.parse.document import ParsedDocument, TextLimits
-from ingestion.parse.odf_package import odf_archive
 from ingestion.parse.office import OLE, core_title, legacy_office
 from ingestion.parse.rejections import damaged, rejected
-from ingestion.parse.tables import markdown_table
+from ingestion.parse.sheet_rows import add_sheet
 
 _WHAT = "spreadsheet"
 _ERRORS = (
@@ -50,15 +49,6 @@ def parse_xlsx(data: bytes, limits: TextLimits) -> ParsedDocument:
         if _SHEET_PART.fullmatch(name):
             _refuse_far_cells(content)
     return _parse(data, "xlsx", limits, core_title(archive) or "")
-
-
-def parse_ods(data: bytes, limits: TextLimits) -> ParsedDocument:
-    """See `_parse`."""
-    if not data:
-        raise empty_document()
-    for _ in odf_archive(data, limits, what=_WHAT).checked_parts():
-        pass  # counted
-    return _parse(data, "ods", limits, "")
 
 
 def parse_xls(data: bytes, limits: TextLimits) -> ParsedDocument:
@@ -121,40 +111,9 @@ def _refuse_far_cells(sheet: bytes) -> None:
 def _add_sheet(builder: DocumentBuilder, book: calamine.CalamineWorkbook, name: str, limits: TextLimits) -> None:
     try:
         rows = book.get_sheet_by_name(name).iter_rows()
-        headed = False
-        for region in _regions(rows, limits):
-            if not headed:
-                builder.add("heading", name, level=1)
-                headed = True
-            _add_region(builder, region)
+        add_sheet(builder, name, ([_shown(cell) for cell in row] for row in rows), limits)
     except _ERRORS:
         builder.leave_out(f"sheet {name}", "document_unreadable")
-
-
-def _regions(rows: Iterator[Sequence[Cell]], limits: TextLimits) -> Iterator[list[list[str]]]:
-    """Runs of rows that hold something."""
-    region: list[list[str]] = []
-    characters = 0
-    for row in rows:
-        cells = [_shown(cell) for cell in row]
-        if any(cells):
-            characters += sum(map(len, cells))
-            region.append(cells)
-            if characters > limits.max_text_chars:
-                break  # the builder says so
-        elif region:
-            yield region
-            region = []
-    if region:
-        yield region
-
-
-def _add_region(builder: DocumentBuilder, region: list[list[str]]) -> None:
-    columns = {i for row in region for i, cell in enumerate(row) if cell}
-    if len(columns) > 1 and len(region) > 1:
-        builder.add("table", markdown_table(region))
-        return
-    builder.add("paragraph", "\n".join(" ".join(filter(None, row)) for row in region))
 
 
 def _shown(cell: Cell) -> str:

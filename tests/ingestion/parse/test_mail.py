@@ -120,7 +120,7 @@ def within(folder: str, streams: dict[str, bytes]) -> dict[str, bytes]:
 
 
 _HEADS = "Subject: Fares\nFrom: Quay\nTo: All\nDate: 2022-06-18 04:26 UTC"
-_RTF = rb"{\rtf1\ansi\fromhtml1{\*\htmltag <p>}{\htmlrtf gone\htmlrtf0} Boats {\b leave}.\par}"
+_RTF = rb"{\rtf1\ansi\fromhtml1{\*\htmltag <p>}{\htmlrtf\par\htmlrtf0} Boats {\b leave}.\par}"
 _STORED = struct.pack("<4I", len(_RTF) + 12, len(_RTF), 0x414C454D, 0) + _RTF
 
 

@@ -110,6 +110,20 @@ def test_what_nobody_sees_is_left_out():
     assert document.left_out == (LeftOut("slide 2", "hidden"),)
 
 
+def test_a_deck_of_pictures_needs_recognition_and_one_of_nothing_is_empty():
+    assert refusal("a.pptx", deck(slide(), others={"ppt/media/image1.png": "x"})) == "needs_ocr"
+    assert refusal("a.pptx", deck(slide())) == "document_empty"
+
+
+def test_the_title_is_that_of_the_first_slide():
+    properties = {
+        "docProps/core.xml": '<p xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>Template</dc:title></p>'
+    }
+    assert read("a.pptx", deck(slide(shape(words("Fares"), role="title")), others=properties)).title == "Fares"
+    assert read("a.pptx", deck(slide(shape(words("Words"))), others=properties)).title == "Template"
+    assert read("a.pptx", deck(slide(shape(words("Words"))))).title is None
+
+
 def test_a_damaged_slide_does_not_take_the_others_with_it():
     document = read("deck.pptx", deck(slide(shape(words("sound"))), "<p:sld"))
     assert document.text == "Slide 1\n\nsound"

@@ -71,6 +71,10 @@ def test_what_nobody_sees_is_left_out():
     assert read("a.rtf", rtf(body, head)).text == "Seenlink black"
 
 
+def test_a_line_end_after_a_backslash_ends_the_paragraph():
+    assert read("a.rtf", rtf(b"One\\\nTwo\\\r\nThree")).text == "One\n\nTwo\n\nThree"
+
+
 def test_binary_data_is_passed_over():
     assert read("a.rtf", rtf(b"{\\pict\\bin6 }}{{\\\\ }Words")).text == "Words"
 

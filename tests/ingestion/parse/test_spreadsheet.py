@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import zipfile
 
 import pytest
 
@@ -157,6 +159,28 @@ def test_an_open_document_workbook_is_read(blank: str):
         for row in [("Line", "Price"), ("Red", "4")]
     )
     assert read("a.ods", ods(rows + blank)).text == "Fares\n\n| Line | Price |\n| --- | --- |\n| Red | 4 |"
+
+
+def test_a_hidden_sheet_of_an_open_document_workbook_is_left_out():
+    style = (
+        '<office:automatic-styles xmlns:style="s"><style:style style:name="h">'
+        '<style:table-properties table:display="false"/></style:style></office:automatic-styles>'
+    )
+    cell = "<table:table-row><table:table-cell><text:p>{}</text:p></table:table-cell></table:table-row>"
+    second = '</table:table><table:table table:name="Secret" table:style-name="h">'
+    tables = cell.format("seen") + second + cell.format("token")
+    parts = zipfile.ZipFile(io.BytesIO(ods(tables)))
+    content = parts.read("content.xml").decode().replace("<office:body>", style + "<office:body>")
+    parsed = read("a.ods", packed({"mimetype": parts.read("mimetype"), "content.xml": content}))
+    assert (parsed.text, parsed.left_out) == ("Fares\n\nseen", (LeftOut("sheet Secret", "hidden"),))
+
+
+def test_rows_by_the_million_that_repeat_one_are_bounded():
+    row = (
+        '<table:table-row table:number-rows-repeated="1048576"><table:table-cell table:number-columns-repeated="16384">'
+    )
+    text = read("a.ods", ods(f"{row}<text:p>again</text:p></table:table-cell></table:table-row>")).text
+    assert 0 < text.count("again") < 10_000
 
 
 def test_an_encrypted_open_document_workbook_is_said_to_be():
