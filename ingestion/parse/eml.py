@@ -97,13 +97,15 @@ class _Letter:
         if not isinstance(content, bytes) or kind in _SIGNATURES:
             return False
         attached = part.get_content_disposition() == "attachment"
+        if kind.startswith("multipart/"):  # said to have parts, but has none
+            kind = "text/plain"
         if kind in ("text/plain", "text/html") and not attached and not name:
             charset = _charset(part)
             limits, html = self._files.limits, kind == "text/html"
             return add_text(self._builder, content, html=html, charset=charset, limits=limits, level=level)
         if kind.startswith("image/") and not attached:
             return False  # part of the message's look
-        return self._files.add(name or f"attachment ({kind})", content, level=level)
+        return self._files.add(name or f"attachment ({kind})", content, level=level, declared=kind)
 
 
 def _charset(part: Message) -> str | None:
@@ -113,10 +115,18 @@ def _charset(part: Message) -> str | None:
         return None
 
 
+def _charset_of_text(message: Message) -> str | None:
+    """The charset of the first part that names one: heads in raw bytes are mostly written in it."""
+    try:
+        return next((charset for charset in message.get_charsets() if charset), None)
+    except (LookupError, ValueError, TypeError):
+        return None
+
+
 def _head(message: Message, name: str) -> str:
     for key, value in message.raw_items():
         if key.lower() == name.lower():
-            return _decoded(str(value), _charset(message) or _USUAL)
+            return _decoded(str(value), _charset_of_text(message) or _USUAL)
     return ""
 
 

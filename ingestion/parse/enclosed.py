@@ -13,8 +13,8 @@ from tenants.errors import DocumentRejected, UnsupportedType
 MAX_DEPTH = 3
 """Archives and messages that may lie in one another, the outermost included."""
 
-ParsePart = Callable[[str, bytes, TextLimits], ParsedDocument]
-"""Parses a file by its name and content. Raises DocumentRejected, UnsupportedType."""
+ParsePart = Callable[[str, bytes, TextLimits, str | None], ParsedDocument]
+"""Parses a file by its name, content and declared media type. Raises DocumentRejected, UnsupportedType."""
 
 
 class Enclosure:
@@ -32,10 +32,10 @@ class Enclosure:
         """The limits of what lies within."""
         return self._limits
 
-    def add(self, name: str, content: bytes, *, level: int = 1) -> bool:
+    def add(self, name: str, content: bytes, *, level: int = 1, declared: str | None = None) -> bool:
         """Add a file below a heading of `level`; whether it could be read. Raises what refuses the whole."""
         try:
-            parsed = self._parse(name, content, self._limits)
+            parsed = self._parse(name, content, self._limits, declared)
         except UnsupportedType as error:
             self._builder.leave_out(name, error.code)
             return False

@@ -27,9 +27,9 @@ from ingestion.parse.zip_files import parse_zip
 Parser = Callable[[bytes, TextLimits], ParsedDocument]
 
 
-def parse_part(name: str, data: bytes, limits: TextLimits) -> ParsedDocument:
+def parse_part(name: str, data: bytes, limits: TextLimits, declared: str | None = None) -> ParsedDocument:
     """Parse a file that lies in another. Raises DocumentRejected, UnsupportedType."""
-    format_name = detect_format(data[:HEAD_BYTES], name, None, data[-HEAD_BYTES:])
+    format_name = detect_format(data[:HEAD_BYTES], name, declared, data[-HEAD_BYTES:])
     return PARSERS[format_name](data, limits)
 
 

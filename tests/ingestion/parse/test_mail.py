@@ -38,6 +38,8 @@ def test_heads_and_text_in_legacy_encodings():
     assert parsed.title == subject
     assert text in parsed.text
     assert "Fahrpläne" in read("a.eml", "Subject: Fahrpläne\nFrom: a@b.c\n\nx".encode("latin-1")).text
+    raw = "From: a@b.c\nSubject: 時刻表與票價\nContent-Type: text/plain; charset=big5\n\n時刻表".encode("big5")
+    assert read("a.eml", raw).title == "時刻表與票價"
     assert "Words" in read("a.eml", "From: a@b.c\nSubject: Tea\n\nWords".encode("utf-16")).text
 
 
@@ -58,6 +60,16 @@ def test_attachments_are_sections_and_others_are_named():
     assert parsed.text.endswith("hourly.\n\nfares.csv\n\n| Line | Price |\n| --- | --- |\n| Red | 4 |")
     assert [parsed.text[b.start : b.end] for b in parsed.blocks if b.kind == "heading"] == ["fares.csv"]
     assert parsed.left_out == (LeftOut("map.png", "unsupported_type"), LeftOut("plan.pdf", "document_unreadable"))
+
+
+def test_a_text_of_no_known_name_is_read_as_what_it_is_declared_to_be():
+    mail = message()
+    mail.add_attachment("puts 1", filename="fares.rb")
+    assert read("a.eml", bytes(mail)).text.endswith("fares.rb\n\nputs 1")
+
+
+def test_parts_that_are_promised_and_not_there():
+    assert "Words." in read("a.eml", b"From: a@b.c\nContent-Type: multipart/mixed; boundary=x\n\nWords.").text
 
 
 def test_messages_in_messages_are_read_three_deep():
