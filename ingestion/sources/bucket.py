@@ -8,6 +8,7 @@ the addresses are those of the clouds, or of the stores that the operator names.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Any, BinaryIO
@@ -24,6 +25,8 @@ from ingestion.sources.settings import SourceSettings
 from tenants.errors import SourceFailed, SourceUnavailable
 
 _BLOCK = 1 << 18
+_NOT_FOUND = re.compile(r"status code: 404|\b404 Not Found|NoSuchBucket")
+_FORBIDDEN = re.compile(r"status code: 40[13]|\b401 Unauthorized|\b403 Forbidden|AccessDenied|SignatureDoesNotMatch")
 
 
 def open_bucket(config: ObjectsConfig, settings: SourceSettings, own: str) -> ObjectStore:
@@ -120,9 +123,11 @@ class BucketSource:
 
 
 def _failed(error: Exception, what: str) -> SourceFailed:
-    if isinstance(error, NotFoundError | FileNotFoundError):
+    """Name what went wrong; a listing that is refused comes as a general error, which only its text tells apart."""
+    text = str(error)
+    if isinstance(error, NotFoundError | FileNotFoundError) or _NOT_FOUND.search(text):
         return SourceFailed(f"{what} is not there.", code="source_not_found")
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or _FORBIDDEN.search(text):
         return SourceFailed(f"{what} may not be read with these credentials.", code="source_forbidden")
     # The library's own words may quote the request.
     return SourceUnavailable(f"{what} cannot be read ({type(error).__name__}).", code="source_unreachable")

@@ -40,7 +40,8 @@ class GitSource:
         cursor: dict[str, Any],
     ) -> None:
         self._config, self._fetcher, self._settings, self._max_bytes = config, fetcher, settings, max_bytes
-        self._folder = tempfile.TemporaryDirectory(prefix="tessera-git-")
+        # Without a name: whoever is killed leaves nothing on the disk.
+        self._pack: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by aclose
         self._child: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
         self.cursor = cursor
@@ -51,19 +52,17 @@ class GitSource:
         where = {"folder": self._config.folder, "include": self._config.include}
         same = all(self.cursor.get(name) == value for name, value in where.items())
         known = self.cursor.get("commit") if same else None
-        pack = Path(self._folder.name) / "repository.pack"
         loop = asyncio.get_running_loop()
         remote = GitRemote(self._config, self._fetcher, loop, self._settings.max_run_bytes)
-        with pack.open("wb") as file:
-            commit = await asyncio.to_thread(remote.fetch_commit, known, file)
+        commit = await asyncio.to_thread(remote.fetch_commit, known, self._pack)
         if commit == known:
             raise Unchanged
-        async for batch in self._files(pack, commit):
+        async for batch in self._files(commit):
             yield batch
         self.cursor = {"commit": commit, **where}
 
-    async def _files(self, pack: Path, commit: str) -> AsyncIterator[list[Entry]]:
-        await self._start(pack, commit)
+    async def _files(self, commit: str) -> AsyncIterator[list[Entry]]:
+        await self._start(commit)
         async with self._turn:
             found = [json.loads(line) async for line in self._lines()]
         wrong = next((item["error"] for item in found if "error" in item), None)
@@ -94,16 +93,17 @@ class GitSource:
         return Read(entry.place.rsplit("/", 1)[-1], "")
 
     async def aclose(self) -> None:
-        """End the child and remove the pack."""
+        """End the child and let the pack go."""
         if self._child is not None:
             with suppress(ProcessLookupError):
                 self._child.kill()
             await self._child.wait()
-        await asyncio.to_thread(self._folder.cleanup)
+        self._pack.close()
 
-    async def _start(self, pack: Path, commit: str) -> None:
+    async def _start(self, commit: str) -> None:
+        self._pack.flush()
         request = {
-            "pack": str(pack),
+            "pack": self._pack.fileno(),
             "commit": commit,
             "folder": self._config.folder,
             "include": self._config.include,
@@ -119,6 +119,7 @@ class GitSource:
             stdout=pipe,
             stderr=nothing,
             env={"PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8"},
+            pass_fds=[self._pack.fileno()],
             start_new_session=True,
             limit=_MAX_LINE,
         )

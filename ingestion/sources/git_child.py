@@ -8,6 +8,7 @@ its length in a line and its bytes; with -1 for one that is larger than `max_byt
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -25,10 +26,10 @@ _MAX_TAGS = 10
 
 
 class Repository:
-    """The objects of one pack."""
+    """The objects of one pack, which is an open file."""
 
-    def __init__(self, path: str) -> None:
-        data = PackData(path, DEFAULT_OBJECT_FORMAT)
+    def __init__(self, pack: int) -> None:
+        data = PackData.from_file(os.fdopen(pack, "rb"), DEFAULT_OBJECT_FORMAT)
         entries: list[tuple[RawObjectID, int, int | None]] = list(data.sorted_entries())
         index = MemoryPackIndex(entries, DEFAULT_OBJECT_FORMAT, data.get_stored_checksum())
         self._pack = Pack.from_objects(data, index)
