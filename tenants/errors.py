@@ -152,7 +152,7 @@ class SourceFailed(TesseraError):
     """A source, or one entry of it, cannot be read.
 
     Codes: source_not_found, source_error, source_forbidden, source_wrong_type, source_redirect_loop, source_too_large,
-    source_too_many, source_address_refused, source_robots, source_damaged.
+    source_too_many, source_address_refused, source_moved, source_robots, source_damaged, source_empty.
     """
 
     code = "source_error"

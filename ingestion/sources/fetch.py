@@ -186,9 +186,13 @@ def _bounded(value: str | None) -> str | None:
     return value if value is not None and len(value) <= _MAX_VALIDATOR else None
 
 
-def same_host(one: str, other: str) -> bool:
-    """Whether two addresses have the same host and port."""
-    return urlsplit(one).netloc.lower() == urlsplit(other).netloc.lower()
+def same_site(one: str, other: str) -> bool:
+    """Whether two addresses have the same host and port, `www.` or not."""
+    return _site(one) == _site(other)
+
+
+def _site(url: str) -> str:
+    return urlsplit(url).netloc.lower().removeprefix("www.")
 
 
 def filename_of(url: str, default: str) -> str:

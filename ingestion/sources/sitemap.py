@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from ingestion.sources.config import SitemapConfig
 from ingestion.sources.entries import Entry, Known, Read, too_large
-from ingestion.sources.fetch import Fetcher, same_host
+from ingestion.sources.fetch import Fetcher, same_site
 from ingestion.sources.inflate import Inflater
 from ingestion.sources.pages import Pages, page_entry
 from ingestion.sources.xmlstream import local_name, read_elements
@@ -28,7 +28,7 @@ class SitemapSource:
 
     def __init__(self, config: SitemapConfig, fetcher: Fetcher, pages: Pages, max_bytes: int) -> None:
         self._config, self._fetcher, self._pages, self._max_bytes = config, fetcher, pages, max_bytes
-        self._sitemaps = 0
+        self._sitemaps, self._listed, self._elsewhere = 0, 0, 0
         self.cursor: dict[str, Any] = {}
         self.complete = True
 
@@ -36,6 +36,8 @@ class SitemapSource:
         """Yield the pages, in the order of the sitemaps."""
         async for batch in self._sitemap(self._config.url, 0):
             yield batch
+        if self._elsewhere and not self._listed:
+            raise SourceFailed("The sitemap lists pages of other sites only.", code="source_wrong_type")
 
     async def _sitemap(self, url: str, depth: int) -> AsyncIterator[list[Entry]]:
         self._sitemaps += 1
@@ -48,7 +50,8 @@ class SitemapSource:
                 found = read_sitemap(url, content)
                 while chunk := await asyncio.to_thread(lambda: list(islice(found, _BATCH))):
                     pages = [(place, stamp) for inner, place, stamp in chunk if not inner]
-                    here = [(place, stamp) for place, stamp in pages if same_host(place, self._config.url)]
+                    here = [(place, stamp) for place, stamp in pages if same_site(place, self._config.url)]
+                    self._listed, self._elsewhere = self._listed + len(here), self._elsewhere + len(pages) - len(here)
                     yield [page_entry(place, stamp=self._stamp(stamp)) for place, stamp in here]
                     for place in [place for inner, place, _ in chunk if inner]:
                         async for batch in self._sitemap(place, depth + 1):

@@ -11,7 +11,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 
 from ingestion.sources.config import WebConfig
 from ingestion.sources.entries import Entry, Known, Read, Validators
-from ingestion.sources.fetch import same_host
+from ingestion.sources.fetch import same_site
 from ingestion.sources.pages import Pages, page_entry
 
 _MAX_HTML = 4 * 1024 * 1024
@@ -54,7 +54,7 @@ class WebSource:
             target.seek(0)
             text = target.read(_MAX_HTML).decode("utf-8", "replace")
             links = await asyncio.to_thread(links_of, text, entry.place)
-            hosts = [url for url in links if any(same_host(url, start) for start in self._config.urls)]
+            hosts = [url for url in links if any(same_site(url, start) for start in self._config.urls)]
             self._next |= dict.fromkeys(hosts)
         return found
 

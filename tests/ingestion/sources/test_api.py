@@ -199,6 +199,36 @@ async def test_a_run_that_is_cancelled_ends_there(site: Site, sources: Sources) 
     assert [run["state"] for run in await sources.runs(source)] == ["done", "cancelled"]
 
 
+async def test_an_upload_does_not_wait_for_runs_that_take_long(site: Site, sources: Sources) -> None:
+    gate, added = threading.Event(), []
+    for n in range(6):
+        site.put(f"/{n}", f"<html><title>P{n}</title><p>Plovers {n}.</p></html>", wait=gate)
+        added.append(await sources.add("web", {"url": f"{site.url}/{n}"}))
+    client = sources.access.client
+    for source in added:
+        await client.post(f"/v1/sources/{source['id']}/run")
+    while not {"/0", "/1"} <= set(site.paths()):
+        await asyncio.sleep(0.05)
+    uploaded = await sources.access.upload("Quails hide in the grass.", "quails.txt")
+    assert uploaded["job"]["state"] == "done"
+    assert not {"/2", "/3", "/4", "/5"} & set(site.paths()), "two of a tenant at a time, the others wait"
+    gate.set()
+    await sources.settled()
+    for source in added:
+        assert [run["state"] for run in await sources.runs(source)] == ["done"]
+
+
+async def test_a_tenant_has_so_many_sources_and_no_more(tenant: TenantAccess) -> None:
+    for n in range(50):
+        made = await tenant.client.post("/v1/sources", json=FEED | {"name": f"feed {n}"})
+        assert made.status_code == 201
+    refused = await tenant.client.post("/v1/sources", json=FEED)
+    assert (refused.status_code, refused.json()["code"]) == (409, "too_many_sources")
+    first = (await tenant.client.get("/v1/sources", params={"limit": 30})).json()
+    rest = (await tenant.client.get("/v1/sources", params={"limit": 30, "cursor": first["next"]})).json()
+    assert (len(first["items"]), len(rest["items"]), rest["next"]) == (30, 20, None)
+
+
 async def test_the_documents_of_a_removed_source_stay_or_go(site: Site, sources: Sources) -> None:
     site.feed("/feed", {"a": ("Auks", "Auks dive."), "b": ("Bats", "Bats fly.")})
     config = {"url": f"{site.url}/feed"}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.ingestion.sources.git_server import git_on
+from tests.ingestion.sources.site import site_on
 
 if TYPE_CHECKING:
     from tests.ingestion.sources.conftest import Sources
@@ -68,6 +69,27 @@ async def test_an_index_of_sitemaps_one_of_them_packed(site: Site, sources: Sour
         gone = await sources.run(source)
     assert (gone["state"], gone["vanished"], gone["failed"]) == ("done", 1, 1)
     assert "Page 2" not in await sources.documents()
+
+
+async def test_a_page_that_leads_to_a_place_to_sign_in_keeps_its_document(site: Site, sources: Sources) -> None:
+    site.put("/a", page("Page A", "Alder trees stand by the river."))
+    site.put("/b", page("Page B", "Birches stand on the hill."))
+    source = await sources.add("web", {"urls": [f"{site.url}/a", f"{site.url}/b"]})
+    await sources.run(source)
+    with site_on("127.0.0.2") as other:
+        other.put("/login", page("Sign in", "Who are you?"))
+        site.redirect("/a", f"{other.url}/login")
+        run = await sources.run(source)
+    assert [(error["key"], error["code"]) for error in run["errors"]] == [(f"{site.url}/a", "source_moved")]
+    assert set(await sources.documents()) == {"Page A", "Page B"}
+
+
+async def test_a_sitemap_of_other_sites_is_said(site: Site, sources: Sources) -> None:
+    body = "<urlset><url><loc>https://elsewhere.example/a</loc></url></urlset>"
+    site.put("/sitemap.xml", body, media_type="application/xml")
+    source = await sources.add("sitemap", {"url": f"{site.url}/sitemap.xml"})
+    run = await sources.run(source)
+    assert "other sites" in run["error"]["detail"]
 
 
 async def test_a_feed_whose_pages_are_fetched(site: Site, sources: Sources) -> None:
