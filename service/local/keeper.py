@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.local import logs
+from service.local import logs, processes
 from service.local.child import Running, StartFailed, spawn
 from service.local.health import RedisProbe, is_ready
 from service.local.spec import ChildSpec
@@ -113,7 +113,7 @@ class Keeper:
         """Return when it is healthy, has ended, or the time is over."""
         deadline = time.monotonic() + self.spec.start_timeout_s
         while time.monotonic() < deadline and not running.exited.is_set():
-            if await is_ready(self.spec.probe):
+            if await self._answers(running):
                 self._set("healthy")
                 return
             await wait(running.exited, ASK_STARTING_S)
@@ -157,10 +157,17 @@ class Keeper:
         while not running.exited.is_set():
             await wait(running.exited, ASK_RUNNING_S)
             if not running.exited.is_set():
-                self._set("healthy" if await is_ready(self.spec.probe) else "unhealthy")
+                self._set("healthy" if await self._answers(running) else "unhealthy")
         # What it leaves behind may hold its files and its port.
         await running.sweep()
         return was_healthy and time.monotonic() - began >= self._backoff.settled_s
+
+    async def _answers(self, running: Running) -> bool:
+        """Whether it is ready, and itself what answered: while it was down, another program may have taken its port."""
+        if not await is_ready(self.spec.probe):
+            return False
+        port = self.spec.port
+        return port is None or await asyncio.to_thread(lambda: processes.listens(processes.tree(running.pid), port))
 
     def _late(self) -> str:
         return f"was not healthy within {self.spec.start_timeout_s:.0f} s"

@@ -13,6 +13,7 @@ import psutil
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 START_FIELD, SESSION_FIELD, STATE_FIELD = 19, 3, 0
+LISTENING = "0A"
 
 
 def stat_fields(pid: int) -> list[str]:
@@ -112,6 +113,33 @@ def resident_bytes(pid: int, *, descendants: bool = True) -> int:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             total += psutil.Process(member).memory_info().rss
     return total
+
+
+def listens(members: Iterable[int], port: int) -> bool:
+    """Say whether one of these processes listens on a TCP port. True as well where this account may not look."""
+    sockets = set()
+    for pid in members:
+        try:
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+                    sockets.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+        except PermissionError:
+            return True
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return any(f"socket:[{inode}]" in sockets for inode in _listeners(port))
+
+
+def _listeners(port: int) -> list[str]:
+    """Return the inodes of the sockets that listen on a port, by the kernel's table (proc(5), /proc/net/tcp)."""
+    found = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(FileNotFoundError):
+            for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
+                _, local, _, state, *rest = line.split()
+                if state == LISTENING and int(local.rpartition(":")[2], 16) == port:
+                    found.append(rest[5])
+    return found
 
 
 def working_in(folder: Path) -> list[int]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import sys
@@ -67,6 +68,15 @@ async def test_a_step_that_hangs_is_ended(supervise, data_dir):
         await supervise((StepSpec("step", argv, data_dir / "logs" / "step.log", timeout_s=0.3),)).start()
 
 
+async def test_what_answers_on_a_childs_port_is_not_taken_for_the_child(standin, supervise):
+    other = standin("other")
+    await supervise((other,)).start()
+    idle = (sys.executable, "-c", "import time; time.sleep(600)")
+    child = dataclasses.replace(standin("child"), argv=idle, port=other.port, probe=other.probe, start_timeout_s=1.5)
+    with pytest.raises(StartFailed, match="child was not healthy"):
+        await supervise((child,)).start()
+
+
 async def test_a_child_that_dies_fails_the_start_and_leaves_nothing(standin, supervise):
     supervisor = supervise((standin("good"),), (standin("bad", "--die"), standin("slow", "--slow", "60")))
     with pytest.raises(StartFailed, match="bad exited with status 3") as failure:
@@ -107,7 +117,7 @@ async def test_a_child_that_keeps_dying_is_given_up_with_its_cause(standin, supe
     flag = data_dir / "flag"
     wrapper = f"import os, sys; os.path.exists({str(flag)!r}) and sys.exit(7); os.execv(sys.argv[1], sys.argv[1:])"
     spec = standin("server")
-    supervisor = supervise((standin("server", argv=(sys.executable, "-c", wrapper, *spec.argv), probe=spec.probe),))
+    supervisor = supervise((dataclasses.replace(spec, argv=(sys.executable, "-c", wrapper, *spec.argv)),))
     await supervisor.start()
     flag.touch()
     os.kill(supervisor.children()[0].pid, signal.SIGKILL)
