@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import secrets
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -37,9 +38,13 @@ def main() -> None:
     chosen = parser.parse_args()
     seed = secrets.randbelow(10**6) if chosen.seed is None else chosen.seed
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="tessera-faults-", ignore_cleanup_errors=True) as folder:
-        run = _run(Path(folder) / "data", seed, chosen.rounds, chosen.look_every, chosen.still)
-        made = asyncio.run(run)
+    folder = Path(tempfile.mkdtemp(prefix="tessera-faults-"))
+    try:
+        made = asyncio.run(_run(folder / "data", seed, chosen.rounds, chosen.look_every, chosen.still))
+    except AssertionError:
+        print(f"The stores are kept as they were: TESSERA_DATA_DIR={folder / 'data'} .venv/bin/tessera up")
+        raise
+    shutil.rmtree(folder)
     kills = Counter(name for one in schedule(seed, chosen.rounds) for name in one.victims)
     documents = len(made.history.changes)
     outcomes = Counter(
