@@ -102,6 +102,7 @@ class Trial:
 
     stack: StackState
     seed: int
+    admin: httpx.AsyncClient
     history: History = field(default_factory=History)
     moments: Moments = field(default_factory=Moments)
     clients: list[Client] = field(default_factory=list)
@@ -179,6 +180,7 @@ class Trial:
         for client in self.clients:
             mine = sorted(name for tenant, name in names if tenant == client.tenant)
             found += checker.violations_at_rest(self.history, await client.at_rest(mine))
+        found += await self._stores_differ()
         self.checked |= names
         self.say(f"quiet after {quiet:.1f} s; {len(names)} documents, {len(self.history.sights)} reads looked at")
         assert not found, self._complaint(found)
@@ -198,6 +200,33 @@ class Trial:
         left = [Violation((client.tenant, ""), f"after {QUIET_S:.0f} s not ended: {job}") for job in unfinished]
         failed = await client.jobs("failed")
         return left + [Violation((client.tenant, ""), f"failed: {job}") for job in failed]
+
+    async def _stores_differ(self) -> list[Violation]:
+        """Have every store compared with Postgres, of all tenants and of none, originals and words included."""
+        report = await self._fsck({"deep": True})
+        tenants = report["tenants"]
+        self.say(f"fsck: {report['total']} differences in {tenants['checked']} tenants, {report['seconds']:.1f} s")
+        reports = [report] if report["total"] else []
+        for worst in tenants["with_differences"]:
+            reports.append(await self._fsck({"deep": True, "tenant_id": worst["tenant_id"]}))
+        return [Violation(("", ""), f"fsck: {one['differences']}: {one['examples']}") for one in reports]
+
+    async def _fsck(self, body: dict[str, Any]) -> dict[str, Any]:
+        job: dict[str, Any] = {}
+        deadline = time.monotonic() + QUIET_S
+        while job.get("state") not in ("done", "failed"):
+            try:
+                if not job:
+                    asked = await self.admin.post("/v1/admin/fsck", json=body)
+                    job = asked.raise_for_status().json()["job"]
+                job = (await self.admin.get(f"/v1/jobs/{job['id']}")).raise_for_status().json()
+            except httpx.HTTPError:  # a connection that an earlier fault broke
+                await asyncio.sleep(0.5)
+            assert time.monotonic() < deadline, f"fsck does not end: {job}"
+            await asyncio.sleep(0.1)
+        assert job["state"] == "done", job
+        report: dict[str, Any] = job["result"]
+        return report
 
     def say(self, line: str) -> None:
         """Note a line of the report and show it."""
@@ -222,9 +251,9 @@ class Trial:
 @asynccontextmanager
 async def trial(stack: StackState, seed: int, *, tenants: int = 2) -> AsyncIterator[Trial]:
     """Make tenants with a client each; the second tenant's index has collections of its own."""
-    made = Trial(stack, seed)
     headers = {"Authorization": f"Bearer {stack.admin_key}"}
     async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=60) as admin:
+        made = Trial(stack, seed, admin)
         for number in range(tenants):
             slug = f"faults-{seed}-{number}-{int(time.time())}"
             body = {"slug": slug, "name": slug}
