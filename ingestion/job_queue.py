@@ -43,7 +43,8 @@ _POSITIONS = text(
 _DEPTHS = text(
     "SELECT lane, state, count(*) AS jobs, coalesce(sum(cost), 0) AS bytes,"
     " coalesce(extract(epoch FROM now() - min(created_at)), 0) AS oldest_s"
-    " FROM jobs WHERE state IN ('queued', 'retrying', 'running') GROUP BY lane, state"
+    " FROM (SELECT lane, state, cost, created_at FROM jobs WHERE state IN ('queued', 'retrying') AND batch_id IS NULL"
+    " UNION ALL SELECT lane, state, cost, created_at FROM jobs WHERE batch_id IS NOT NULL) j GROUP BY lane, state"
 )
 
 

@@ -69,6 +69,13 @@ class Job(Base):
         Index("jobs_listing", "tenant_id", "created_at", "id"),
         Index("jobs_document", "tenant_id", "document_id"),
         Index(
+            "jobs_regular",
+            "tenant_id",
+            "kind",
+            "created_at",
+            postgresql_where=text("kind IN ('fsck', 'retention', 'partition')"),
+        ),
+        Index(
             "jobs_one_partition",
             "tenant_id",
             "kind",

@@ -30,8 +30,9 @@ _DUE = (
 # Not beside another check, and not while the tenant imports, unless it had to wait too often already.
 _CHECKS = (
     "NOT EXISTS (SELECT FROM jobs o WHERE o.kind = 'fsck' AND o.state IN <unfinished>)"
-    " AND (greatest(t.created_at, last.at) < now() - 2 * CAST(:every AS interval) OR NOT EXISTS (SELECT FROM jobs w"
-    " WHERE w.tenant_id = t.id AND w.kind = 'ingest' AND w.state IN <unfinished>))"
+    " AND (greatest(t.created_at, last.at) < now() - 2 * CAST(:every AS interval) OR NOT (EXISTS (SELECT FROM jobs w"
+    " WHERE w.tenant_id = t.id AND w.kind = 'ingest' AND w.state IN ('queued', 'retrying') AND w.batch_id IS NULL)"
+    " OR EXISTS (SELECT FROM jobs w WHERE w.tenant_id = t.id AND w.kind = 'ingest' AND w.batch_id IS NOT NULL)))"
 )
 # A tenant that had a retention once, and has none any more, still has versions that were kept.
 _RETENTIONS = "(t.settings -> 'retention' IS NOT NULL OR last.at IS NOT NULL)"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from celery import Celery
@@ -37,6 +41,34 @@ _RELEASES = 100
 """Most collections released at a time."""
 
 
+@dataclass
+class Periodic:
+    """Work that comes round: what, and how often; it is due at once when the scheduler starts."""
+
+    every_s: float
+    work: Callable[[], Awaitable[object]]
+    done_at: float = -math.inf
+
+    async def run_if_due(self, now: float) -> None:
+        """Do it when its time has come. What fails is tried again at the next look."""
+        if now - self.done_at > self.every_s:
+            await self.work()
+            self.done_at = now
+
+
+def works(database: Database, settings: Settings) -> list[Periodic]:
+    """Return what the scheduler does beside giving out jobs."""
+    found = [
+        Periodic(_UPKEEP_EVERY_S, partial(_queue_upkeep, database)),
+        Periodic(_SOURCES_EVERY_S, partial(queue_due, database)),
+        Periodic(regular.LOOK_EVERY_S, partial(_queue_regular, database, settings.ingest)),
+        Periodic(_TIDY_EVERY_S, partial(_tidy, database)),
+    ]
+    if settings.shards.release_after_s:
+        found.append(Periodic(_UPKEEP_EVERY_S, partial(_queue_releases, database, settings.shards.release_after_s)))
+    return found
+
+
 async def run(settings: Settings) -> None:
     """Dispatch until SIGTERM or SIGINT."""
     database = Database(settings.database.worker_url, settings.database)
@@ -48,29 +80,15 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     sign = keep_alive(Redis.from_url(settings.redis.url), "scheduler")
-    tidied, looked, fetched = -_TIDY_EVERY_S, -_UPKEEP_EVERY_S, -_SOURCES_EVERY_S
-    came_round = -regular.LOOK_EVERY_S
-    memory = BrokerMemory(settings.redis.url)
+    memory, periodic = BrokerMemory(settings.redis.url), works(database, settings)
     while not stop.is_set():
         pause = settings.ingest.poll_s
         try:
             if await memory.was_lost() and (returned := await dispatcher.broker_forgot()):
                 log.warning("the broker has lost its memory: %d jobs are given out again", returned)
             await dispatcher.tick()
-            if loop.time() - looked > _UPKEEP_EVERY_S:
-                await _queue_upkeep(database)
-                if settings.shards.release_after_s:
-                    await _queue_releases(database, settings.shards.release_after_s)
-                looked = loop.time()
-            if loop.time() - fetched > _SOURCES_EVERY_S:
-                await queue_due(database)
-                fetched = loop.time()
-            if loop.time() - came_round > regular.LOOK_EVERY_S:
-                await _queue_regular(database, settings.ingest)
-                came_round = loop.time()
-            if loop.time() - tidied > _TIDY_EVERY_S:
-                await _tidy(database)
-                tidied = loop.time()
+            for one in periodic:
+                await one.run_if_due(loop.time())
         except Unavailable as error:
             log.warning("waiting for a server: %s", error.detail)
             pause = _AWAY_PAUSE_S

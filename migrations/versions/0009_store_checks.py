@@ -32,6 +32,12 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"]),
         sa.PrimaryKeyConstraint("tenant_id"),
     )
+    op.create_index(
+        "jobs_regular",
+        "jobs",
+        ["tenant_id", "kind", "created_at"],
+        postgresql_where=sa.text("kind IN ('fsck', 'retention', 'partition')"),
+    )
     op.execute("ALTER TABLE store_checks ENABLE ROW LEVEL SECURITY")
     op.execute("ALTER TABLE store_checks FORCE ROW LEVEL SECURITY")
     op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON store_checks TO tessera_worker")
@@ -47,5 +53,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table, name, _, _ in NARROW_SCOPES:
         op.execute(f"DROP POLICY {name} ON {table}")
+    op.drop_index("jobs_regular", "jobs")
     op.drop_table("store_checks")
     op.drop_column("documents", "original")
