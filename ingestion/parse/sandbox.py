@@ -212,8 +212,9 @@ class ParserPool:
         if code == -signal.SIGXCPU:
             return _Death(_too_slow(), again=False)  # its own CPU time: what came before it does not count
         _LOGGER.warning("a parser process died: exit %s, at most %s bytes", code, peak)
-        # Native code that is refused memory aborts, or faults after it has had much; the kernel's OOM killer kills.
-        starved = code in (-signal.SIGKILL, -signal.SIGABRT) or peak > self._limits.memory_bytes // 2
+        # Native code that is refused memory aborts or faults: after it has had much it was starved, before that it
+        # was asking for what a damaged file told it to. The kernel's OOM killer sends SIGKILL.
+        starved = code == -signal.SIGKILL or peak > self._limits.memory_bytes // 2
         return _Death(_too_large() if starved else _unreadable(), again=True)
 
 
