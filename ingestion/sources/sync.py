@@ -42,6 +42,7 @@ class Run:
     entries: int = 0
     in_a_row: int = 0
     good: int = 0
+    """Entries that the source sent, whatever became of them."""
     failed: dict[str, TesseraError] = field(default_factory=dict)
     gone: dict[str, TesseraError] = field(default_factory=dict)
 
@@ -62,13 +63,19 @@ class Run:
                 self.good, self.in_a_row = self.good + 1, 0
                 continue
             (self.gone if outcome.is_gone else self.failed)[outcome.entry.key] = error
+            self.good += 0 if _is_the_sources(error) else 1
             self.in_a_row = self.in_a_row + 1 if error.retryable else 0
             if self.in_a_row >= _FAILURES_IN_A_ROW:
                 raise error
 
 
+def _is_the_sources(error: TesseraError) -> bool:
+    """Whether an entry failed because it was not sent, and not because of what was sent."""
+    return isinstance(error, SourceFailed) and error.code not in ("source_empty", "source_too_large")
+
+
 class RunLost(Exception):
-    """The run belongs to another worker by now, or its source was removed."""
+    """The run belongs to another worker by now, or was cancelled."""
 
 
 async def begin(session: AsyncSession, job: Job) -> Run:
@@ -84,6 +91,7 @@ async def write(session: AsyncSession, objects: Objects, batch: Batch, run: Run,
 
     Raises:
         RunLost: see there.
+        NotFound: the source was removed.
     """
     await _still_ours(session, batch, run)
     new = [outcome for outcome in outcomes if outcome.incoming is not None]
@@ -110,7 +118,8 @@ async def finish(
 
     Raises:
         RunLost: see there.
-        TesseraError: no entry could be read.
+        NotFound: the source was removed.
+        TesseraError: no entry was sent.
     """
     await _still_ours(session, batch, run)
     source = run.source

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,7 +12,7 @@ from sqlalchemy import update
 
 from ingestion import jobs, source_tasks
 from ingestion.models import Job
-from ingestion.runtime import Runtime, SlowPlaces
+from ingestion.runtime import Runtime
 from ingestion.settings import IngestSettings
 from ingestion.sources.background import Background
 
@@ -77,8 +78,9 @@ async def held_job(worker_database: Database) -> tuple[UUID, UUID, UUID]:
 
 def runtime_on(database: Database) -> Runtime:
     """What these tests need of a worker; the rest is never touched."""
-    none = cast("Any", None)
-    return Runtime(database, none, none, none, none, IngestSettings(), SlowPlaces(1), none, Background(1, 1))
+    nothing: dict[str, Any] = dict.fromkeys(field.name for field in fields(Runtime))
+    needed = {"database": database, "settings": IngestSettings(), "background": Background(1, 1)}
+    return Runtime(**nothing | needed)
 
 
 async def test_a_worker_that_stops_gives_its_runs_back(

@@ -121,6 +121,10 @@ async def test_what_cannot_be_ingested_fails_alone(folder: Callable[[], Path], s
         "bad.bin": "unsupported_type",
         "empty.txt": "source_empty",
     }
+    (where / "good.txt").unlink()
+    await sources.run(source)
+    gone = await sources.run(source)
+    assert (gone["state"], gone["vanished"]) == ("done", 1), "what is left was sent: it is no error of the source"
 
 
 @pytest.mark.parametrize("kind", ["feed", "sitemap"])
