@@ -7,7 +7,7 @@ it, one whose time comes twice runs once, and one with `*` in minute or hour kee
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from cronsim import CronSim, CronSimError
 
@@ -40,7 +40,13 @@ def check_timezone(name: str) -> str:
     return name
 
 
-def next_time(cron: str, timezone: str, after: datetime) -> datetime:
-    """Return when a checked schedule comes due next after a moment, in UTC."""
-    found: datetime = next(CronSim(cron, after.astimezone(ZoneInfo(timezone))))
+def next_time(cron: str, timezone: str, after: datetime) -> datetime | None:
+    """Return when a checked schedule comes due next after a moment, in UTC.
+
+    None when it does not: the zone database may have changed since it was checked.
+    """
+    try:
+        found: datetime = next(CronSim(cron, after.astimezone(ZoneInfo(timezone))))
+    except (CronSimError, StopIteration, ZoneInfoNotFoundError):
+        return None
     return found.astimezone(UTC)

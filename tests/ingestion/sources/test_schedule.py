@@ -16,7 +16,9 @@ def at(text: str) -> datetime:
 def times(cron: str, zone: str, after: str, count: int) -> list[str]:
     found, moment = [], at(after)
     for _ in range(count):
-        moment = next_time(cron, zone, moment)
+        following = next_time(cron, zone, moment)
+        assert following is not None
+        moment = following
         found.append(f"{moment:%m-%d %H:%M}")
     return found
 
@@ -74,3 +76,7 @@ def test_every_hour_goes_on_through_both_nights() -> None:
 def test_a_change_of_half_an_hour() -> None:
     """Lord Howe goes back by half an hour on 5 April 2026 at 02:00: 01:45 comes twice, at 14:45 and 15:15 UTC."""
     assert times("45 1 * * *", "Australia/Lord_Howe", "2026-04-04T00:00", 2) == ["04-04 14:45", "04-05 15:15"]
+
+
+def test_a_zone_that_is_no_more_comes_due_no_more() -> None:
+    assert next_time("0 6 * * *", "Mars/Olympus", at("2026-01-01T00:00")) is None
