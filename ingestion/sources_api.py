@@ -9,7 +9,6 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestion import jobs
 from ingestion.schemas import Accepted, job_out
 from ingestion.source_schemas import (
     Removed,
@@ -138,11 +137,11 @@ async def run_source(request: Request, response: Response, tenant: CurrentTenant
 
 @router.post("/{source_id}/preview", status_code=202)
 async def preview_source(request: Request, response: Response, tenant: CurrentTenant, source_id: UUID) -> Accepted:
-    """Find out what a run would do, from the first 100 entries; the job's `result` says it. Nothing is changed."""
+    """Find out what a run would do, from the first 100 entries; the job's `result` says it. Nothing is changed. While a
+    preview is under way the answer is its job."""
     async with database_of(request).tenant(tenant.tenant_id) as session:
-        source = await repository.get(session, tenant.tenant_id, source_id)
-        job = jobs.new_job(tenant.tenant_id, "preview", payload={"source_id": str(source.id)})
-        session.add(job)
+        source = await repository.get(session, tenant.tenant_id, source_id, lock=True)
+        job = await runs.queue_preview(session, source)
         await session.commit()
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return Accepted(job=job_out(job))

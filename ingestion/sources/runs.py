@@ -57,6 +57,23 @@ async def queue(session: AsyncSession, source: Source, cause: str) -> tuple[Sour
     return run, job
 
 
+async def queue_preview(session: AsyncSession, source: Source) -> Job:
+    """Return the job of a locked source's preview: the one that is under way, or a new one."""
+    wanted = {"source_id": str(source.id)}
+    unfinished = select(Job).where(
+        Job.tenant_id == source.tenant_id,
+        Job.kind == "preview",
+        Job.state.in_(jobs.UNFINISHED),
+        Job.payload["source_id"].astext == wanted["source_id"],
+    )
+    job: Job | None = await session.scalar(unfinished.limit(1))
+    if job is None:
+        job = jobs.new_job(source.tenant_id, "preview", payload=wanted)
+        session.add(job)
+        await session.flush()
+    return job
+
+
 async def start(session: AsyncSession, run: SourceRun) -> None:
     """Mark a run as under way."""
     run.state, run.started_at = "running", run.started_at or datetime.now(UTC)

@@ -174,6 +174,8 @@ async def test_a_run_that_is_asked_for_twice_is_one(site: Site, sources: Sources
     first = (await sources.access.client.post(path)).json()["job"]
     second = (await sources.access.client.post(path)).json()["job"]
     assert first["id"] == second["id"]
+    previews = [(await sources.access.client.post(path.replace("/run", "/preview"))).json()["job"] for _ in range(2)]
+    assert previews[0]["id"] == previews[1]["id"]
     assert first["kind"] == "sync"
     gate.set()
     assert (await sources.access.job(first["id"]))["state"] == "done"
