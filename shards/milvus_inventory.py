@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from typing import Any, TypeVar
 from uuid import UUID
 
-from pymilvus import AsyncMilvusClient
+from pymilvus import AsyncMilvusClient, MilvusException
 
 from shards.milvus_clients import Address, MilvusClients
 from shards.milvus_rows import chunk_id_of, within
@@ -42,10 +42,13 @@ class MilvusInventory:
         if partitions is None:
             partitions = await self._with_rows(space)
         for partition in partitions:
-            async for page in self._pages_at(
-                (address, name), partition, lambda after: within(space, after), batch, _KEYS
-            ):
-                yield [_held(row, partition) for row in page]
+            try:
+                pages = self._pages_at((address, name), partition, lambda after: within(space, after), batch, _KEYS)
+                async for page in pages:
+                    yield [_held(row, partition) for row in page]
+            except MilvusException:
+                if partition in await self.partitions(space):
+                    raise  # else it was dropped since it was listed, and holds nothing
 
     async def still_held(self, space: Space, rows: Sequence[HeldRow]) -> set[HeldRow]:
         """See `VectorStore.still_held`."""

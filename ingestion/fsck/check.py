@@ -11,8 +11,14 @@ from ingestion.fsck.report import Report
 from ingestion.runtime import Runtime
 
 T = TypeVar("T")
+SWITCHES = 5
+"""How often the live generation may change under a check before it is left to the next one."""
 AT_ONCE = 1000
 """Candidates that are looked at again under one hold of the writer lock."""
+
+
+class SwitchedError(Exception):
+    """Another generation is live by now than that which is being checked."""
 
 
 @dataclass

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from uuid import UUID
 
-from ingestion.fsck.check import Check, pieces
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestion.fsck.check import SWITCHES, Check, SwitchedError, pieces
 from ingestion.fsck.digest import Digest, bucket_of, groups_of
 from ingestion.fsck.report import Class
 from ingestion.fsck.texts import texts_after, texts_of
@@ -22,7 +25,15 @@ from shards.lexical import DamagedIndex, HeldEntry
 async def check_lexical(check: Check) -> None:
     """Compare the lexical index of the tenant's live edition with the served chunks; one of an edition that no
     generation has is nobody's."""
-    index = await _check_editions(check)
+    for _ in range(SWITCHES):
+        index = await _check_editions(check)
+        with suppress(SwitchedError):
+            await _read(check, index)
+            return
+    check.report.count("indexes_not_checked")
+
+
+async def _read(check: Check, index: str) -> None:
     try:
         await _check_index(check, index)
     except DamagedIndex as error:
@@ -31,6 +42,13 @@ async def check_lexical(check: Check) -> None:
             async with check.runtime.database.writer_lock(check.tenant_id):
                 await check.runtime.indexes.lexical.drop(index)
             await _check_index(check, index)
+
+
+async def _require_live(session: AsyncSession, tenant_id: UUID, index: str) -> None:
+    """Raise `SwitchedError` when queries read another index by now: it holds the chunks of another edition."""
+    live = await PostgresCatalog(session, tenant_id).live()
+    if names.lexical_name(tenant_id, 1 if live is None else live.edition) != index:
+        raise SwitchedError
 
 
 async def _check_editions(check: Check) -> str:
@@ -86,6 +104,7 @@ async def _look_again(check: Check, index: str, chunk_ids: Sequence[UUID]) -> No
     """Count those candidates that differ while nobody writes; with `repair`, remove what is too many."""
     database, tenant_id, lexical = check.runtime.database, check.tenant_id, check.runtime.indexes.lexical
     async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
+        await _require_live(session, tenant_id, index)
         truth = Truth(session, tenant_id)
         facts = await truth.chunks(chunk_ids)
         held: dict[UUID, list[HeldEntry]] = defaultdict(list)
@@ -141,6 +160,7 @@ async def _check_words(check: Check, index: str) -> None:
 async def _words_again(check: Check, index: str, chunk_ids: Sequence[UUID]) -> None:
     database, tenant_id, lexical = check.runtime.database, check.tenant_id, check.runtime.indexes.lexical
     async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
+        await _require_live(session, tenant_id, index)
         texts = {text.row.chunk_id: text for text in await texts_of(session, tenant_id, chunk_ids)}
         # One without an entry is counted as missing.
         there = {entry.chunk_id for entry in await lexical.held(index, list(texts))}

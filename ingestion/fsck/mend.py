@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +31,8 @@ from shards.neighbours import with_neighbours
 from tenants.repository import placement_of
 
 _SPECIAL_TOKENS = 2
+_READERS_GRACE = timedelta(seconds=61)
+"""What was given up a moment ago is dropped a little later, as whatever else is retired."""
 _PLACES = text(
     "DELETE FROM chunk_cells k USING index_generations g WHERE g.tenant_id = :tenant AND g.state = 'live'"
     " AND k.tenant_id = g.tenant_id AND k.generation = g.generation AND k.version_no = ANY(CAST(:versions AS bigint[]))"
@@ -64,7 +67,13 @@ _LEFT_EDITIONS = text(
 )
 _RETURN = text(
     "UPDATE jobs SET state = 'retrying', batch_id = NULL, lease_until = NULL WHERE tenant_id = :tenant AND id = :job"
-    " AND state = 'running'"
+    " AND state = 'running' AND (batch_id IS NULL OR lease_until IS NULL"
+    " OR lease_until < now() - interval '5 minutes')"
+)
+_GIVE_UP = text(
+    "UPDATE index_generations g SET state = 'retired', retired_at = now() WHERE g.tenant_id = :tenant"
+    " AND g.generation = :generation AND g.state = 'building' AND NOT EXISTS (SELECT FROM jobs j"
+    " WHERE j.tenant_id = g.tenant_id AND j.kind = 'partition' AND j.state IN ('queued', 'retrying', 'running'))"
 )
 
 
@@ -98,8 +107,10 @@ async def mend_rows(session: AsyncSession, check: Check, found: Breaches) -> Non
     for name, kind in (("pending", "ingest"), ("replaced", "purge"), ("deleted", "delete")):
         for one in rows[name]:
             session.add(_job(tenant_id, kind, one.document_id, one.version))
-    if rows["undropped"]:
-        session.add(jobs.new_job(tenant_id, "drop_generation"))
+    for one in rows["unbuilt"]:
+        await session.execute(_GIVE_UP, {"tenant": tenant_id, "generation": one.version})
+    if rows["undropped"] or rows["unbuilt"]:
+        session.add(jobs.new_job(tenant_id, "drop_generation", delay=_READERS_GRACE))
     await _mend_fields(session, tenant_id, found.fields)
     check.without_vectors.update((one.document_id, one.version) for one in (*rows["no_index"], *rows["unplaced"]))
     await session.flush()

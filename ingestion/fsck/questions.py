@@ -95,6 +95,11 @@ _UNDROPPED = (
     " AND x.changed_at < <late>)) AND NOT EXISTS (SELECT FROM jobs j WHERE j.tenant_id = g.tenant_id"
     " AND j.kind = 'drop_generation' AND <waits>)"
 )
+_UNBUILT = (
+    "SELECT CAST(NULL AS uuid) AS document_id, g.generation AS version, g.collection AS what FROM index_generations g"
+    " WHERE g.tenant_id = :tenant AND g.state = 'building' AND g.created_at < <late> AND NOT EXISTS (SELECT FROM jobs j"
+    " WHERE j.tenant_id = g.tenant_id AND j.kind = 'partition' AND <waits>)"
+)
 _COUNTS = (
     "SELECT (SELECT count(*) FROM documents d WHERE d.tenant_id = :tenant AND d.deleted_at IS NULL) AS documents,"
     " (SELECT count(*) FROM document_versions v WHERE v.tenant_id = :tenant) AS versions,"
@@ -147,5 +152,6 @@ QUESTIONS = (
     Question("pending", "job", "a version waits and no job is to ingest it", _PENDING),
     Question("replaced", "job", "a version was replaced and no job is to purge it", _REPLACED),
     Question("deleted", "job", "a document was deleted and no job is to purge it", _DELETED),
+    Question("unbuilt", "job", "an index was begun and no job is to finish it", _UNBUILT),
     Question("undropped", "job", "an index was replaced and no job is to drop it", _UNDROPPED),
 )

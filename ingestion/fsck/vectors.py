@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
-from ingestion.fsck.check import AT_ONCE, Check, pieces
+from ingestion.fsck.check import AT_ONCE, SWITCHES, Check, SwitchedError, pieces
 from ingestion.fsck.digest import Digest
 from ingestion.fsck.report import Class
 from ingestion.fsck.truth import ChunkFact, Key, Truth, VersionFact
@@ -20,13 +20,6 @@ from shards.catalog import Catalog, Header
 from shards.catalog_postgres import PostgresCatalog
 from shards.names import Space
 from shards.vectors import HeldRow, MissingCollection
-
-_SWITCHES = 5
-"""How often the live generation may change under a check before it is left to the next one."""
-
-
-class _SwitchedError(Exception):
-    """Another generation is live by now."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,7 @@ class _Found:
 
 async def check_vectors(check: Check) -> None:
     """Compare the rows of the live generation with the served chunks."""
-    for _ in range(_SWITCHES):
+    for _ in range(SWITCHES):
         async with check.runtime.database.tenant(check.tenant_id) as session:
             header = await PostgresCatalog(session, check.tenant_id).live()
         if header is None:
@@ -50,7 +43,7 @@ async def check_vectors(check: Check) -> None:
         if header.micros == 1 and header.cells > 1:  # made before micro-cells: Postgres does not know its cells
             check.report.count("generations_not_checked")
             return
-        with suppress(_SwitchedError):
+        with suppress(SwitchedError):
             await _check_generation(check, header)
             return
     check.report.count("generations_not_checked")
@@ -114,7 +107,7 @@ async def _look_again(check: Check, header: Header, extra: Sequence[HeldRow], mi
         catalog, truth = PostgresCatalog(session, tenant_id), Truth(session, tenant_id)
         live = await catalog.live()
         if live is None or live.number != header.number:
-            raise _SwitchedError
+            raise SwitchedError
         chunk_ids = [row.chunk_id for row in extra] + [key.chunk_id for key in missing]
         facts = await truth.chunks(chunk_ids, header.number)
         due = {key.chunk_id: _row_of(header.space, key.chunk_id, facts.get(key.chunk_id)) for key in missing}

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import pytest
 
+from ingestion.fsck import lexical as lexical_check
+from ingestion.fsck.check import Check, SwitchedError
 from ingestion.objects import object_key
 from shards.lexical import ChunkText
+from shards.names import lexical_name
 from tests.ingestion.damage import Stores, finds, fsck, opened
 
 if TYPE_CHECKING:
@@ -67,6 +71,17 @@ async def test_the_words_of_an_entry_are_another_chunks(
     assert (await fsck(admin, tenant))["total"] == 0, "its key is right"
     await finds(admin, tenant, {"lexical": {"text": 1}})
     assert await stores.lexical.search(stores.index(tenant), "zeppelin", k=1, scope=None) == []
+
+
+async def test_an_index_that_is_not_read_any_more_counts_for_nothing(tenant: TenantAccess, stores: Stores) -> None:
+    """The tenant went over to another edition of its chunks while the old one's index was being checked."""
+    [document] = await filled(tenant, 1)
+    runtime = SimpleNamespace(database=stores.database, indexes=SimpleNamespace(lexical=stores.lexical))
+    check = Check(runtime, UUID(tenant.id), repair=True)  # type: ignore[arg-type]
+    former = lexical_name(UUID(tenant.id), 7)
+    with pytest.raises(SwitchedError):
+        await lexical_check._look_again(check, former, await stores.chunks(tenant, document))
+    assert check.report.total == 0
 
 
 @pytest.mark.parametrize("how", ["dropped", "damaged"])

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 
+from shards.names import Space
 from shards.vectors import ChunkVector
 from tests.ingestion.damage import Stores, finds, fsck, opened
 
@@ -103,7 +104,7 @@ async def test_a_collection_that_is_gone_is_made_again(
 
 async def test_a_dead_generation_is_dropped(admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores) -> None:
     await filled(tenant, 1)
-    space = type((await stores.live(tenant)).space)(UUID(tenant.id), 40, 16, "dedicated")
+    space = Space(UUID(tenant.id), 40, 16, "dedicated")
     await stores.vectors.create(space, cells=2)
     await finds(admin, tenant, {"vectors": {"orphan": 1}})
     assert not await stores.vectors.places(UUID(tenant.id))
@@ -116,3 +117,25 @@ async def ended(admin: httpx.AsyncClient, answer: httpx.Response) -> None:
             break
         await asyncio.sleep(0.05)
     assert job["state"] == "done", job
+
+
+async def test_a_database_whose_collection_is_about_to_be_made_is_left_alone(
+    admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores
+) -> None:
+    """A move to a database of its own has recorded its plan and made the database; the collection comes next."""
+    await filled(tenant, 1)
+    space = Space(UUID(tenant.id), 9, 8, "isolated")
+    await stores.vectors.create(space, cells=1)
+    await stores.vectors._call(space, lambda client: client.drop_collection(space.collection))
+    assert (await fsck(admin, tenant))["differences"] == {"vectors": {"orphan": 1}}, "nobody planned it"
+    begun = (
+        "INSERT INTO index_generations (tenant_id, generation, state, collection, tier, bucket, endpoint, embedder,"
+        " dim, rows, cells, micros, next_cell, stamp, trained_rows) VALUES (:t, 9, 'building', 'c', 'isolated', 0, '',"
+        " 'e', 8, 0, 1, 1, 1, 0, 0)"
+    )
+    await stores.sql(tenant, begun, t=UUID(tenant.id))
+    assert (await fsck(admin, tenant))["total"] == 0
+    await stores.sql(tenant, "UPDATE index_generations SET created_at = now() - interval '1 hour' WHERE generation = 9")
+    assert (await fsck(admin, tenant))["differences"] == {"postgres": {"job": 1}}, "nobody will finish it"
+    assert (await fsck(admin, tenant, repair=True))["left"] == {}
+    assert (await tenant.search("quay 1", k=1))[0]["external_id"] == "1"
