@@ -220,6 +220,13 @@ async def remove_traces(session: AsyncSession, tenant_id: UUID, ended: Iterable[
     await session.flush()
 
 
+async def is_ingested(session: AsyncSession, tenant_id: UUID, document_id: UUID) -> bool:
+    """Say whether a worker has begun to ingest the document and neither ended nor let its lease run out."""
+    mine = (Job.tenant_id == tenant_id, Job.document_id == document_id)
+    running = select(Job.id).where(*mine, Job.kind == "ingest", Job.state == "running")
+    return await session.scalar(running.limit(1)) is not None
+
+
 async def report(
     session: AsyncSession, tenant_id: UUID, batch_id: UUID, *, lease: timedelta, stage: str, progress: float
 ) -> bool:

@@ -149,6 +149,10 @@ async def _skip_deleted(session: Any, batch: Batch, present: Any) -> None:
 async def _purge(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
     async def before(session: Any, job: Job) -> None:
         assert job.document_id is not None
+        if await jobs.is_ingested(session, tenant_id, job.document_id):
+            # Its worker may have lost the writer lock with the database, or its life, and what it sent to the engines
+            # may still arrive: it is to go as well.
+            raise Unavailable("The document is being ingested.", code="document_busy")
         await removal.forget_document(session, runtime, tenant_id, job.document_id)
 
     async def work(session: Any, job: Job) -> dict[str, Any]:
