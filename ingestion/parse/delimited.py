@@ -6,7 +6,7 @@ import csv
 import io
 import re
 
-from ingestion.parse.builder import DocumentBuilder, empty_document
+from ingestion.parse.builder import DocumentBuilder, empty_document, too_long
 from ingestion.parse.decode import decode_text
 from ingestion.parse.document import ParsedDocument, TextLimits
 from ingestion.parse.rejections import rejected
@@ -15,6 +15,7 @@ from ingestion.parse.tables import markdown_table
 _DELIMITERS = ",;\t|"
 _SAMPLE_CHARS = 64 * 1024
 _SAMPLE_ROWS = 50
+_CELL_MARKS = 3
 _LONGEST_FIELD = 2**31 - 1
 """No bound: the builder says what is too long."""
 _SEPARATOR_LINE = re.compile(r"sep=([^\w\s\"]|\t)\r?\n", re.I)
@@ -38,7 +39,7 @@ def _parse(data: bytes, limits: TextLimits, format_name: str) -> ParsedDocument:
     named = _SEPARATOR_LINE.match(text)
     if named:
         delimiter, text = named[1], text[named.end() :]
-    rows = _rows(text, delimiter or _delimiter(text))
+    rows = _rows(text, delimiter or _delimiter(text), limits)
     builder = DocumentBuilder(format_name, limits)
     if max(map(len, rows), default=0) > 1 and len(rows) > 1:
         builder.add("table", markdown_table(rows))
@@ -66,11 +67,19 @@ def _regularity(sample: str, delimiter: str) -> float:
     return widths.count(usual) / len(widths) + min(usual, 20) / 1000 if widths and usual > 1 else 0.0
 
 
-def _rows(text: str, delimiter: str) -> list[list[str]]:
+def _rows(text: str, delimiter: str, limits: TextLimits) -> list[list[str]]:
     csv.field_size_limit(_LONGEST_FIELD)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows: list[list[str]] = []
+    characters = 0
     try:
-        return [row for row in reader if any(row)]
+        for row in reader:
+            if any(row):
+                rows.append(row)
+                characters += sum(map(len, row)) + _CELL_MARKS * len(row)
+            if characters > limits.max_text_chars:
+                raise too_long(limits)  # before millions of short rows fill the memory
+        return rows
     except csv.Error as error:
         raise rejected(
             "document_unreadable", "The table is damaged: a quotation mark is not closed; mend it and send it again."

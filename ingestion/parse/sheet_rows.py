@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ingestion.parse.builder import DocumentBuilder
+from ingestion.parse.builder import DocumentBuilder, too_long
 from ingestion.parse.document import TextLimits
 from ingestion.parse.tables import markdown_table
+
+_CELL_MARKS = 3
 
 
 def add_sheet(builder: DocumentBuilder, name: str, rows: Iterable[list[str]], limits: TextLimits) -> None:
@@ -29,10 +31,10 @@ def _regions(rows: Iterable[list[str]], limits: TextLimits) -> Iterator[list[lis
     characters = 0
     for cells in rows:
         if any(cells):
-            characters += sum(map(len, cells))
+            characters += sum(len(cell) + _CELL_MARKS for cell in cells if cell)
             region.append(cells)
             if characters > limits.max_text_chars:
-                break  # the builder says so
+                raise too_long(limits)  # before millions of short rows fill the memory
         elif region:
             yield region
             region = []

@@ -37,6 +37,10 @@ def test_a_field_of_many_megabytes_and_one_that_never_ends():
     assert refusal("a.csv", b'a,b\n"' + b"word " * 400_000, TextLimits(max_text_chars=1_000_000)) == "document_too_long"
 
 
+def test_millions_of_short_rows_are_too_long_before_they_are_too_large():
+    assert refusal("a.csv", b"a,b\n" * 300_000, TextLimits(max_text_chars=1_000_000)) == "document_too_long"
+
+
 def test_a_single_column_is_lines():
     assert read("a.csv", b"Harbour\nQuay\n").text == "Harbour\nQuay"
     assert refusal("a.csv", b" \n") == "document_empty"
