@@ -10,10 +10,12 @@ from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
 from ingestion import jobs, regular
 from ingestion.models import Job
+from ingestion.upload_rows import Identity, Upload, find_same
+from shards.models import Document
 from shards.vectors import ChunkVector
 from tenants.errors import Conflict
 from tenants.models import Tenant
@@ -157,11 +159,13 @@ async def test_a_cancelled_ingestion_leaves_nothing(
     vector = np.zeros(space.dim, dtype=np.float32)
     vector[0] = 1.0
     await stores.vectors.insert(space, {0: [ChunkVector(uuid4(), number, vector)]})  # as if written and not committed
-    if (await tenant.client.post(f"/v1/jobs/{job}/cancel")).status_code == 200:
-        for one in (await tenant.client.get("/v1/jobs", params={"limit": 100})).json()["items"]:
-            await tenant.job(one["id"])
-        assert (await fsck(admin, tenant, deep=True))["total"] == 0
-        assert len(await stores.rows(tenant)) == 1
+    cancelled = (await tenant.client.post(f"/v1/jobs/{job}/cancel")).status_code == 200
+    for one in (await tenant.client.get("/v1/jobs", params={"limit": 100})).json()["items"]:
+        await tenant.job(one["id"])
+    if not cancelled:  # it was done already, so the stray row is one that nobody wrote
+        await fsck(admin, tenant, repair=True)
+    assert (await fsck(admin, tenant, deep=True))["total"] == 0
+    assert not cancelled or len(await stores.rows(tenant)) == 1
 
 
 async def test_checks_come_round_for_every_tenant(worker_database: Database, tenant_id: UUID) -> None:
@@ -196,3 +200,22 @@ async def test_checks_come_round_for_every_tenant(worker_database: Database, ten
     async with worker_database.tenant(tenant_id) as session:
         kinds = [job.kind for job in await session.scalars(select(Job).where(Job.tenant_id == tenant_id))]
     assert sorted(kinds) == ["fsck", "retention"], "how the last but one went is forgotten"
+
+
+async def test_an_upload_waits_for_a_delete_that_is_about_to_commit(tenant: TenantAccess, stores: Stores) -> None:
+    """Else its new version would belong to a document that is gone when it is answered."""
+    mine = UUID(tenant.id)
+    await tenant.upload("Tide 1.", external_id="tide")
+    upload = Upload("t.txt", "text/plain", "txt", 7, b"other", "tide", None, None)
+
+    async def found() -> dict[Identity, object]:
+        async with stores.database.tenant(mine) as session:
+            return dict(await find_same(session, mine, [upload]))
+
+    assert list(await found()) == ["tide"]
+    async with stores.database.tenant(mine) as deleting:
+        await deleting.execute(update(Document).where(Document.external_id == "tide").values(deleted_at=func.now()))
+        looking = asyncio.create_task(found())
+        await asyncio.sleep(0.3)
+        await deleting.commit()
+    assert await looking == {}
