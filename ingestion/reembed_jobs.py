@@ -75,9 +75,9 @@ async def under_way(session: AsyncSession, tenant_id: UUID) -> bool:
     return await session.scalar(query) is not None
 
 
-def put_back(job: Job, *, until: datetime | None = None) -> None:
-    """Let a locked job wait for its next turn, or until it is resumed. It got on, so its attempts begin anew."""
-    job.state, job.attempts, job.batch_id, job.lease_until = "queued", 0, None, None
+def put_back(job: Job, *, until: datetime | None = None, attempts: int = 0) -> None:
+    """Let a locked job wait for its next turn, or until it is resumed. Where it got on, its attempts begin anew."""
+    job.state, job.attempts, job.batch_id, job.lease_until = "queued", attempts, None, None
     job.not_before, job.error = until, None
     job.stage = "paused" if until == PAUSED else "waiting for its turn"
 

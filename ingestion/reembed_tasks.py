@@ -100,7 +100,7 @@ async def _give_up(runtime: Runtime, tenant_id: UUID) -> None:
 async def _wait(runtime: Runtime, batch: Batch) -> None:
     async with runtime.database.tenant(batch.tenant_id) as session:
         for job in await jobs.of_batch(session, batch.tenant_id, batch.batch_id):
-            put_back(job, until=datetime.now(UTC) + _BUSY)
+            put_back(job, until=datetime.now(UTC) + _BUSY, attempts=max(0, job.attempts - 1))
         await session.commit()
 
 
@@ -229,7 +229,7 @@ async def _record(session: AsyncSession, own: _Slice, job: Job, made: Remade, fo
         "failures": state["failures"] + len(failed),
         "empty": state["empty"] + [one.version.version_no for one in written if not one.chunks],
     }
-    job.attempts, job.progress = 1, min(0.99, documents / max(state["of"], documents, 1))
+    job.attempts, job.error, job.progress = 1, None, min(0.99, documents / max(state["of"], documents, 1))
     own.batch.advance("embedding", job.progress)
 
 
