@@ -86,6 +86,17 @@ class Shop:
             for row in range(6):
                 assert whole.count(f"Row {row} of the ledger") == 1, (number, row, whole)
 
+    async def chat(self, number: int, conversation: str | None = None) -> dict[str, Any]:
+        """Ask for an answer; it is whole, and its citation says where it is from."""
+        body = {"message": f"What does lot {number} of store {number * 37} hold?", "stream": False}
+        body |= {"conversation_id": conversation} if conversation else {}
+        answer = await self.tenant.client.post("/v1/chat", json=body)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        assert (found["degraded"], found["abstained"]) == ([], False)
+        assert self.held[number][0] in [citation["document_id"] for citation in found["citations"]]
+        return found
+
     async def keep_asking(self, ended: asyncio.Event) -> None:
         number = 0
         while not ended.is_set():
@@ -120,6 +131,7 @@ async def test_a_tenant_moves_while_it_is_in_use(
     await shop.upload(range(FIRST))
     placed = await admin.post(f"/v1/admin/tenants/{tenant.id}/placement", json={"tier": tier})
     assert (await finished(admin, placed.headers["location"]))["state"] == "done"
+    first = await shop.chat(5)
     ended = asyncio.Event()
     asking, overlapped = asyncio.create_task(shop.keep_asking(ended)), 0
     for move in ({"embedding_model": NAME}, {"chunk_tokens": 40, "embedding_model": "all-MiniLM-L6-v2-float32"}):
@@ -138,11 +150,16 @@ async def test_a_tenant_moves_while_it_is_in_use(
         assert job["state"] == "done", job
         assert job["result"]["embedding_model"] == move["embedding_model"]
         assert job["result"]["documents_failed"] == 0
+        hits = (await shop.ask(5))["hits"]
+        assert min(hit["ranks"]["rerank"] for hit in hits) == 1, "reranked by any model"
+        assert (await shop.chat(6, first["conversation_id"]))["conversation_id"] == first["conversation_id"]
         for number in sorted({*shop.held, *shop.gone})[::2]:
             await shop.check(number)
         assert not asking.done(), "a question failed"
     ended.set()
     await asking
+    told = (await tenant.client.get(f"/v1/conversations/{first['conversation_id']}")).json()["messages"]
+    assert told[1]["answer"]["citations"] == first["citations"], "what was answered before stays"
     assert shop.asked > FIRST
     assert overlapped >= 2
     assert job["result"]["chunks"] > job["result"]["documents"]
