@@ -123,6 +123,16 @@ async def reindex(admin: httpx.AsyncClient, tenant: TenantAccess, **wanted: Any)
     return location
 
 
+async def divided(admin: httpx.AsyncClient, tenant: TenantAccess, cells: int) -> None:
+    """Wait until the upkeep after the switch has divided the new vectors."""
+    for _ in range(600):
+        shown = (await admin.get(f"/v1/admin/tenants/{tenant.id}/shards")).json()
+        if len(shown["cells"]) == cells:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(shown)
+
+
 @pytest.mark.parametrize("tier", ["pooled", "dedicated"])
 async def test_a_tenant_moves_while_it_is_in_use(
     tenant: TenantAccess, admin: httpx.AsyncClient, embedding_server: EmbeddingServer, tier: str
@@ -134,7 +144,11 @@ async def test_a_tenant_moves_while_it_is_in_use(
     first = await shop.chat(5)
     ended = asyncio.Event()
     asking, overlapped = asyncio.create_task(shop.keep_asking(ended)), 0
-    for move in ({"embedding_model": NAME}, {"chunk_tokens": 40, "embedding_model": "all-MiniLM-L6-v2-float32"}):
+    move: dict[str, Any]
+    for move in (
+        {"embedding_model": NAME, "cells": 3},
+        {"chunk_tokens": 40, "embedding_model": "all-MiniLM-L6-v2-float32"},
+    ):
         embedding_server.delay_s = 0.3
         location = await reindex(admin, tenant, **move)
         turn = max(shop.held)
@@ -150,6 +164,8 @@ async def test_a_tenant_moves_while_it_is_in_use(
         assert job["state"] == "done", job
         assert job["result"]["embedding_model"] == move["embedding_model"]
         assert job["result"]["documents_failed"] == 0
+        if tier == "dedicated" and "cells" in move:
+            await divided(admin, tenant, move["cells"])
         hits = (await shop.ask(5))["hits"]
         assert min(hit["ranks"]["rerank"] for hit in hits) == 1, "reranked by any model"
         assert (await shop.chat(6, first["conversation_id"]))["conversation_id"] == first["conversation_id"]
