@@ -10,7 +10,6 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
-    ScalarSelect,
     Uuid,
     any_,
     delete,
@@ -153,10 +152,10 @@ async def list_chunks(session: AsyncSession, document: Document, *, after_positi
     return list(await session.scalars(query))
 
 
-def live_edition(tenant_id: UUID) -> ScalarSelect[int]:
-    """Return the query for the edition of a tenant's chunks that is read."""
+def live_edition(tenant_id: UUID) -> ColumnElement[int]:
+    """Return the expression for the edition of a tenant's chunks that is read; the first while it has no index."""
     live = (IndexGeneration.tenant_id == tenant_id, IndexGeneration.state == "live")
-    return select(IndexGeneration.edition).where(*live).scalar_subquery()
+    return func.coalesce(select(IndexGeneration.edition).where(*live).scalar_subquery(), 1)
 
 
 async def pending_versions(session: AsyncSession, jobs: Sequence[Job]) -> dict[UUID, DocumentVersion]:

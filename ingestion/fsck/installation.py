@@ -127,7 +127,7 @@ async def _check_pools(check: Check) -> None:
 async def _pooled_spaces(session: AsyncSession) -> dict[tuple[UUID, int], Space]:
     table = IndexGeneration
     columns = (table.tenant_id, table.generation, table.dim, table.bucket)
-    rows = await session.execute(select(*columns).where(table.tier == "pooled"))
+    rows = await session.execute(select(*columns).where(table.tier == "pooled", table.state != "gone"))
     return {
         (row.tenant_id, row.generation): Space(row.tenant_id, row.generation, row.dim, "pooled", row.bucket)
         for row in rows

@@ -21,7 +21,7 @@ from ingestion.fsck.rows import Breaches
 from ingestion.fsck.texts import ServedText, texts_of_version
 from ingestion.fsck.truth import LIVE_EDITION
 from ingestion.models import Job
-from ingestion.runtime import Runtime
+from ingestion.runtime import Runtime, require_recipe
 from ingestion.upload_rows import replace_fields
 from shards import names
 from shards.catalog_postgres import PostgresCatalog
@@ -63,7 +63,8 @@ _AS_MANY_AS_THERE_ARE = text(
 )
 _LEFT_EDITIONS = text(
     "DELETE FROM chunks c WHERE c.tenant_id = :tenant AND c.document_id = :document AND c.version = :version"
-    " AND NOT EXISTS (SELECT FROM index_generations g WHERE g.tenant_id = c.tenant_id AND g.edition = c.edition)"
+    " AND NOT EXISTS (SELECT FROM index_generations g WHERE g.tenant_id = c.tenant_id AND g.edition = c.edition"
+    " AND g.state <> 'gone')"
 )
 _RETURN = text(
     "UPDATE jobs SET state = 'retrying', batch_id = NULL, lease_until = NULL WHERE tenant_id = :tenant AND id = :job"
@@ -190,6 +191,7 @@ async def restore_vectors(session: AsyncSession, runtime: Runtime, tenant_id: UU
     """Write vectors of versions that are served still: each where Postgres places its chunk, or where it belongs."""
     catalog = PostgresCatalog(session, tenant_id)
     generation = await runtime.indexes.open(catalog, await placement_of(session, tenant_id))
+    require_recipe(runtime, generation.header)
     rows: list[IndexRow] = []
     for passages in made:
         first = passages.texts[0]

@@ -38,7 +38,8 @@ _LEFT_CHUNKS = (
 _LEFT_EDITIONS = (
     "SELECT DISTINCT c.document_id, c.version, c.document_id AS what FROM chunks c WHERE c.tenant_id = :tenant"
     " AND EXISTS (SELECT FROM index_generations g WHERE g.tenant_id = c.tenant_id)"
-    " AND NOT EXISTS (SELECT FROM index_generations g WHERE g.tenant_id = c.tenant_id AND g.edition = c.edition)"
+    " AND NOT EXISTS (SELECT FROM index_generations g WHERE g.tenant_id = c.tenant_id AND g.edition = c.edition"
+    " AND g.state <> 'gone')"
     " AND NOT EXISTS (SELECT FROM jobs j WHERE j.tenant_id = c.tenant_id AND j.kind = 'drop_generation' AND <waits>)"
 )
 _UNPLACED = (

@@ -18,6 +18,7 @@ from service.local.state import running_stack
 from tenants.db import Database
 from tenants.settings import DatabaseSettings
 from tests.embedding_server import NAME
+from tests.ingestion.damage import fsck
 from tests.ingestion.test_reembedding import Shop, finished, line_of, reindex
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ async def test_a_killed_worker_goes_on_where_it_was(
     await drop_now(database, shop.tenant)
     assert await rows(database, shop.tenant, "SELECT DISTINCT edition FROM chunks") == [(2,)]
     assert lexical_folders(stack, shop.tenant) == [f"t_{UUID(shop.tenant.id).hex}_e2"]
+    assert (await fsck(admin, shop.tenant, deep=True))["differences"] == {}
     await check_all(shop)
 
 
@@ -181,6 +183,7 @@ async def test_a_paused_move_goes_on_when_it_is_resumed(
     await shop.upload(range(3), edition=2)
     await shop.delete(10)
     await check_all(shop)
+    assert (await fsck(admin, shop.tenant, repair=True, deep=True))["total"] == 0, "a check leaves it alone"
     assert slow.asked == asked, "nothing went on"
     assert (await admin.get(location)).json()["progress"] == paused["progress"]
     assert (await wished(admin, shop.tenant, "resume")).status_code == 202
