@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestion import jobs, repository
 from ingestion.batch import Batch
 from ingestion.chunk import Chunk, chunk_document, embedding_text
+from ingestion.parse.builder import empty_document
 from ingestion.parse.document import LeftOut, noted
 from ingestion.parsing import Opened, Overdue, Rejected, parsed
 from ingestion.repository import Flip
@@ -30,7 +31,6 @@ from shards.models import DocumentVersion
 from shards.neighbours import with_neighbours
 from shards.usage import used
 from tenants.bulk import insert_all
-from tenants.errors import DocumentRejected
 from tenants.repository import placement_of
 
 T = TypeVar("T")
@@ -151,7 +151,7 @@ def _chunk(runtime: Runtime, one: Opened) -> Chunked:
 
 async def _embed(runtime: Runtime, batch: Batch, group: list[Chunked], *, done: float) -> list[Embedded | Rejected]:
     """Embed the chunks of a group together; return those of its documents that cannot be indexed beside it."""
-    rejected = [_rejected(one, "The document holds no text.", "document_empty") for one in group if not one.chunks]
+    rejected = [Rejected(one.job_id, one.version, empty_document()) for one in group if not one.chunks]
     group = [one for one in group if one.chunks]
     texts = [embedding_text(document.title, chunk) for document in group for chunk in document.chunks]
     parts = []
@@ -162,10 +162,6 @@ async def _embed(runtime: Runtime, batch: Batch, group: list[Chunked], *, done: 
     if group:
         group, found = _sound(group, _joined(parts), runtime.embedder.dim, rejected)
     return [*rejected, Embedded(group, _in_context(group, found))] if group else [*rejected]
-
-
-def _rejected(one: Chunked, detail: str, code: str) -> Rejected:
-    return Rejected(one.job_id, one.version, DocumentRejected(detail, code=code))
 
 
 def _in_context(group: list[Chunked], embeddings: PassageEmbeddings) -> PassageEmbeddings:

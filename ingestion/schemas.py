@@ -38,6 +38,8 @@ class DocumentOut(BaseModel):
     source: str
     format: str
     metadata: dict[str, Any]
+    original: Literal["intact", "missing", "damaged"]
+    """Whether the uploaded file is as it was, by the last check of the stores; if not, upload it again."""
     created_at: datetime
     updated_at: datetime
 
@@ -218,6 +220,7 @@ def document_out(document: Document, *, pending: DocumentVersion | None = None) 
         source=document.source,
         format=document.format,
         metadata=document.doc_metadata,
+        original=document.original or "intact",  # type: ignore[arg-type]  # the column holds one of the literals
         created_at=document.created_at,
         updated_at=document.updated_at,
     )
