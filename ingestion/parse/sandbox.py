@@ -114,10 +114,10 @@ class ParserPool:
     def stream(self, items: Sequence[ParseItem], *, patience_s: float | None = None) -> ParseStream:
         """Return what gives the outcome of each item as soon as it is there.
 
-        The items of one stream must be of one tenant: one worker hands them to processes of their own. One that takes longer than `patience_s` is
-        overtaken by those after it, in a process of their own. A document at which the worker dies is tried once more,
-        alone in a fresh worker, and then rejected: parser_timeout (wall or CPU), parser_memory or document_unreadable.
-        The others go on.
+        The items of one stream must be of one tenant: one worker hands them to processes of their own. One that takes
+        longer than `patience_s` is overtaken by those after it, in another worker. A document at which the worker dies
+        is tried once more, alone in a fresh one, and then rejected: parser_timeout (wall or CPU), parser_memory or
+        document_unreadable. The others go on.
         """
         return ParseStream(items, patience_s, self._parse_one_after_another)
 
