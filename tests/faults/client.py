@@ -14,6 +14,8 @@ import httpx
 
 from tests.faults.history import WORD, Change, History, Rest, Sight, paragraphs, question_of, text_of
 
+LOST = "worker_lost"
+"""Code of a job whose worker was lost as often as a job may be tried."""
 _PATIENCE = 10
 _PAUSE_S = 0.5
 _EXCUSED = (404, 409, 429, 503)
@@ -159,6 +161,12 @@ class Client:
     async def jobs(self, state: str) -> list[dict[str, Any]]:
         """Return the jobs in a state."""
         return await self._all(f"/v1/jobs?state={state}")
+
+    async def retry_lost(self) -> int:
+        """Have those jobs tried again that lost their worker three times, as their owner would; return how many."""
+        answer = await self._must("POST", "/v1/jobs/retry", json={"code": LOST})
+        retried: int = answer.body["retried"]
+        return retried
 
     async def at_rest(self, names: Sequence[str]) -> dict[tuple[str, str], Rest]:
         """Look at documents when nothing is under way: the list, a search for each version's word, the chunks."""
