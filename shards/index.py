@@ -89,11 +89,6 @@ class TenantIndexes:
         space = first_space(catalog.tenant_id, number, self._dim, placement, self.settings)
         await catalog.serialise(space)
         await self.vectors.create(space, cells=1)
-        if await self.vectors.count(space):
-            # A first attempt whose transaction never committed has written here. What it was about may have been
-            # deleted since, when Postgres knew of no generation to delete it from.
-            await self.vectors.drop(space)
-            await self.vectors.create(space, cells=1)
         edition = await catalog.last_edition() + 1
         await catalog.plan(space, state="live", recipe=self.first_recipe, edition=edition)
         await catalog.add_micros(number, empty_micros(self._dim))
