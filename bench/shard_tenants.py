@@ -115,7 +115,8 @@ class Template:
                 await session.execute(insert(DocumentField.__table__), mine["document_fields"])
             await session.execute(insert(Chunk.__table__), mine["chunks"])
             catalog = PostgresCatalog(session, tenant_id)
-            generation = await indexes.open(catalog, Placement())
+            await indexes.plan_first(catalog, Placement())
+            generation = await indexes.open(catalog)
             rows = [
                 IndexRow(
                     row["id"],

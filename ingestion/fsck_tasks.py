@@ -18,7 +18,7 @@ from ingestion.fsck.report import Report, merged
 from ingestion.fsck.rows import Breaches
 from ingestion.fsck.tenant import examine
 from ingestion.models import Job
-from ingestion.pipeline import GROUP_CHUNKS
+from ingestion.pipeline import GROUP_CHUNKS, plan_index
 from ingestion.runtime import Runtime, of_tenant
 from ingestion.tasks import Shell, bounded, fail_batch, task
 from tenants.auth import PLATFORM
@@ -101,6 +101,8 @@ async def _mend(check: Check, breaches: Breaches) -> None:
         made += [passages] if passages.texts else []
         if made and (number == len(waiting) or sum(len(one.texts) for one in made) >= GROUP_CHUNKS):
             async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
+                await plan_index(session, runtime, tenant_id)
+                await session.commit()
                 await mend.restore_vectors(session, runtime, tenant_id, made)
                 await session.commit()
             made = []

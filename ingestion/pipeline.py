@@ -198,6 +198,12 @@ def _joined(parts: Sequence[PassageEmbeddings]) -> PassageEmbeddings:
     )
 
 
+async def plan_index(session: AsyncSession, runtime: Runtime, tenant_id: UUID) -> None:
+    """Plan the tenant's index where it has none yet. The caller commits, and holds the writer lock until it has written
+    to it."""
+    await runtime.indexes.plan_first(PostgresCatalog(session, tenant_id), await placement_of(session, tenant_id))
+
+
 async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, group: Embedded) -> None:
     """Write a group into engines and Postgres and flip its documents, in the caller's transaction and writer lock."""
     tenant_id = batch.tenant_id
@@ -230,7 +236,7 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
     if flips:
         catalog = PostgresCatalog(session, tenant_id)
         placement = await placement_of(session, tenant_id)
-        generation = await runtime.indexes.open(catalog, placement)
+        generation = await runtime.indexes.open(catalog)
         require_recipe(runtime, generation.header)
         index_rows, chunk_rows = rows_of(passages, group.embeddings, generation.header.edition)
         with batch.watch.step("index"):

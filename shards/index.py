@@ -80,18 +80,26 @@ class TenantIndexes:
         """Return the generation of a header that was just read."""
         return await self._generations.current(catalog, header)
 
-    async def open(self, catalog: Catalog, placement: Placement) -> Generation:
-        """Return the live generation, creating the first one (in the caller's transaction) when there is none."""
+    async def plan_first(self, catalog: Catalog, placement: Placement) -> None:
+        """Plan the tenant's first generation where there is none. The caller commits before `open`, so that its space
+        is known, and is cleared by every purge, whatever becomes of the first attempt to write to it."""
+        if await catalog.live() is not None or await catalog.generations("building"):
+            return
+        number, edition = await catalog.last_number() + 1, await catalog.last_edition() + 1
+        space = first_space(catalog.tenant_id, number, self._dim, placement, self.settings)
+        await catalog.plan(space, state="building", recipe=self.first_recipe, edition=edition)
+        await catalog.add_micros(number, empty_micros(self._dim))
+
+    async def open(self, catalog: Catalog) -> Generation:
+        """Return the live generation. The first one, which `plan_first` planned, becomes it in the caller's
+        transaction."""
         found = await self.live(catalog)
         if found is not None:
             return found
-        number = await catalog.last_number() + 1
-        space = first_space(catalog.tenant_id, number, self._dim, placement, self.settings)
-        await catalog.serialise(space)
-        await self.vectors.create(space, cells=1)
-        edition = await catalog.last_edition() + 1
-        await catalog.plan(space, state="live", recipe=self.first_recipe, edition=edition)
-        await catalog.add_micros(number, empty_micros(self._dim))
+        [first] = await catalog.generations("building")
+        await catalog.serialise(first.space)
+        await self.vectors.create(first.space, cells=1)
+        await catalog.set(first.number, state="live")
         header = await catalog.live()
         assert header is not None
         return await self._generations.current(catalog, header)

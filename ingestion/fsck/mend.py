@@ -28,7 +28,6 @@ from shards.catalog_postgres import PostgresCatalog
 from shards.index import IndexRow
 from shards.models import Document, DocumentVersion
 from shards.neighbours import with_neighbours
-from tenants.repository import placement_of
 
 _SPECIAL_TOKENS = 2
 _READERS_GRACE = timedelta(seconds=61)
@@ -190,7 +189,7 @@ def _with_context(runtime: Runtime, texts: Sequence[ServedText]) -> list[str]:
 async def restore_vectors(session: AsyncSession, runtime: Runtime, tenant_id: UUID, made: Sequence[Passages]) -> None:
     """Write vectors of versions that are served still: each where Postgres places its chunk, or where it belongs."""
     catalog = PostgresCatalog(session, tenant_id)
-    generation = await runtime.indexes.open(catalog, await placement_of(session, tenant_id))
+    generation = await runtime.indexes.open(catalog)
     require_recipe(runtime, generation.header)
     rows: list[IndexRow] = []
     for passages in made:

@@ -26,8 +26,8 @@ from shards.placement import first_space, space_of
 from shards.probe import AnnQuery
 from tenants.errors import TesseraError
 from tests.shards.memory_catalog import MemoryCatalog
-from tests.shards.simulation import DIM, TENANT, Version, Violated, World, unit
-from tests.shards.turns_taken import pause
+from tests.shards.simulation import DIM, TENANT, World, unit
+from tests.shards.turns_taken import Version, Violated, pause
 
 KINDS = {"read": 100, "crash": 100, "switched": 25, "gave up": 8, "embedded anew": 2, "rebuilt: dedicated": 50}
 """What a run counts, and how often each has to happen in fifty runs, or nothing was tried."""
@@ -60,7 +60,7 @@ class EditionWorld(World):
             before = await catalog.live()
         await pause()  # embedded here, by the recipe that was found
         async with self.writer, self.transaction() as catalog:
-            generation = await self.indexes.open(catalog, self.placement)
+            generation = await self.opened(catalog)
             if before is not None and before.recipe != generation.header.recipe:
                 self.uploads.insert(0, version)
                 self.note("embedded anew")

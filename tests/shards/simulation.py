@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from shards.calibration import Calibration
 from shards.catalog import Header
-from shards.generation import NO_CELL
+from shards.generation import NO_CELL, Generation
 from shards.index import IndexRow, TenantIndexes
 from shards.memory import MemoryLexical
 from shards.pace import Pace
@@ -35,7 +35,7 @@ from shards.settings import ShardSettings
 from tenants.context import Placement
 from tenants.errors import TesseraError
 from tests.shards.memory_catalog import CatalogState, MemoryCatalog
-from tests.shards.turns_taken import Lock, Vectors, at_once, no_rest, pause
+from tests.shards.turns_taken import Actor, Lock, Vectors, Version, Violated, at_once, no_rest, pause
 
 DIM = 6
 TENANT = UUID(int=7)
@@ -48,31 +48,6 @@ KINDS = {"read": 100, "crash": 100, "split": 20, "merge": 5, "rebuilt: dedicated
 KINDS |= {"rebuilt: pooled": 2}
 """What a run counts, and how often each has to happen in a hundred runs, or nothing was tried."""
 NO_QUESTIONS = np.empty((0, DIM), dtype=np.float32)
-
-
-class Violated(AssertionError):
-    """What must hold did not."""
-
-
-@dataclass
-class Version:
-    """One version of one document."""
-
-    number: int
-    document: int
-    rows: list[IndexRow]
-    tried: bool = False
-
-
-@dataclass
-class Actor:
-    """A coroutine on its way, and what to do when its process dies."""
-
-    name: str
-    work: Coroutine[Any, Any, None]
-    began: int
-    again: Callable[[], None] | None
-    """Puts the work back, as the queue of jobs does; None for a reader, which does not die."""
 
 
 @dataclass
@@ -116,7 +91,7 @@ class World:
 
     async def upload(self, version: Version) -> None:
         async with self.writer, self.transaction() as catalog:
-            generation = await self.indexes.open(catalog, self.placement)
+            generation = await self.opened(catalog)
             await self.indexes.insert(
                 catalog, generation, version.rows, repeated=[version.number] if version.tried else []
             )
@@ -129,6 +104,12 @@ class World:
             else:
                 self.active[version.document] = version
                 self.purges += [replaced.number] if replaced is not None else []
+
+    async def opened(self, catalog: MemoryCatalog) -> Generation:
+        await self.indexes.plan_first(catalog, self.placement)
+        await pause()
+        catalog.commit()
+        return await self.indexes.open(catalog)
 
     async def purge(self, number: int) -> None:
         async with self.writer, self.transaction() as catalog:
@@ -234,6 +215,9 @@ class World:
             return
         elif draw < 0.75:
             self.start("read", self.read(), None)
+        elif draw < 0.78 and (tried := [version for version in self.uploads if version.tried]):
+            self.uploads.remove(tried[0])  # deleted before it was tried again: what the attempt wrote is to go
+            self.purges.append(tried[0].number)
         elif draw < 0.83 and self.active:
             version = self.active.pop(self.chance.choice(sorted(self.active)))
             self.purges.append(version.number)

@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from shards.index import IndexRow
 from shards.memory import MemoryVectors
 from shards.names import Space
 from shards.vectors import ChunkVector, Scored
+
+
+class Violated(AssertionError):
+    """What must hold did not."""
+
+
+@dataclass
+class Version:
+    """One version of one document."""
+
+    number: int
+    document: int
+    rows: list[IndexRow]
+    tried: bool = False
+
+
+@dataclass
+class Actor:
+    """A coroutine on its way, and what to do when its process dies."""
+
+    name: str
+    work: Coroutine[Any, Any, None]
+    began: int
+    again: Callable[[], None] | None
+    """Puts the work back, as the queue of jobs does; None for a reader, which does not die."""
 
 
 class Turn:
