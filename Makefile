@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST_ARGS ?=
+PYTEST_JOBS ?= 2
 SEEDS ?= 20000
 FIRST ?= 2000
 ROUNDS ?= 200
@@ -31,8 +32,8 @@ setup: ## Install the locked packages into .venv (the other targets do so by the
 setup-dev:
 	@$(PYTHON) setup/install.py --dev
 
-test: lint ## Check and test everything: what CI runs; PYTEST_ARGS='-k name' for some tests
-	$(call step,pytest,$(BIN)/pytest $(PYTEST_ARGS))
+test: lint ## Check and test everything: what CI runs; PYTEST_ARGS='-k name' for some tests, PYTEST_JOBS=0 for one process
+	$(call step,pytest,$(BIN)/pytest -n $(PYTEST_JOBS) --dist loadgroup $(PYTEST_ARGS))
 
 lint: setup-dev ## Style, types and the order of packages
 	$(call step,ruff check,$(BIN)/ruff check .)

@@ -11,7 +11,7 @@ from eval.bulk import MAX_DOCUMENTS, NewDocument
 from eval.client import TesseraClient, Uploaded
 
 _WORDS = tuple(
-    "harbour ledger valve turbine orchard permit clause archive beacon canal inspector schedule invoice freight quarry "  # noqa: SIM905
+    "harbour ledger valve turbine orchard permit clause archive beacon canal inspector schedule invoice freight quarry "  # noqa: SIM905 - words, to be read
     "lantern warden tariff pipeline museum bridge customs vessel gauge boiler registry timber surveyor auction".split()
 )
 _LOOK_EVERY_S = 0.02

@@ -156,9 +156,9 @@ def source_out(source: Source, clock: SourceClock, run: SourceRun | None) -> Sou
         name=source.name,
         config=redacted(source.config, sealed=source.sealed is not None),
         schedule=Schedule.model_construct(cron=source.cron, timezone=source.timezone) if scheduled else None,
-        on_vanish=source.on_vanish,  # type: ignore[arg-type]
+        on_vanish=source.on_vanish,  # type: ignore[arg-type]  # the same
         misses=source.misses,
-        state=source.state,  # type: ignore[arg-type]
+        state=source.state,  # type: ignore[arg-type]  # the same
         next_run_at=clock.next_run_at,
         last_success_at=clock.last_success_at,
         last_run=run_out(run) if run is not None else None,

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from service.database import prepare, role_url
+from service.local.ports import free_port
 from service.local.postgres import conninfo
 from service.local.settings import python_environment
 from service.local.state import Installation, StackState, running_stack
@@ -25,8 +26,18 @@ from tenants.settings import DatabaseSettings
 from tests.embedding_server import DIM, NAME, EmbeddingServer
 
 START_TIMEOUT_S = 240
+CELLS_FROM, CELL_ROWS = 1_500, 100
+"""The stack's tenants have an index of their own, divided into cells, from so many chunks, not from 4,000."""
 FOLDERS = "folders"
 """Beside the data folder: where tenants of the stack may register folders as sources."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, those of the stack run in one of them, one after the other, and the tests
+    of any other module stay together."""
+    for item in items:
+        shared = "stack" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("stack" if shared else item.path.name))
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory, embedding_server: EmbeddingS
     """The whole local stack, started by the command that users start it with."""
     data_dir = tmp_path_factory.mktemp("stack") / "data"
     models = {NAME: {"kind": "openai", "url": embedding_server.url, "dim": DIM}}
-    started = tessera("up", data_dir=data_dir, TESSERA_EMBED_MODELS=json.dumps(models))
+    small = {"THRESHOLD": CELLS_FROM, "POOLED_ROWS": CELLS_FROM, "ROWS_PER_CELL": CELL_ROWS}
+    settings = {f"TESSERA_SHARDS_{name}": str(value) for name, value in small.items()}
+    settings["TESSERA_API_PORT"] = str(free_port())  # others start a stack at the same moment
+    started = tessera("up", data_dir=data_dir, TESSERA_EMBED_MODELS=json.dumps(models), **settings)
     assert started.returncode == 0, started.stdout + started.stderr
     state = running_stack(data_dir)
     assert state is not None

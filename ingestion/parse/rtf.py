@@ -162,7 +162,7 @@ class _Reader:
         elif word in _LITERALS:
             self._say(_LITERALS[word])
         elif word in _TOGGLES:
-            self._state = replace(self._state, **{_TOGGLES[word]: value != 0})  # type: ignore[arg-type]
+            self._state = replace(self._state, **{_TOGGLES[word]: value != 0})  # type: ignore[arg-type]  # both are bool
         elif self._state.destination:
             self._declare(word, value or 0)
         elif self._state.flow and not self._flow.word(self._state.flow, word, value, self._tables.levels):

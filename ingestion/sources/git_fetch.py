@@ -91,7 +91,7 @@ class GitRemote(AbstractHttpGitClient):
         walker = ObjectStoreGraphWalker([], lambda _: [], shallow=set())
         try:
             self.dumb = False
-            super().fetch_pack(self._path, choose, walker, pack.write, depth=1)  # type: ignore[arg-type]
+            super().fetch_pack(self._path, choose, walker, pack.write, depth=1)  # type: ignore[arg-type]  # pack.write takes more than bytes
         except NotGitRepository as error:
             raise SourceFailed("There is no Git repository at the address.", code="source_not_found") from error
         except (GitProtocolError, HangupException, ValueError, AssertionError, KeyError) as error:

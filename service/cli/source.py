@@ -163,9 +163,8 @@ def run_source(
         out.print(text(_summary(ended)))
         for item in ended["errors"]:
             note(f"{item['key']}: {item['detail']} ({item['code']})")
-    if wait and ended["state"] != "done":
-        error = ended["error"] or {"code": ended["state"], "detail": "The run did not finish."}
-        fail(f"{error['detail']} ({error['code']})")
+    if wait:
+        _check_done(ended, "The run did not finish.")
 
 
 @app.command("preview")
@@ -184,9 +183,7 @@ def preview_source(
             return await client.wait_for_job(job["id"])
 
     job = run(_with_source(Access(url, key, tenant), source, work))
-    if job["state"] != "done":
-        error = job["error"] or {"code": job["state"], "detail": "The preview did not finish."}
-        fail(f"{error['detail']} ({error['code']})")
+    _check_done(job, "The preview did not finish.")
     seen = job["result"]
     if as_json:
         print_json(seen)
@@ -316,3 +313,9 @@ def _counts(one: Json) -> str:
 
 def _styled(state: str | None) -> Any:
     return text(state, _STYLES.get(state or "", ""))
+
+
+def _check_done(ended: Json, otherwise: str) -> None:
+    if ended["state"] != "done":
+        error = ended["error"] or {"code": ended["state"], "detail": otherwise}
+        fail(f"{error['detail']} ({error['code']})")

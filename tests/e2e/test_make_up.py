@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from service.local.ports import LOOPBACK
 from service.local.settings import python_environment
 from service.local.state import running_stack
+from service.settings import ApiSettings
 
 TIMEOUT_S = 300
 
@@ -29,9 +34,18 @@ def tessera(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.mark.usefixtures("stack")
+@pytest.fixture
+def taken() -> Iterator[None]:
+    """The usual port is somebody else's."""
+    with socket.socket() as other:
+        with suppress(OSError):  # it is already
+            other.bind((LOOPBACK, ApiSettings().port))
+            other.listen()
+        yield
+
+
+@pytest.mark.usefixtures("taken")
 def test_from_nothing_to_a_cited_answer_and_back(tmp_path: Path) -> None:
-    """Beside the session's stack, so that taken ports are a part of it."""
     data_dir = tmp_path / "data"
     first = tessera(data_dir, "up", "--demo")
     try:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.conftest import TenantAccess
     from tests.embedding_server import EmbeddingServer
 
-DOCUMENTS = 100
+DOCUMENTS = 60
 
 
 @pytest.fixture

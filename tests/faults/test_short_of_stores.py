@@ -48,7 +48,8 @@ async def short(stack: StackState, tmp_path_factory: pytest.TempPathFactory) -> 
     assert target is not None
     with ExitStack() as held:
         milvus = held.enter_context(proxy_before(target))
-        given = {"TESSERA_MILVUS_URI": f"http://127.0.0.1:{milvus.port}", "TESSERA_OBJECTS_URL": f"file://{objects}"}
+        given = {"TESSERA_MILVUS_URI": f"http://127.0.0.1:{milvus.port}", "TESSERA_MILVUS_TIMEOUT_S": "3"}
+        given |= {"TESSERA_OBJECTS_URL": f"file://{objects}"}
         own = held.enter_context(own_stack(folder / "data", before=before, **given))
         headers = {"Authorization": f"Bearer {own.admin_key}"}
         async with httpx.AsyncClient(base_url=own.url, headers=headers, timeout=60) as admin:

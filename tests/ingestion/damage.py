@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import text
 
 from ingestion.objects import Objects
@@ -103,3 +105,9 @@ async def finds(admin: httpx.AsyncClient, tenant: TenantAccess, expected: dict[s
     mended = await fsck(admin, tenant, repair=True, deep=True)
     assert (mended["differences"], mended["left"]) == (expected, {}), mended
     assert (await fsck(admin, tenant, deep=True))["total"] == 0
+
+
+def unit_vector(dim: int) -> NDArray[np.float32]:
+    made = np.zeros(dim, dtype=np.float32)
+    made[0] = 1.0
+    return made

@@ -49,8 +49,8 @@ async def shards(admin: httpx.AsyncClient, tenant: TenantAccess) -> dict[str, An
 async def test_an_index_moves_while_it_is_used(
     tenant: TenantAccess, other_tenant: TenantAccess, admin: httpx.AsyncClient
 ) -> None:
-    for number in range(DOCUMENTS):
-        await tenant.upload(sentence(number), f"{number}.txt", external_id=str(number))
+    first = (tenant.upload(sentence(n), f"{n}.txt", external_id=str(n)) for n in range(DOCUMENTS))
+    await asyncio.gather(*first)
     await other_tenant.upload(sentence(1), "1.txt", external_id="foreign")
     assert (await shards(admin, tenant))["tier"] == "pooled"
     ended, asked, written = asyncio.Event(), 0, DOCUMENTS

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.embedding_server import EmbeddingServer
 
 GOODS = ("copper", "barley", "cotton", "amber", "timber", "saffron", "wool", "salt", "indigo", "pepper")
-FIRST = 90
+FIRST = 60
 
 
 def line_of(number: int, edition: int = 1) -> str:

@@ -6,14 +6,15 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
+from tests.conftest import CELL_ROWS, CELLS_FROM, TenantAccess
+
 if TYPE_CHECKING:
     import httpx
 
-    from tests.conftest import TenantAccess
-
 GOODS = ("copper", "barley", "cotton", "amber", "timber", "saffron", "wool", "salt", "indigo", "pepper")
-DOCUMENTS = 4_300
-"""Some more than the default threshold of 4,000 chunks, one chunk each."""
+DOCUMENTS = CELLS_FROM + 100
+"""Of one chunk each."""
+GROWN = 4 * CELL_ROWS
 
 
 def text_of(number: int) -> str:
@@ -57,7 +58,7 @@ async def test_cells_are_trained_while_the_tenant_is_in_use(tenant: TenantAccess
     for start in range(100, DOCUMENTS, 100):
         items = await upload(tenant, range(start, start + 100))
         made |= {item["document"]["external_id"]: item["document"]["id"] for item in items}
-    deleted = [str(n) for n in range(50, DOCUMENTS, 97)]
+    deleted = [str(n) for n in range(50, DOCUMENTS, 37)]
     trained: list[dict[str, Any]] = []
     while not trained or any([await jobs(tenant, state) for state in ("queued", "running", "retrying")]):
         if deleted:  # deletions go on while the cells are trained and the rows copied
@@ -72,13 +73,15 @@ async def test_cells_are_trained_while_the_tenant_is_in_use(tenant: TenantAccess
     assert not await jobs(tenant, "failed")
     assert trained[0]["result"]["cells"] > 10
 
-    answer = (await tenant.client.post("/v1/search", json={"query": text_of(4_299), "k": 3, "debug": True})).json()
-    assert answer["hits"][0]["external_id"] == "4299"
+    answer = (
+        await tenant.client.post("/v1/search", json={"query": text_of(DOCUMENTS - 1), "k": 3, "debug": True})
+    ).json()
+    assert answer["hits"][0]["external_id"] == str(DOCUMENTS - 1)
     assert answer["debug"]["cells"]["total"] == trained[0]["result"]["cells"]
-    for number in range(50, DOCUMENTS, 97):
+    for number in range(50, DOCUMENTS, 37):
         hits = await tenant.search(text_of(number), k=5)
         assert str(number) not in [hit["external_id"] for hit in hits], "deleted stays deleted in the new generation"
-    for number in range(7, DOCUMENTS, 391):
+    for number in range(7, DOCUMENTS, 151):
         body = {"query": text_of(number), "k": 5, "exact": True}
         found = [hit["external_id"] for hit in (await tenant.client.post("/v1/search", json=body)).json()["hits"]]
         assert found.count(str(number)) == (str(number) in made), number
@@ -101,7 +104,7 @@ async def one_topic_grows(tenant: TenantAccess) -> None:
     first = await upload(tenant, range(DOCUMENTS, DOCUMENTS + 1))
     await tenant.job(first[0]["job"]["id"])
     asking = asyncio.create_task(ask())
-    grown = range(DOCUMENTS + 1, DOCUMENTS + 900)
+    grown = range(DOCUMENTS + 1, DOCUMENTS + GROWN)
     for start in range(grown.start, grown.stop, 100):
         await upload(tenant, range(start, min(start + 100, grown.stop)))
     divided: list[dict[str, Any]] = []
@@ -113,7 +116,7 @@ async def one_topic_grows(tenant: TenantAccess) -> None:
     ended.set()
     await asking
     assert not await jobs(tenant, "failed")
-    for number in range(DOCUMENTS, DOCUMENTS + 900, 83):
+    for number in range(DOCUMENTS, DOCUMENTS + GROWN, 47):
         for tree, plan in (({"eq": number}, "matches"), ({"gte": 40, "lte": number}, "cells")):
             body = {"query": text_of(number), "k": 100, "filter": {"number": tree}, "debug": True}
             answer = (await tenant.client.post("/v1/search", json=body)).json()

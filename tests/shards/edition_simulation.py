@@ -9,9 +9,6 @@ to its end.
 
 from __future__ import annotations
 
-import argparse
-import random
-import time
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid5
@@ -24,7 +21,7 @@ from shards.editions import NextEdition
 from shards.index import IndexRow
 from shards.placement import first_space, space_of
 from shards.probe import AnnQuery
-from tenants.errors import TesseraError
+from tests.shards import simulation
 from tests.shards.memory_catalog import MemoryCatalog
 from tests.shards.simulation import DIM, TENANT, World, unit
 from tests.shards.turns_taken import Version, Violated, pause
@@ -230,35 +227,9 @@ class EditionWorld(World):
 
 
 def simulate(seed: int, steps: int = 500) -> dict[str, int]:
-    """Run one world; the same seed is the same run. Returns what happened how often.
-
-    Raises:
-        Violated: with the seed and the step.
-    """
-    world = EditionWorld(random.Random(seed))
-    try:
-        world.run(steps)
-    except (Violated, TesseraError, RuntimeError, KeyError, ValueError, AssertionError) as error:
-        raise Violated(f"seed {seed}, step {world.step}: {type(error).__name__}: {error}") from error
-    finally:
-        for actor in world.actors:
-            actor.work.close()
-    return world.counts
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=2000)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=500)
-    chosen = parser.parse_args()
-    began, totals = time.perf_counter(), dict.fromkeys(KINDS, 0)
-    for seed in range(chosen.first, chosen.first + chosen.seeds):
-        for what, count in simulate(seed, chosen.steps).items():
-            totals[what] = totals.get(what, 0) + count
-    spent = time.perf_counter() - began
-    print(f"{chosen.seeds} seeds in {spent:.1f} s, nothing violated: {totals}")  # noqa: T201 - its result
+    """Run one world, as `simulation.simulate` does."""
+    return simulation.simulate(seed, steps, kind=EditionWorld)
 
 
 if __name__ == "__main__":
-    main()
+    simulation.main(__doc__, simulate, steps=500)

@@ -38,7 +38,7 @@ class Checkout:
 
     root: Path
     python: tuple[str, ...] = (sys.executable,)
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=lambda: {"TESSERA_API_PORT": str(free_port())})
 
     @property
     def data_dir(self) -> Path:
