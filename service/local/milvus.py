@@ -14,7 +14,7 @@ from service.local.spec import ChildSpec
 
 MEMORY = {"MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES": str(1024 * 1024)}
 """A row that is not flushed yet costs a search about forty times one that is; the server's own limit is 128 MB."""
-START = "from milvus_lite.cmdline import main; raise SystemExit(main())"
+SERVER = "service.local.lite_server"
 
 
 def milvus_child(data_dir: Path, port: int, env: Mapping[str, str]) -> ChildSpec:
@@ -28,8 +28,8 @@ def milvus_child(data_dir: Path, port: int, env: Mapping[str, str]) -> ChildSpec
         name="milvus",
         argv=(
             sys.executable,
-            "-c",
-            START,
+            "-m",
+            SERVER,
             "server",
             "--data-dir",
             str(folder),

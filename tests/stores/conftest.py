@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from service.local.milvus import SERVER
 from shards.milvus import MilvusVectors
 from shards.settings import MilvusSettings
 
-ENTRY = "from milvus_lite.cmdline import main; raise SystemExit(main())"
 EXTERNAL = os.environ.get("TESSERA_TEST_MILVUS_URI", "")
 """Run the suite of the vector store against this server instead, for example a Milvus cluster."""
 
@@ -36,7 +36,7 @@ class MilvusServer:
 
     def start(self) -> None:
         """Start and wait until the port answers."""
-        command = [sys.executable, "-c", ENTRY, "server", "--data-dir", str(self.folder)]
+        command = [sys.executable, "-m", SERVER, "server", "--data-dir", str(self.folder)]
         self._process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(self.port)],
             env={**os.environ, "MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES": "1048576"},
