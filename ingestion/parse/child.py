@@ -32,6 +32,7 @@ from ingestion.parse.confine import (
     forbid_calls,
     forbid_children,
     hide_files,
+    keep_only,
     knows_calls,
     landlock_version,
     leave_network,
@@ -116,8 +117,7 @@ def _admit(control: socket.socket, parsers: Mapping[str, Parser], ocr: Recognise
     talk, asked = (socket.socket(fileno=descriptor) for descriptor in descriptors)
     pid = os.fork()
     if pid == 0:
-        control.close()
-        asked.close()
+        keep_only(talk.fileno())  # not the other workers' sockets and handles either
         _serve(talk, limits, parsers, ocr)
     talk.close()
     return _Worker(pid, os.pidfd_open(pid), asked)

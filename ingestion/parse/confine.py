@@ -7,6 +7,7 @@ mounts). Linux only. Sources: unshare(2), landlock(7), seccomp(2) and the kernel
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import os
@@ -38,18 +39,19 @@ _FORBIDDEN: dict[str, tuple[int, str]] = {
         # the group that is killed); pivot_root chroot mount umount2 swapon swapoff reboot; init_module add_key
         # request_key keyctl; unshare accept4 perf_event_open name_to_handle_at open_by_handle_at setns
         # process_vm_readv process_vm_writev kcmp finit_module bpf execveat userfaultfd io_uring_setup pidfd_open
-        # clone3 pidfd_getfd
+        # clone3 pidfd_getfd; rt_sigqueueinfo tkill tgkill rt_tgsigqueueinfo pidfd_send_signal
         "41 42 43 49 50 53 56 57 58 59 62 101 109 112 155 161 165 166 167 168 169 175 248 249 250 272 288 298 303 304 "
-        "308 310 311 312 313 321 322 323 425 434 435 438",
+        "308 310 311 312 313 321 322 323 425 434 435 438 129 200 234 297 424",
     ),
     "aarch64": (
         0xC00000B7,
         # umount2 mount pivot_root chroot unshare init_module ptrace kill reboot setpgid setsid socket socketpair bind
         # listen accept connect add_key request_key keyctl clone execve swapon swapoff perf_event_open accept4
         # name_to_handle_at open_by_handle_at setns process_vm_readv process_vm_writev kcmp finit_module bpf execveat
-        # userfaultfd io_uring_setup pidfd_open clone3 pidfd_getfd
+        # userfaultfd io_uring_setup pidfd_open clone3 pidfd_getfd; tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo
+        # pidfd_send_signal
         "39 40 41 51 97 105 117 129 142 154 157 198 199 200 201 202 203 217 218 219 220 221 224 225 241 242 264 265 "
-        "268 270 271 272 273 280 281 282 425 434 435 438",
+        "268 270 271 272 273 280 281 282 425 434 435 438 130 131 138 240 424",
     ),
 }
 
@@ -75,6 +77,13 @@ def limit_resources(memory_bytes: int) -> None:
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_NOFILE, 256)
     _limit(resource.RLIMIT_CORE, 0)
+
+
+def keep_only(descriptor: int) -> None:
+    """Close every other descriptor but the standard ones."""
+    for other in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, descriptor}:
+        with contextlib.suppress(OSError):  # the listing itself has one, closed by now
+            os.close(other)
 
 
 def forbid_children() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import socket
 import stat
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -87,10 +89,19 @@ def look(data: bytes, limits: TextLimits) -> ParsedDocument:
         "program": lambda: os.execv("/bin/true", ["true"]),
         "kill": lambda: os.kill(os.getppid(), 0),
         "leave the group": os.setsid,
+        "signal": lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1),
         "documents": lambda: sum(map(_is_file, range(3, 256))),
+        "handles": lambda: sum(map(_is_open, range(3, 256))),
         "codec": lambda: "渡".encode("cp949").decode("cp949"),
     }
     return _document(json.dumps({name: _tried(call) for name, call in reached.items()}))
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        return bool(os.fstat(descriptor))
+    except OSError:
+        return False
 
 
 def _is_file(descriptor: int) -> bool:

@@ -147,11 +147,15 @@ async def test_a_taken_over_parser_reaches_nothing(
     monkeypatch.setenv("TESSERA_SECRET", "hunter2")
     secret = tmp_path / "secret"
     secret.write_text("hunter2")
+    beside = asyncio.create_task(pool.parse([write("sleep")]))  # another's worker, of which it has no handle
+    await pool.parse([write("txt")])
     _, answer, _ = await pool.parse([write("txt"), write("look", str(secret)), write("txt")])
+    beside.cancel()
     reached = json.loads(outcome(answer))
     assert set(reached.pop("environment")) == _NURSERY_VARIABLES
     assert reached.pop("codec") == "渡"
     assert reached.pop("documents") == 0  # its own is read and closed, the others are not there
+    assert reached.pop("handles") == 1  # to answer by
     assert {name: str(value)[:8] for name, value in reached.items()} == dict.fromkeys(reached, "refused:")
     assert "hunter2" not in outcome(answer)
     assert secret.read_text() == "hunter2"
