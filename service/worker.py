@@ -18,6 +18,7 @@ from ingestion.parse.sandbox import ParseLimits, ParserPool
 from ingestion.runtime import Runtime, SlowPlaces
 from ingestion.sources.background import Background
 from ingestion.sources.connect import SourceTools
+from ingestion.sources.settings import forget_own_store
 from ingestion.sources.vault import Vault
 from ingestion.tasks import Shell
 from migrations.tables import METADATA
@@ -63,6 +64,7 @@ def _close(**_: Any) -> None:
 
 async def _open_runtime() -> Runtime:
     resources = await _stack.enter_async_context(open_resources(settings, settings.database.worker_url))
+    forget_own_store()
     if settings.ingest.sole_worker:
         async with resources.database.dispatcher() as session, session.begin():
             await return_lost(session, all_of_it=True)

@@ -1,18 +1,18 @@
 """The objects below a prefix of a bucket. A door to obstore, beside `ingestion/objects.py`.
 
-obstore looks into the environment for what it is not told, where the service's own keys and address may stand: so
-everything is told, and a bucket without credentials is read without a signature. Its connections do not pass the guard;
-the addresses are those of the clouds, or of the stores that the operator names.
+obstore looks into the environment for what it is not told, where the service's own keys and address may stand. So
+everything is told, also which credentials are meant; a bucket without credentials is read without a signature; and the
+worker forgets the variables of its own store once that is open (`forget_own_store`). The connections do not pass the
+guard; the addresses are those of the clouds, or of the stores that the operator names.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from datetime import timedelta
-from typing import Any, BinaryIO
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
@@ -21,8 +21,12 @@ from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 from ingestion.sources.config import ObjectCredentials, ObjectsConfig, service_account
 from ingestion.sources.entries import Entry, Known, Read, too_large
 from ingestion.sources.files import file_entry, is_wanted
+from ingestion.sources.origin import is_own
 from ingestion.sources.settings import SourceSettings
 from tenants.errors import SourceFailed, SourceUnavailable
+
+if TYPE_CHECKING:
+    from obstore.store import S3Credential
 
 _BLOCK = 1 << 18
 _NOT_FOUND = re.compile(r"status code: 404|\b404 Not Found|NoSuchBucket")
@@ -33,9 +37,9 @@ def open_bucket(config: ObjectsConfig, settings: SourceSettings, own: str) -> Ob
     """Return the store; `own` is the address where the service keeps its originals.
 
     Raises:
-        SourceFailed: it is the service's own bucket, or the endpoint is not allowed.
+        SourceFailed: it is the service's own bucket, the endpoint is not allowed, or the credentials are none.
     """
-    if (config.scheme, config.bucket) == (urlsplit(own).scheme.replace("s3a", "s3"), urlsplit(own).netloc):
+    if is_own(config, own):
         raise SourceFailed("The bucket is the service's own.", code="source_address_refused")
     if config.endpoint is not None and config.endpoint.rstrip("/") not in settings.endpoints:
         raise SourceFailed("The endpoint is not one that the operator allows.", code="source_address_refused")
@@ -53,20 +57,13 @@ def open_bucket(config: ObjectsConfig, settings: SourceSettings, own: str) -> Ob
         },
         "retry_config": {"max_retries": 2, "retry_timeout": timedelta(seconds=30)},
     }
-    if config.scheme == "s3":
-        return _s3(config, secrets, patience)
-    if config.scheme == "gs":
-        key = secrets.get("service_account_key")
-        signed: Any = {"service_account_key": service_account(key)} if key else {"skip_signature": True}
-        return GCSStore(config.bucket, config=signed, **patience)
-    account: Any = {"account_name": str(config.account), "endpoint": f"https://{config.account}.blob.core.windows.net"}
-    if "sas_token" in secrets:
-        account["sas_key"] = secrets["sas_token"]
-    elif "account_key" in secrets:
-        account["account_key"] = secrets["account_key"]
-    else:
-        account["skip_signature"] = True
-    return AzureStore(config.bucket, config=account, **patience)
+    try:
+        return _OPEN[config.scheme](config, secrets, patience)
+    except BaseError as error:
+        # The library's own words may quote the key.
+        raise SourceFailed(
+            "The credentials are not of the form that the store takes.", code="source_forbidden"
+        ) from error
 
 
 def _s3(config: ObjectsConfig, secrets: dict[str, str], patience: dict[str, Any]) -> S3Store:
@@ -77,10 +74,41 @@ def _s3(config: ObjectsConfig, secrets: dict[str, str], patience: dict[str, Any]
         "imdsv1_fallback": False,
     }
     if "access_key_id" not in secrets or "secret_access_key" not in secrets:
-        return S3Store(config.bucket, config=told | {"skip_signature": True}, **patience)
-    names = ("access_key_id", "secret_access_key", "session_token")
-    signed = {name: secrets[name] for name in names if name in secrets}
-    return S3Store(config.bucket, config=told | signed, **patience)
+        return S3Store(config.bucket, config=told | _UNSIGNED, **patience)
+    credential: S3Credential = {
+        "access_key_id": secrets["access_key_id"],
+        "secret_access_key": secrets["secret_access_key"],
+        "token": secrets.get("session_token"),
+        "expires_at": None,
+    }
+    signed = told | {"skip_signature": False}
+    return S3Store(config.bucket, config=signed, credential_provider=lambda: credential, **patience)
+
+
+def _google(config: ObjectsConfig, secrets: dict[str, str], patience: dict[str, Any]) -> GCSStore:
+    key = secrets.get("service_account_key")
+    signed: Any = {"service_account_key": service_account(key), "skip_signature": False} if key else _UNSIGNED
+    return GCSStore(config.bucket, config=signed, **patience)
+
+
+def _azure(config: ObjectsConfig, secrets: dict[str, str], patience: dict[str, Any]) -> AzureStore:
+    told: Any = {"account_name": str(config.account), "endpoint": f"https://{config.account}.blob.core.windows.net"}
+    # The type goes before whatever else the environment has.
+    if "sas_token" in secrets:
+        told |= {"sas_key": secrets["sas_token"], "credential_type": "sas_token", "skip_signature": False}
+    elif "account_key" in secrets:
+        told |= {"account_key": secrets["account_key"], "credential_type": "access_key", "skip_signature": False}
+    else:
+        told |= _UNSIGNED
+    return AzureStore(config.bucket, config=told, **patience)
+
+
+_UNSIGNED: Any = {"skip_signature": True}
+_OPEN: dict[str, Callable[[ObjectsConfig, dict[str, str], dict[str, Any]], ObjectStore]] = {
+    "s3": _s3,
+    "gs": _google,
+    "az": _azure,
+}
 
 
 class BucketSource:

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import os
+
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ingestion.sources.guard import Rules, parse_rules
+
+_OF_STORES = ("AWS_", "AZURE_", "GOOGLE_", "SERVICE_ACCOUNT", "MSI_ENDPOINT")
+
+
+def forget_own_store() -> None:
+    """Take what obstore reads out of this process's environment, after the service's own store was opened with it.
+
+    A tenant's store would be opened with it too, and some of it cannot be overruled there: Google's credentials, and
+    the keys that objects are encrypted with.
+    """
+    for name in [name for name in os.environ if name.startswith(_OF_STORES)]:
+        del os.environ[name]
 
 
 class SourceSettings(BaseModel):
