@@ -21,6 +21,8 @@ from ingestion.parse.confine import die_with_parent, forbid_calls, leave_network
 from ingestion.sources.files import is_wanted
 
 _MAX_DEPTH = 64
+_MAX_PATH = 4096
+"""Bytes; no system takes a longer one, and a few long names of folders would make a listing of any size."""
 _FILE, _LINKS_AND_MODULES = 0o100000, 0o170000
 _MAX_TAGS = 10
 
@@ -57,6 +59,8 @@ class Repository:
             raise ValueError("the folders are nested too deep")
         for name, mode, sha in tree.iteritems():
             path = prefix + name
+            if len(path) > _MAX_PATH:
+                raise ValueError("a path is too long")
             if mode & _LINKS_AND_MODULES == _FILE:
                 yield path, sha
             elif mode & _LINKS_AND_MODULES == 0o040000:

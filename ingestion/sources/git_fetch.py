@@ -22,6 +22,7 @@ from ingestion.sources.fetch import Fetcher
 from tenants.errors import SourceFailed
 
 _HEAD = b"HEAD"
+_MEDIA_TYPE = "application/x-git-"
 _MAX_REFS_BYTES = 64 * 1024 * 1024
 
 
@@ -54,11 +55,20 @@ class GitRemote(AbstractHttpGitClient):
         data: bytes | Iterator[bytes] | None = None,
         raise_for_status: bool = True,
     ) -> tuple[Any, Callable[[int], bytes]]:
-        """Send a request of the protocol; redirects are refused, so a token reaches no other host."""
+        """Send a request of the protocol; redirects are refused, so a token reaches no other host.
+
+        To an answer of another type dulwich would go on with the protocol of plain files, and unpack them here.
+        """
         sent = {**(headers or {}), **self._authorization(url)}
         file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - dulwich closes the answer
         body = data if isinstance(data, bytes) or data is None else b"".join(data)
-        media_type = self._wait(self._send(url, sent, body, file))
+        try:
+            media_type = self._wait(self._send(url, sent, body, file))
+            if not media_type.startswith(_MEDIA_TYPE):
+                raise SourceFailed(f"The answer is not Git's: {media_type[:100]!r}.", code="source_wrong_type")
+        except BaseException:
+            file.close()
+            raise
         return _Answer(media_type, file), file.read
 
     async def _send(self, url: str, headers: Mapping[str, str], body: bytes | None, file: BinaryIO) -> str:

@@ -11,6 +11,9 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from dulwich.object_format import DEFAULT_OBJECT_FORMAT
+from dulwich.objects import Blob, Commit, ShaFile, Tree
+from dulwich.pack import write_pack_objects
 
 from ingestion.sources.folder import allowed_folder, copy_file
 from ingestion.sources.vault import Vault
@@ -138,6 +141,26 @@ def test_a_repository_of_too_many_files_is_refused(tmp_path: Path) -> None:
     pack, commit = packed(tmp_path / "repo", {f"{n:02}.md": b"text %d" % n for n in range(11)})
     lines = child(pack, commit).stdout.splitlines()
     assert json.loads(lines[10]) == {"error": "too_many"}
+
+
+def test_a_path_that_no_system_takes_ends_the_child(tmp_path: Path) -> None:
+    """Long names of folders would make a listing of any size out of a small pack."""
+    blob = Blob.from_string(b"text")
+    inner = Tree()
+    inner.add(b"a.md", 0o100644, blob.id)
+    objects: list[ShaFile] = [blob, inner]
+    for _ in range(20):
+        outer = Tree()
+        outer.add(b"n" * 255, 0o040000, inner.id)
+        objects.append(inner := outer)
+    commit = Commit()
+    commit.tree, commit.author, commit.committer, commit.message = inner.id, b"A <a>", b"A <a>", b"x"
+    commit.author_time = commit.commit_time = commit.author_timezone = commit.commit_timezone = 0
+    with (tmp_path / "x.pack").open("wb") as file:
+        write_pack_objects(file.write, [(one, None) for one in [*objects, commit]], DEFAULT_OBJECT_FORMAT)
+    ended = child(tmp_path / "x.pack", commit.id.decode())
+    assert ended.returncode != 0
+    assert b"a.md" not in ended.stdout
 
 
 def test_a_pack_that_swells_kills_the_child_alone(tmp_path: Path) -> None:
