@@ -136,15 +136,17 @@ async def _take(runtime: Runtime, batch: Batch, run: sync.Run, connector: Connec
         known = await repository.known_entries(session, run.source, [entry.key for entry in entries])
     fresh = {entry.key: entry for entry in entries if not _is_done(run, known.get(entry.key))}
     run.good += len(entries) - len(fresh)
+    again = [entry for entry in entries if entry.leads_on and entry.key not in fresh]
     at_once = runtime.sources.settings.fetches_at_once
-    outcomes = await read_all(connector, run.source, list(fresh.values()), known, at_once=at_once)
+    everything = await read_all(connector, run.source, [*fresh.values(), *again], known, at_once=at_once)
+    outcomes = [outcome for outcome in everything if outcome.entry.key in fresh]
     try:
         run.note(outcomes)
         async with runtime.database.tenant(batch.tenant_id) as session:
             await sync.write(session, runtime.objects, batch, run, outcomes)
             await session.commit()
     finally:
-        for outcome in outcomes:
+        for outcome in everything:
             if outcome.incoming is not None:
                 outcome.incoming.content.close()
 

@@ -43,6 +43,8 @@ class Entry:
     metadata: dict[str, Any] = field(default_factory=dict)
     content: bytes | None = None
     """The content itself, where the listing carries it."""
+    leads_on: bool = False
+    """Whether further entries are found in what is read of it: a run that is repeated reads it again for them."""
 
 
 @dataclass(frozen=True)
