@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -77,8 +78,11 @@ def _walk(folder: Path, include: Sequence[str]) -> Iterator[Entry]:
                 continue
             try:
                 status = path.lstat()
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue
+            except OSError as error:  # a folder that may be listed and not entered
+                broken(error)
+                raise
             if stat.S_ISREG(status.st_mode):
                 yield file_entry(relative, f"{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_size}")
 
@@ -87,32 +91,59 @@ def copy_file(folder: Path, relative: str, target: BinaryIO, max_bytes: int) -> 
     """Copy a file below a folder, opening each part of its path anew so that none can have become a link meanwhile.
 
     Raises:
-        SourceFailed: it is gone, is no plain file, or is too large.
+        SourceFailed: it is gone (`source_not_found`), is no plain file, or is too large.
+        SourceUnavailable: it cannot be read now, or not be kept.
     """
     *parts, name = relative.split("/")
     if not {"", ".", ".."}.isdisjoint([*parts, name]):
         raise SourceFailed(f"{relative!r} is no path below the folder.", code="source_address_refused")
+    with _named(relative):
+        file = os.fdopen(_opened(folder, parts, name), "rb")
+    with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise SourceFailed(f"{relative!r} is no file.", code="source_wrong_type")
+        _copy(file, relative, target, max_bytes)
+
+
+def _opened(folder: Path, parts: Sequence[str], name: str) -> int:
+    here = os.open(folder, _FOLDER)
     try:
-        here = os.open(folder, _FOLDER)
-        try:
-            for part in parts:
-                inner = os.open(part, _FOLDER, dir_fd=here)
-                os.close(here)
-                here = inner
-            with os.fdopen(os.open(name, _FILE, dir_fd=here), "rb") as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise SourceFailed(f"{relative!r} is no file.", code="source_wrong_type")
-                _copy(file, relative, target, max_bytes)
-        finally:
+        for part in parts:
+            inner = os.open(part, _FOLDER, dir_fd=here)
             os.close(here)
-    except OSError as error:
-        raise SourceFailed(f"{relative!r} cannot be read: {error.strerror}.", code="source_not_found") from error
+            here = inner
+        return os.open(name, _FILE, dir_fd=here)
+    finally:
+        os.close(here)
 
 
 def _copy(file: BinaryIO, relative: str, target: BinaryIO, max_bytes: int) -> None:
     size = 0
-    while block := file.read(_BLOCK):
+    while block := _block(file, relative):
         size += len(block)
         if size > max_bytes:
             raise too_large(repr(relative), max_bytes)
-        target.write(block)
+        try:
+            target.write(block)
+        except OSError as error:
+            raise SourceUnavailable(
+                f"The worker has no room for {relative!r}: {error.strerror}.", code="source_error"
+            ) from error
+
+
+def _block(file: BinaryIO, relative: str) -> bytes:
+    with _named(relative):
+        return file.read(_BLOCK)
+
+
+@contextmanager
+def _named(relative: str) -> Iterator[None]:
+    """Tell a file that is gone from one that cannot be read now: what is gone is deleted, in time."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SourceFailed(f"{relative!r} is not there.", code="source_not_found") from error
+    except PermissionError as error:
+        raise SourceFailed(f"{relative!r} may not be read.", code="source_forbidden") from error
+    except OSError as error:
+        raise SourceUnavailable(f"{relative!r} cannot be read: {error.strerror}.", code="source_error") from error

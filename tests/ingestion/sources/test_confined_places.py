@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -15,9 +16,9 @@ from dulwich.object_format import DEFAULT_OBJECT_FORMAT
 from dulwich.objects import Blob, Commit, ShaFile, Tree
 from dulwich.pack import write_pack_objects
 
-from ingestion.sources.folder import allowed_folder, copy_file
+from ingestion.sources.folder import FolderSource, allowed_folder, copy_file
 from ingestion.sources.vault import Vault
-from tenants.errors import Conflict, Misconfigured, SourceFailed
+from tenants.errors import Conflict, Misconfigured, SourceFailed, SourceUnavailable
 
 TENANT = UUID(int=1)
 SECRET = "s" * 32
@@ -63,6 +64,57 @@ def test_a_file_that_became_a_link_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(SourceFailed) as caught:
         copy_file(folder, "inner/a.txt", io.BytesIO(), 3)
     assert caught.value.code == "source_too_large"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.ENOENT, "source_not_found"),
+        (errno.ENOTDIR, "source_not_found"),
+        (errno.EACCES, "source_forbidden"),
+        (errno.EIO, "source_error"),
+        (errno.ESTALE, "source_error"),
+        (errno.EMFILE, "source_error"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
+) -> None:
+    """What is not found is deleted the second time."""
+    (tmp_path / "a.txt").write_text("text")
+    open_really = os.open
+
+    def fails(path: str | Path, flags: int, **at: int) -> int:
+        if path == "a.txt":
+            raise OSError(number, os.strerror(number))
+        return open_really(path, flags, **at)
+
+    monkeypatch.setattr(os, "open", fails)
+    with pytest.raises(SourceFailed) as caught:
+        copy_file(tmp_path, "a.txt", io.BytesIO(), 100)
+    assert caught.value.code == code
+    assert caught.value.retryable == (code == "source_error")
+
+
+def test_a_full_disk_of_the_worker_is_not_the_file_s_end(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(SourceUnavailable) as caught:
+        copy_file(tmp_path, "a.txt", full, 100)
+    assert caught.value.code == "source_error"
+
+
+async def test_a_folder_that_may_be_listed_and_not_entered_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("text")
+
+    def fails(path: Path) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "lstat", fails)
+    with pytest.raises(SourceUnavailable) as caught:
+        await anext(FolderSource(tmp_path, [], 100).batches())
+    assert caught.value.code == "source_error"
 
 
 def test_what_is_sealed_opens_for_its_source_alone() -> None:
