@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from ingestion.sources import repository, runs
 from tenants.db import Database
 from tenants.errors import NotFound
@@ -21,6 +23,8 @@ async def queue_due(database: Database) -> int:
             except NotFound:  # removed meanwhile
                 continue
             clock = await repository.clock_of(session, source)
+            if clock.next_run_at is None or clock.next_run_at > datetime.now(UTC):  # paused or changed meanwhile
+                continue
             clock.next_run_at = repository.due_next(source)
             await runs.queue(session, source, runs.SCHEDULE)
             queued += 1

@@ -7,6 +7,7 @@ it, one whose time comes twice runs once, and one with `*` in minute or hour kee
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from cronsim import CronSim, CronSimError
@@ -35,18 +36,26 @@ def check_cron(cron: str) -> str:
 
 def check_timezone(name: str) -> str:
     """Return the name of a time zone; raise `ValueError` unless it is one of the IANA database."""
-    if name not in available_timezones():
+    if name not in _zones():
         raise ValueError("is not a time zone of the IANA database, such as Europe/Berlin")
     return name
 
 
+@cache
+def _zones() -> frozenset[str]:
+    """Return the zones of the database, read once: it is a folder of some hundred files. `localtime` is whatever this
+    machine has, `Factory` a machine that was not set up."""
+    return frozenset(available_timezones() - {"localtime", "Factory"})
+
+
 def next_time(cron: str, timezone: str, after: datetime) -> datetime | None:
-    """Return when a checked schedule comes due next after a moment, in UTC.
+    """Return when a checked schedule comes due next, later than a moment, in UTC.
 
     None when it does not: the zone database may have changed since it was checked.
     """
     try:
-        found: datetime = next(CronSim(cron, after.astimezone(ZoneInfo(timezone))))
+        # CronSim counts on from the time of the wall, which may be past already where the clocks repeat an hour.
+        found = (one.astimezone(UTC) for one in CronSim(cron, after.astimezone(ZoneInfo(timezone))))
+        return next(moment for moment in found if moment > after)
     except (CronSimError, StopIteration, ZoneInfoNotFoundError):
         return None
-    return found.astimezone(UTC)

@@ -12,6 +12,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select, update
 
+from ingestion.sources import repository
+from ingestion.sources.due import queue_due
 from ingestion.sources.models import Source, SourceClock
 from tenants.db import Database
 from tenants.settings import DatabaseSettings
@@ -165,6 +167,22 @@ async def test_a_source_that_is_due_runs_once_however_long_nobody_looked(
     await asyncio.sleep(3)
     by_schedule = [run for run in await sources.runs(source) if run["cause"] == "schedule"]
     assert len(by_schedule) <= 2, "three days of minutes are caught up once"
+
+
+async def test_a_source_that_was_paused_between_the_look_and_the_lock_does_not_run(
+    tenant: TenantAccess, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = FEED | {"schedule": {"cron": "0 0 1 1 *"}}
+    made = [(await tenant.client.post("/v1/sources", json=body | {"name": name})).json()["id"] for name in "ab"]
+    await tenant.client.post(f"/v1/sources/{made[0]}/pause")
+
+    async def seen(*_: object) -> list[tuple[UUID, UUID]]:
+        return [(UUID(tenant.id), UUID(one)) for one in made]
+
+    monkeypatch.setattr(repository, "due_sources", seen)
+    assert await queue_due(database) == 0
+    for one in made:
+        assert (await tenant.client.get(f"/v1/sources/{one}/runs")).json()["items"] == []
 
 
 async def test_a_run_that_is_asked_for_twice_is_one(site: Site, sources: Sources) -> None:

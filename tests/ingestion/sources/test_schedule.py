@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -41,7 +41,8 @@ def test_anything_else_is_refused(cron: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "zone", ["", "Mars/Olympus", "../etc/passwd", "europe/berlin ", "UTC+2", "/usr/share/zoneinfo/UTC"]
+    "zone",
+    ["", "Mars/Olympus", "../etc/passwd", "europe/berlin ", "UTC+2", "/usr/share/zoneinfo/UTC", "localtime", "Factory"],
 )
 def test_a_zone_that_nobody_knows_is_refused(zone: str) -> None:
     with pytest.raises(ValueError, match="IANA"):
@@ -71,6 +72,28 @@ def test_an_hour_that_comes_twice_runs_once() -> None:
 def test_every_hour_goes_on_through_both_nights() -> None:
     assert times("0 * * * *", "Europe/Berlin", "2026-03-28T23:30", 3) == ["03-29 00:00", "03-29 01:00", "03-29 02:00"]
     assert times("0 * * * *", "Europe/Berlin", "2026-10-24T23:30", 3) == ["10-25 00:00", "10-25 01:00", "10-25 02:00"]
+
+
+def test_within_the_hour_that_comes_twice_the_next_time_is_the_next_day() -> None:
+    """At 01:10 UTC it is 02:10 in Berlin for the second time."""
+    assert times("30 2 * * *", "Europe/Berlin", "2025-10-26T01:10", 1) == ["10-27 01:30"]
+
+
+@pytest.mark.parametrize("cron", ["30 2 * * *", "0,30 2-3 * * *", "*/15 2 * * *", "0 * * * *", "45 1 * * *"])
+@pytest.mark.parametrize(
+    ("zone", "night"),
+    [
+        ("Europe/Berlin", "2025-10-25T22:00"),
+        ("Europe/Berlin", "2026-03-28T23:00"),
+        ("Australia/Lord_Howe", "2026-04-04T13:00"),
+    ],
+)
+def test_the_next_time_is_never_past(cron: str, zone: str, night: str) -> None:
+    for minute in range(5 * 60):
+        after = at(night) + timedelta(minutes=minute)
+        following = next_time(cron, zone, after)
+        assert following is not None
+        assert following > after
 
 
 def test_a_change_of_half_an_hour() -> None:
