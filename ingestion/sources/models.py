@@ -44,7 +44,7 @@ class Source(Base):
     """In how many runs in a row an entry has to be missing before it counts as vanished."""
     state: Mapped[str] = mapped_column(Text)
     cursor: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'"))
-    """What the last run that went through knows of the source as a whole."""
+    """What the last run that went through knows of the source as a whole; empty once a later one has written."""
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
 

@@ -93,7 +93,11 @@ async def write(session: AsyncSession, objects: Objects, batch: Batch, run: Run,
         RunLost: see there.
         NotFound: the source was removed.
     """
-    await _still_ours(session, batch, run)
+    source = await _still_ours(session, batch, run)
+    if source.cursor:
+        # From here on the index is no longer as the last good run left it: whoever came back to that state would
+        # hear that nothing has changed. Only a run that goes through knows better.
+        source.cursor = {}
     new = [outcome for outcome in outcomes if outcome.incoming is not None]
     incoming = [one.incoming for one in new if one.incoming is not None]
     priority = Priority.BULK if run.row.cause == runs.MANUAL else Priority.BACKGROUND
@@ -105,10 +109,10 @@ async def write(session: AsyncSession, objects: Objects, batch: Batch, run: Run,
     await runs.add_counts(session, run.row, Counter(one.change for one in read))
 
 
-async def _still_ours(session: AsyncSession, batch: Batch, run: Run) -> None:
+async def _still_ours(session: AsyncSession, batch: Batch, run: Run) -> Source:
     if not await jobs.hold(session, batch.tenant_id, batch.batch_id, [run.job.id]):
         raise RunLost
-    await repository.get(session, batch.tenant_id, run.source.id, lock=True)
+    return await repository.get(session, batch.tenant_id, run.source.id, lock=True)
 
 
 async def finish(
@@ -142,7 +146,7 @@ async def finish(
     errors = [{"key": key, **runs.shown(error)} for key, error in list(failures.items())[:_SHOWN_ERRORS]]
     await runs.end(session, row, state="done", errors=errors)
     if not failures:
-        # After a failure the next run must not take "nothing has changed" for an answer.
+        # After a failure the next run must not take "nothing has changed" for an answer: there is no cursor then.
         await repository.set_cursor(session, source, cursor)
     result = {name: int(getattr(row, name)) for name in runs.COUNTS}
     await jobs.finish(session, source.tenant_id, {run.job.id: {"run_id": str(row.id), **result}})

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dulwich.repo import Repo
+
 from tests.ingestion.sources.git_server import git_on
 from tests.ingestion.sources.site import site_on
 
@@ -122,6 +124,23 @@ async def test_a_folder_of_a_git_repository(tmp_path: Path, sources: Sources) ->
         assert (changed["added"], changed["changed"], changed["vanished"]) == (1, 1, 1)
         assert "Alpha is last" in await sources.found("alpha")
         assert "Beta" not in await sources.found("beta second")
+
+
+async def test_a_branch_that_is_set_back_is_read_again_after_a_run_with_a_failure(
+    tmp_path: Path, sources: Sources
+) -> None:
+    with git_on(tmp_path / "repo") as remote, Repo(str(remote.path)) as repo:
+        remote.commit({"a.md": "# Alpha\n\nAlpha is first."})
+        first = repo.head()
+        source = await sources.add("git", {"url": remote.url})
+        await sources.run(source)
+        remote.commit({"b.md": "# Beta\n\nBeta is a mistake.", "empty.md": ""})
+        second = await sources.run(source)
+        assert (second["added"], second["failed"]) == (1, 1)
+        repo.refs[b"refs/heads/master"] = first
+        back = await sources.run(source)
+        assert (back["unchanged"], back["vanished"]) == (1, 1)
+        assert set(await sources.documents()) == {"Alpha"}
 
 
 async def test_faults_of_a_repository_are_named(tmp_path: Path, site: Site, sources: Sources) -> None:
