@@ -68,7 +68,8 @@ class SourcePatch(BaseModel):
 
     name: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
     config: dict[str, Any] | None = None
-    """The whole of it, but for credentials, which stay unless they are given."""
+    """The whole of it, but for credentials, which stay unless they are given. They have to be given again when the
+    host, the bucket, the account or the endpoint changes."""
     schedule: Schedule | None = None
     on_vanish: OnVanish | None = None
     misses: int | None = _MISSES

@@ -21,10 +21,12 @@ from ingestion.source_schemas import (
     source_out,
 )
 from ingestion.sources import repository, runs
-from ingestion.sources.config import check_places, parted, read_config
+from ingestion.sources.config import check_places, parted, read_config, whole
 from ingestion.sources.models import Source
+from ingestion.sources.origin import origin_of
 from ingestion.state import source_settings_of, vault_of
 from tenants.auth import CurrentTenant
+from tenants.errors import FieldError, InvalidRequest
 from tenants.idempotency import IdempotentRoute
 from tenants.state import cursors_of, database_of
 
@@ -174,13 +176,20 @@ async def list_runs(
 
 
 def _change_config(request: Request, source: Source, given: dict[str, Any]) -> None:
-    """Take over a configuration; credentials stay unless the new one has some, or null for none."""
+    """Take over a configuration; credentials stay unless the new one has some, or null for none.
+
+    They stay for whom they were given for: sent elsewhere, they would be shown to whoever may change the source.
+    """
     config = read_config(source.kind, given)
     check_places(config, source_settings_of(request))
+    kept = source.sealed is not None and "credentials" not in given
+    if kept and origin_of(config) != origin_of(whole(source.kind, source.config, None)):
+        where = FieldError("body.config.credentials", "must be given again, or null, when the source moves elsewhere")
+        raise InvalidRequest("The credentials were given for another place.", fields=(where,))
     source.config, credentials = parted(config)
     if credentials is not None:
         source.sealed = vault_of(request).seal(source.tenant_id, source.id, credentials)
-    elif "credentials" in given:
+    elif not kept:
         source.sealed = None
     source.cursor = {}
 

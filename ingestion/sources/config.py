@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from ingestion.sources.guard import check_url
+from ingestion.sources.guard import check_url, host_of
 from ingestion.sources.settings import SourceSettings
 from tenants.errors import FieldError, InvalidRequest, SourceFailed
 
@@ -217,11 +217,21 @@ def check_places(config: Config, settings: SourceSettings) -> None:
         except SourceFailed as error:
             where = FieldError(f"body.config.{name}", error.detail)
             raise InvalidRequest(error.detail, code=error.code, fields=(where,)) from error
+    if isinstance(config, GitConfig) and config.credentials is not None:
+        _require_private(config.url, settings)
     endpoint = config.endpoint if isinstance(config, ObjectsConfig) else None
     if endpoint is not None and endpoint.rstrip("/") not in settings.endpoints:
         where = FieldError("body.config.endpoint", "is not one that the operator allows")
         detail = "The endpoint is refused: the operator names those that may be used."
         raise InvalidRequest(detail, code="source_address_refused", fields=(where,))
+
+
+def _require_private(url: str, settings: SourceSettings) -> None:
+    """Refuse credentials in clear over a network that the operator does not name."""
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not settings.rules.name(host_of(parts)):
+        where = FieldError("body.config.url", "must be https where there are credentials")
+        raise InvalidRequest("Credentials are sent over https only.", fields=(where,))
 
 
 def relative(path: str) -> str:

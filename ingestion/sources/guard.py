@@ -66,6 +66,13 @@ class Rules:
     ports: frozenset[int]
     allowed: tuple[Allowed, ...] = ()
 
+    def name(self, host: str) -> bool:
+        """Return whether the operator named a host, or the network of a literal address."""
+        literal = _literal(host)
+        if literal is None:
+            return any(one.network is None and one.host == host for one in self.allowed)
+        return any(one.network is not None and literal in one.network for one in self.allowed)
+
 
 def parse_rules(allowed: str, ports: str) -> Rules:
     """Read the settings: exceptions as `network`, `host`, each with `:port` or `:*`; ports as numbers.

@@ -1,16 +1,17 @@
-"""Which bucket an address names, in one spelling: to know the service's own."""
+"""Whom a source talks to, in one spelling: where its credentials may go, and whether a bucket is the service's own."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from ingestion.sources.config import ObjectsConfig
+from ingestion.sources.config import Config, GitConfig, ObjectsConfig
 
 Bucket = tuple[str, str | None, str]
 """Provider (s3, gs, az, file), account where the provider has them and it is known, and bucket or container."""
 
 _PROVIDERS = {"s3": "s3", "s3a": "s3", "gs": "gs", "az": "az", "adl": "az", "azure": "az", "abfs": "az", "abfss": "az"}
 _AZURE_HOSTS = (".blob.core.windows.net", ".dfs.core.windows.net", ".fabric.microsoft.com")
+_PORTS = {"http": 80, "https": 443}
 
 
 def bucket_of(url: str) -> Bucket:
@@ -36,3 +37,13 @@ def is_own(config: ObjectsConfig, own: str) -> bool:
     provider, account, bucket = bucket_of(own)
     same_account = account is None or config.account is None or account == config.account
     return (config.scheme, config.bucket) == (provider, bucket) and same_account
+
+
+def origin_of(config: Config) -> tuple[object, ...]:
+    """Return whom the credentials of a source are shown to: scheme, host and port, or bucket, account and endpoint."""
+    if isinstance(config, ObjectsConfig):
+        return config.scheme, config.bucket, config.account, (config.endpoint or "").rstrip("/")
+    if isinstance(config, GitConfig):
+        parts = urlsplit(config.url)
+        return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or _PORTS.get(parts.scheme)
+    return ()

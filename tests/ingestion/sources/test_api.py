@@ -145,6 +145,26 @@ async def test_credentials_are_never_shown_and_sealed_where_they_lie(
     assert "AKIAX" not in refused.text
 
 
+async def test_credentials_do_not_follow_a_source_to_another_place(tenant: TenantAccess) -> None:
+    """Whoever may change a source could read them there otherwise."""
+    config = {"url": "https://git.example.com/team/notes.git", "credentials": {"token": "hush77"}}
+    made = await tenant.client.post("/v1/sources", json={"kind": "git", "name": "notes", "config": config})
+    assert made.status_code == 201, made.text
+    path = f"/v1/sources/{made.json()['id']}"
+    same = await tenant.client.patch(path, json={"config": {"url": "https://git.example.com/team/other.git"}})
+    assert same.json()["config"]["credentials"] == "set"
+    elsewhere = {"url": "https://attacker.example/team/notes.git"}
+    refused = await tenant.client.patch(path, json={"config": elsewhere})
+    assert refused.status_code == 422
+    assert [error["pointer"] for error in refused.json()["errors"]] == ["body.config.credentials"]
+    assert (await tenant.client.get(path)).json()["config"]["url"] == "https://git.example.com/team/other.git"
+    given = await tenant.client.patch(path, json={"config": elsewhere | {"credentials": {"token": "other"}}})
+    assert (given.status_code, given.json()["config"]["credentials"]) == (200, "set")
+    without = await tenant.client.patch(path, json={"config": config | {"credentials": None}})
+    assert without.status_code == 200
+    assert "credentials" not in without.json()["config"]
+
+
 async def test_a_source_that_is_due_runs_once_however_long_nobody_looked(
     site: Site, sources: Sources, database: Database
 ) -> None:
