@@ -92,6 +92,7 @@ async def change_source(request: Request, tenant: CurrentTenant, source_id: UUID
     async with database_of(request).tenant(tenant.tenant_id) as session:
         source = await repository.get(session, tenant.tenant_id, source_id, lock=True)
         if body.name is not None and body.name != source.name:
+            await repository.lock_names(session, tenant.tenant_id)
             await repository.require_free_name(session, tenant.tenant_id, body.name)
             await repository.rename_documents(session, source, body.name)
             source.name = body.name

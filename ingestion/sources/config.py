@@ -14,7 +14,8 @@ from ingestion.sources.settings import SourceSettings
 from tenants.errors import FieldError, InvalidRequest, SourceFailed
 
 Kind = Literal["web", "sitemap", "feed", "git", "objects", "folder"]
-Url = Annotated[str, Field(min_length=1, max_length=2048)]
+Url = Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[^\x00]*$")]
+Pattern = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 _RELATIVE = re.compile(r"(?!.*(?:^|/)\.\.(?:/|$))[^/\x00][^\x00]*\Z|\Z")
 _BUCKET = r"^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$"
 
@@ -95,7 +96,7 @@ class GitConfig(_Config):
         default=None, min_length=1, max_length=250, pattern=r"^[^\x00-\x20~^:?*\[\\-][^\x00-\x20~^:?*\[\\]*$"
     )
     folder: str = Field(default="", max_length=1000)
-    include: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=50)
+    include: list[Pattern] = Field(default_factory=list, max_length=50)
     credentials: GitCredentials | None = None
 
     @field_validator("folder")
@@ -135,7 +136,7 @@ class ObjectsConfig(_Config):
     region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]{1,40}$")
     endpoint: Url | None = None
     account: str | None = Field(default=None, pattern=r"^[a-z0-9]{3,24}$")
-    include: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=50)
+    include: list[Pattern] = Field(default_factory=list, max_length=50)
     credentials: ObjectCredentials | None = None
 
     @property
@@ -173,7 +174,7 @@ class FolderConfig(_Config):
     """The files below a folder of the workers' machine, where the operator allows it."""
 
     path: str = Field(min_length=1, max_length=1000, pattern=r"^/[^\x00]*$")
-    include: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=50)
+    include: list[Pattern] = Field(default_factory=list, max_length=50)
 
 
 Config = WebConfig | SitemapConfig | FeedConfig | GitConfig | ObjectsConfig | FolderConfig

@@ -33,7 +33,7 @@ async def create(session: AsyncSession, source: Source, *, most: int) -> SourceC
     Raises:
         Conflict: its name is taken, or the tenant has `most` already.
     """
-    await session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:id, 9))"), {"id": str(source.tenant_id)})
+    await lock_names(session, source.tenant_id)
     count = select(func.count()).select_from(Source).where(Source.tenant_id == source.tenant_id)
     if (await session.scalar(count) or 0) >= most:
         raise Conflict(f"The tenant has {most} sources already.", code="too_many_sources")
@@ -47,8 +47,13 @@ async def create(session: AsyncSession, source: Source, *, most: int) -> SourceC
     return clock
 
 
+async def lock_names(session: AsyncSession, tenant_id: UUID) -> None:
+    """Let the sources of a tenant be named one after the other, until the transaction ends."""
+    await session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:id, 9))"), {"id": str(tenant_id)})
+
+
 async def require_free_name(session: AsyncSession, tenant_id: UUID, name: str) -> None:
-    """Raise `Conflict` when a source of the tenant has this name."""
+    """Raise `Conflict` when a source of the tenant has this name; the caller holds `lock_names`."""
     taken = select(Source.id).where(Source.tenant_id == tenant_id, Source.name == name)
     if await session.scalar(taken) is not None:
         raise Conflict(f"There is a source {name!r} already.", code="source_name_taken")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from ingestion.sources import repository
 from ingestion.sources.due import queue_due
@@ -99,6 +99,9 @@ async def test_a_source_is_registered_shown_changed_and_removed(tenant: TenantAc
         ({"kind": "objects", "config": {"url": "s3://bucket", "endpoint": "http://10.0.0.1"}}, "body.config.endpoint"),
         ({"kind": "objects", "config": {"url": "s3://bucket", "region": "x.evil.example"}}, "body.config.region"),
         ({"kind": "folder", "config": {"path": "relative"}}, "body.config.path"),
+        ({"kind": "folder", "config": {"path": "/srv", "include": ["a\x00b"]}}, "body.config.include.0"),
+        ({"kind": "web", "config": {"urls": ["https://example.com/a\x00b"]}}, "body.config.urls.0"),
+        ({"kind": "objects", "config": {"url": "s3://bucket/a\x00b"}}, "body.config.url"),
     ],
 )
 async def test_a_fault_is_refused_and_named(tenant: TenantAccess, change: dict[str, Any], pointer: str) -> None:
@@ -117,6 +120,20 @@ async def test_names_are_unique_and_repeats_are_known(tenant: TenantAccess) -> N
     other = (await tenant.client.post("/v1/sources", json=FEED | {"name": "other"})).json()
     renamed = await tenant.client.patch(f"/v1/sources/{other['id']}", json={"name": "news"})
     assert (renamed.status_code, renamed.json()["code"]) == (409, "source_name_taken")
+
+
+async def test_of_two_that_take_a_name_at_once_one_gets_it(tenant: TenantAccess, database: Database) -> None:
+    made = [await tenant.client.post("/v1/sources", json=FEED | {"name": name}) for name in ("one", "two")]
+    one, two = [UUID(answer.json()["id"]) for answer in made]
+    tenant_id = UUID(tenant.id)
+    async with database.tenant(tenant_id) as session, session.begin():
+        await repository.lock_names(session, tenant_id)
+        (await repository.get(session, tenant_id, one)).name = "news"
+        await session.flush()
+        renamed = asyncio.create_task(tenant.client.patch(f"/v1/sources/{two}", json={"name": "news"}))
+        while not await session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+            await asyncio.sleep(0.05)
+    assert (await renamed).json()["code"] == "source_name_taken"
 
 
 async def test_credentials_are_never_shown_and_sealed_where_they_lie(
