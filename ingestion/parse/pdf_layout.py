@@ -11,6 +11,7 @@ from itertools import pairwise
 from ingestion.parse.document import BlockKind
 from ingestion.parse.hyphens import BREAK
 from ingestion.parse.pdf_lines import Line
+from ingestion.parse.pdf_running import without_running_titles
 from ingestion.parse.pdf_tables import table_at
 
 _LARGER = 1.15
@@ -23,7 +24,6 @@ _SCRIPT_CHARS = 10
 _BULLET = re.compile(r"^[•◦▪▫‣⁃●○■□*\-]\s+")
 _NUMBERED = re.compile(r"^(?:\d{1,3}|[a-zA-Z])[.)]\s+\S")
 _SENTENCE_END = re.compile(r"[.!?:;。！？：；][\"'”’)\]」』]*$")
-_DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Found:
 
 def layout(lines: Sequence[Line], outline: Sequence[Entry]) -> list[Found]:
     """Blocks in reading order. No block goes over a page, so its page is that of all its text."""
-    lines = _without_running_titles(lines)
+    lines = without_running_titles(lines)
     levels = _heading_levels(lines, outline)
     leading = _leading(lines)
     blocks: list[Found] = []
@@ -77,29 +77,6 @@ def layout(lines: Sequence[Line], outline: Sequence[Entry]) -> list[Found]:
         i += 1
     blocks.extend(_paragraphs(paragraph))
     return _merged_lists(blocks)
-
-
-def _without_running_titles(lines: Sequence[Line]) -> list[Line]:
-    """First and last lines that most pages repeat (but for their numbers) are kept once."""
-    edges: dict[int, set[int]] = {}
-    for i, line in enumerate(lines):
-        first, last = edges.setdefault(line.page, {i, -1}), i
-        first.discard(-1)
-        edges[line.page] = {min(first), last}
-    pages = len(edges)
-    if pages < 3:
-        return list(lines)
-    counts = Counter(_DIGITS.sub("#", lines[i].text) for indices in edges.values() for i in indices)
-    repeated = {text for text, count in counts.items() if count >= max(3, pages // 2)}
-    dropped: set[int] = set()
-    kept: set[str] = set()
-    for indices in edges.values():
-        for i in sorted(indices):
-            text = _DIGITS.sub("#", lines[i].text)
-            if text in repeated and (text in kept or text.strip() == "#"):
-                dropped.add(i)
-            kept.add(text)
-    return [line for i, line in enumerate(lines) if i not in dropped]
 
 
 def _heading_levels(lines: Sequence[Line], outline: Sequence[Entry]) -> list[int]:

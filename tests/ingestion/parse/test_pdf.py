@@ -157,6 +157,39 @@ def test_running_titles_are_kept_once():
     assert document.text.count(BODY[0]) == 5
 
 
+def test_what_the_edges_of_pages_say_is_no_running_title():
+    """One invoice a page: its number and its total are facts, in whatever steps they grow."""
+    totals = ("113.50", "98.00", "113.51", "7.25")
+    pages = [
+        [
+            *lines(f"Invoice {1007 + at}", y=770),
+            *lines(f"Order {31 * at + 5}", *BODY),
+            *lines(f"Total: {total} EUR", y=40),
+        ]
+        for at, total in enumerate(totals)
+    ]
+    text = parsed(pdf(*pages)).text
+    for at, total in enumerate(totals):
+        assert f"Invoice {1007 + at}" in text
+        assert f"Total: {total} EUR" in text
+
+
+def test_page_numbers_go_with_the_titles_beside_them():
+    pages = [
+        [
+            Words("Journal of Harbours", y=770),
+            Words(str(1244 + number), x=450, y=770),
+            *lines(*BODY),
+            *lines(f"Draft, page {number} of 5", y=40),
+        ]
+        for number in range(1, 6)
+    ]
+    text = parsed(pdf(*pages)).text
+    assert text.count("Journal of Harbours") == text.count("Draft, page") == 1
+    alone = [[*lines(*BODY), *lines(str(311 + number), y=40)] for number in range(1, 6)]
+    assert "31" not in parsed(pdf(*alone)).text
+
+
 @pytest.mark.parametrize("rotate", [0, 90, 180, 270])
 def test_turned_pages_read_the_same(rotate: int):
     document = parsed(pdf([Words("Fares", y=740, size=20), *lines(*BODY, y=700)], rotate=rotate))
