@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from html.parser import HTMLParser
 from typing import Any, BinaryIO
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import urldefrag
 
 from ingestion.sources.config import WebConfig
 from ingestion.sources.entries import Entry, Known, Read, Validators
 from ingestion.sources.fetch import same_site
+from ingestion.sources.links import MAX_LINKS, links_of
 from ingestion.sources.pages import Pages, page_entry
 from tenants.errors import SourceFailed
 
 _MAX_HTML = 4 * 1024 * 1024
-_MAX_LINKS = 2000
-"""Of one page. What is missing in a run in which a page had more, or was cut off, has not vanished."""
 _BATCH = 16
 
 
@@ -67,7 +65,7 @@ class WebSource:
         target.seek(0)
         page = target.read(_MAX_HTML + 1)
         links = await asyncio.to_thread(links_of, page[:_MAX_HTML].decode("utf-8", "replace"), url)
-        self.complete = self.complete and len(page) <= _MAX_HTML and len(links) < _MAX_LINKS
+        self.complete = self.complete and len(page) <= _MAX_HTML and len(links) < MAX_LINKS
         hosts = [link for link in links if any(same_site(link, start) for start in self._config.urls)]
         self._next |= dict.fromkeys(hosts)
 
@@ -81,33 +79,3 @@ def _hides_links(error: SourceFailed, known: Known | None) -> bool:
     One that was never read before, such as what robots.txt forbids, led to nothing; one that is no more leads nowhere.
     """
     return error.retryable or (known is not None and error.code != "source_not_found")
-
-
-class _Links(HTMLParser):
-    def __init__(self, url: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.base_url = url
-        self.found: dict[str, None] = {}
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        href = given.get("href")
-        if href is None or len(href) > 2048 or len(self.found) >= _MAX_LINKS:
-            return
-        try:
-            if tag == "base":
-                self.base_url = urljoin(self.base_url, href)
-            elif tag == "a" and "nofollow" not in (given.get("rel") or "").lower().split():
-                link = urldefrag(urljoin(self.base_url, href.strip())).url
-                if urlsplit(link).scheme in ("http", "https"):
-                    self.found[link] = None
-        except ValueError:  # what a browser would not open either
-            return
-
-
-def links_of(html: str, url: str) -> list[str]:
-    """Return the addresses of http and https that a page links to, in order, without those marked `nofollow`."""
-    parser = _Links(url)
-    parser.feed(html)
-    parser.close()
-    return list(parser.found)

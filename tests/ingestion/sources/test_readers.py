@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ingestion.sources.entries import bounded_key
 from ingestion.sources.feed import read_feed
 from ingestion.sources.files import is_wanted
+from ingestion.sources.links import links_of
 from ingestion.sources.sitemap import read_sitemap, unpacked
-from ingestion.sources.web import links_of
 from tenants.errors import SourceFailed
 
 URL = "https://example.com/news/feed.xml"
@@ -130,6 +130,52 @@ def test_links_are_those_a_reader_would_follow() -> None:
         "https://e.com/b",
         "https://example.com/docs/?q=1",
     ]
+
+
+HREF = "<a href=/x>"
+
+
+@pytest.mark.parametrize(
+    ("html", "links"),
+    [
+        ("<![foo[ x ]]>", []),
+        (f"<![CDATA[ x ]]>{HREF}", ["/x"]),
+        (f"<!-- {HREF} --><!-->{HREF}", ["/x"]),
+        (f"<!-- {HREF} --!>", []),
+        (f"<!doctype html><?php x ?></><//>{HREF}", ["/x"]),
+        (f"<script>'{HREF}'</script ><style>{HREF}</STYLE><TEXTAREA>{HREF}</textareas>{HREF}", []),
+        (f"<title>{HREF}</title><svg/>{HREF}", ["/x"]),
+        (f"<p title='>{HREF}'>{HREF}</p>", ["/x"]),
+        (f"<p title='{HREF}", []),
+        ("<a href='/x' href='/y'>", ["/x"]),
+        ("<a\nHREF = /x/>", ["/x/"]),
+        ("<a/href=/x?a=1&amp;b=2&#13;>", ["/x?a=1&b=2"]),
+        ("<a <a href=/x>", ["/x"]),
+        ("<a =href=/x><a ==/x><a href><a href=>", [""]),
+        ("<a href=&#" + "9" * 5000 + ";><a href=http://[foo]/><a href=http://e\u2100.com/>", []),
+        ("<base href=/a/><base href=/b/><a href=x>", ["/a/x"]),
+        ("</a href=/x><abbr href=/x><area href=/x>< a href=/x>", []),
+        ("1 < 2 <3 <<a href=/x>", ["/x"]),
+    ],
+)
+def test_links_are_told_from_what_looks_like_them(html: str, links: list[str]) -> None:
+    start = "https://example.com/start"
+    assert links_of(html, start) == [f"https://example.com{link or '/start'}" for link in links]
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    ["<a ", "<a a=", "<a/", "<a href='", '<a a="x" ', "<!--", "<![x", "</", "<script>", "<a", "<", "<!-- -", "a = "],
+)
+def test_links_of_a_hostile_page_take_time_with_its_length(repeated: str) -> None:
+    """With its square, each of these would take hours."""
+    assert links_of("<a " + repeated * 300_000, URL) == []
+
+
+@given(st.text(alphabet="<>/!-?='\"& ahreftscipt[]:#x;\n", max_size=60))
+@settings(max_examples=300)
+def test_no_page_is_too_odd_for_its_links(html: str) -> None:
+    assert all(link.startswith(("http:", "https:")) for link in links_of(html, URL))
 
 
 @given(st.lists(st.text(min_size=1).map(lambda text: text * 30), min_size=2, max_size=3, unique=True))
