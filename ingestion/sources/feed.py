@@ -25,6 +25,7 @@ _MAX_TITLE = 500
 _MEDIA = "{http://search.yahoo.com/mrss/}"
 """Describes pictures, under names that mean the entry elsewhere."""
 _ATOM = "{http://www.w3.org/2005/Atom}"
+_ROOTS = ("rss", "feed", "rdf")
 _ENTRIES = ("item", "entry")
 _CONTENT = ("encoded", "content", "description", "summary")
 """Names of what an entry says, the fullest first."""
@@ -75,10 +76,8 @@ def read_feed(url: str, content: BinaryIO) -> Iterator[Entry]:
     Raises:
         SourceFailed: it is no feed (`source_wrong_type`), such as a page of HTML.
     """
-    for name, element, depth, parent in read_elements(url, content, what="feed", roots=("rss", "feed", "rdf")):
-        if name in _ENTRIES and depth in (1, 2):
-            yield _entry(url, element)
-            parent.remove(element)
+    for _, element in read_elements(url, content, what="feed", roots=_ROOTS, entries=_ENTRIES, deepest=2):
+        yield _entry(url, element)
 
 
 def _entry(url: str, element: Element) -> Entry:

@@ -19,6 +19,7 @@ from tenants.errors import SourceFailed
 _MAX_SITEMAPS = 500
 _MAX_DEPTH = 2
 _BATCH = 64
+_ROOTS = ("urlset", "sitemapindex")
 _GZIP = b"\x1f\x8b"
 _ACCEPT = "application/xml, text/xml, application/gzip;q=0.9, */*;q=0.1"
 
@@ -94,9 +95,7 @@ def read_sitemap(url: str, content: BinaryIO) -> Iterator[tuple[bool, str, str |
     Raises:
         SourceFailed: it is no sitemap (`source_wrong_type`).
     """
-    for name, element, depth, parent in read_elements(url, content, what="sitemap", roots=("urlset", "sitemapindex")):
-        if depth == 1 and name in ("url", "sitemap"):
-            fields = {local_name(child): (child.text or "").strip() for child in element}
-            if fields.get("loc"):
-                yield name == "sitemap", fields["loc"], fields.get("lastmod") or None
-            parent.remove(element)
+    for name, element in read_elements(url, content, what="sitemap", roots=_ROOTS, entries=("url", "sitemap")):
+        fields = {local_name(child): (child.text or "").strip() for child in element}
+        if fields.get("loc"):
+            yield name == "sitemap", fields["loc"], fields.get("lastmod") or None

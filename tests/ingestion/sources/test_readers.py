@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -104,6 +105,50 @@ def test_a_sitemap_is_read() -> None:
         (False, "https://e.com/a?x=1&y=2", "2026-01-01"),
         (False, "b", None),
     ]
+
+
+_BESIDE = 60_000
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("<rss><channel>", "<item><guid>g</guid></item></channel></rss>"),
+        ("<rss><channel><image>", "</image><item><guid>g</guid></item></channel></rss>"),
+        ("<feed>", "<entry><id>g</id></entry></feed>"),
+        ("<urlset>", "<url><loc>g</loc></url></urlset>"),
+        ("<urlset><other>", "</other><url><loc>g</loc></url></urlset>"),
+    ],
+)
+def test_what_is_beside_the_entries_takes_no_memory(before: str, after: str) -> None:
+    content = io.BytesIO(f"{before}{'<a>b</a>' * (_BESIDE // 4)}{after}".encode())
+    read = read_sitemap if "urlset" in before else read_feed
+    tracemalloc.start()
+    try:
+        assert len(list(read(URL, content))) == 1
+        assert tracemalloc.get_traced_memory()[1] < 600_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (f"<rss><channel><item>{'<a/>' * _BESIDE}</item></channel></rss>", "source_too_large"),
+        (f"<rss><channel><item>{'<a>' * 2000}{'</a>' * 2000}</item></channel></rss>", "source_wrong_type"),
+        (f"<rss>{'<a>' * 2000}{'</a>' * 2000}</rss>", "source_wrong_type"),
+    ],
+)
+def test_an_entry_without_measure_is_refused(content: str, code: str) -> None:
+    with pytest.raises(SourceFailed) as caught:
+        list(read_feed(URL, io.BytesIO(content.encode())))
+    assert caught.value.code == code
+
+
+def test_an_entry_in_an_entry_is_a_part_of_it() -> None:
+    items = "<item><guid>1</guid><item><guid>2</guid></item></item><item><guid>3</guid></item>"
+    content = io.BytesIO(f"<rss><channel>{items}</channel></rss>".encode())
+    assert [entry.key for entry in read_feed(URL, content)] == ["1", "3"]
 
 
 def test_an_index_is_told_from_a_sitemap() -> None:
