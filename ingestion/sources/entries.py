@@ -22,9 +22,9 @@ class Validators:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Return the headers of a conditional request."""
+        """Return the headers of a conditional request. A validator that is not ASCII cannot be sent back."""
         given = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in given.items() if value is not None and value.isascii()}
 
 
 @dataclass(frozen=True)

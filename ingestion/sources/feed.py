@@ -103,8 +103,15 @@ def _link(url: str, element: Element) -> str:
         if local_name(child) == "link" and child.get("rel", "alternate") == "alternate":
             target = (child.get("href") or child.text or "").strip()
             if target:
-                return urljoin(url, target)
+                return _joined(url, target)
     return ""
+
+
+def _joined(url: str, target: str) -> str:
+    try:
+        return urljoin(url, target)
+    except ValueError:
+        return target  # where the page is to be fetched, it is refused for this entry alone
 
 
 def _text(element: Element | None) -> str:

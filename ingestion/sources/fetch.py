@@ -17,7 +17,7 @@ import httpcore
 import httpx
 
 from ingestion.sources.entries import Validators, too_large
-from ingestion.sources.guard import GuardedNetwork, Lookup, check_url, host_of, look_up
+from ingestion.sources.guard import GuardedNetwork, Lookup, check_url, host_of, look_up, refused
 from ingestion.sources.inflate import decoder
 from ingestion.sources.settings import SourceSettings
 from tenants.errors import SourceFailed, SourceUnavailable
@@ -114,7 +114,7 @@ class Fetcher:
             ) as response:
                 shown = httpx.Headers(response.headers)
                 if response.status in _REDIRECTS and "location" in shown:
-                    return urljoin(url, shown["location"])
+                    return _redirected(url, shown["location"])
                 if response.status == 304:
                     return Fetched(url, False, "", 0, b"", Validators())
                 _require_success(url, response.status)
@@ -160,6 +160,13 @@ async def _in_time(url: str, seconds: float) -> AsyncIterator[None]:
         raise SourceUnavailable(f"{url} took too long to answer.", code="source_timeout") from error
 
 
+def _redirected(url: str, target: str) -> str:
+    try:
+        return urljoin(url, target)
+    except ValueError as error:
+        raise refused(target, f"{url} redirects to it, and it is not an address") from error
+
+
 def _wire_url(parts: SplitResult) -> httpcore.URL:
     """Return the address as it is sent: the host as it was checked, the path percent-encoded where need be."""
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
@@ -184,6 +191,15 @@ def _require_success(url: str, status: int) -> None:
 
 def _bounded(value: str | None) -> str | None:
     return value if value is not None and len(value) <= _MAX_VALIDATOR else None
+
+
+def is_address(url: str) -> bool:
+    """Whether an address can be taken apart; one that cannot is refused wherever it is fetched."""
+    try:
+        urlsplit(url)
+    except ValueError:
+        return False
+    return True
 
 
 def same_site(one: str, other: str) -> bool:

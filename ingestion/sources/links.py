@@ -50,7 +50,7 @@ def _joined(base: str, href: str | None) -> str | None:
     if href is None or len(href) > _MAX_CHARS:
         return None
     try:
-        joined = urljoin(base, html.unescape(href).strip())
+        joined = urljoin(base, html.unescape(href).replace("\0", "\ufffd").strip())
         urlsplit(joined)
     except ValueError:
         return None

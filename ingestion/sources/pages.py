@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import BinaryIO
-from urllib.parse import urldefrag
 
 from ingestion.sources.entries import Entry, Known, Read, bounded_key
 from ingestion.sources.fetch import Fetcher, filename_of, same_site
@@ -38,5 +37,5 @@ class Pages:
 
 def page_entry(url: str, *, stamp: str | None = None, title: str | None = None) -> Entry:
     """Return the entry of a page; what follows `#` is the reader's own affair."""
-    bare = urldefrag(url).url
+    bare = url.partition("#")[0]
     return Entry(key=bounded_key(bare), place=bare, stamp=stamp, title=title, metadata={"url": bare[:1000]})

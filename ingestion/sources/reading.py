@@ -106,7 +106,7 @@ def _validators(known: SourceEntry) -> Validators:
 def _upload(source: Source, entry: Entry, found: Read, file: BinaryIO) -> Upload:
     size, sha256, head, tail = measure(file)
     if size == 0:
-        raise SourceFailed(f"{entry.place} is empty.", code="source_empty")
+        raise SourceFailed(f"{entry.key} is empty.", code="source_empty")
     filename = safe_filename(found.filename)
     return Upload(
         filename=filename,

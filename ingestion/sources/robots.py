@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from protego import Protego
 
 from ingestion.sources.fetch import Fetcher
+from ingestion.sources.guard import refused
 from tenants.errors import SourceFailed
 
 _MAX_BYTES = 500 * 1024
@@ -32,7 +33,10 @@ class Robots:
             raise SourceFailed(f"{url} is left out: the site's robots.txt asks for it.", code="source_robots")
 
     async def _rules(self, url: str) -> Protego | None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise refused(url, "it is not an address") from error
         site = f"{parts.scheme}://{parts.netloc}"
         async with self._turn:
             if site not in self._known:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from ingestion.sources.config import SitemapConfig
 from ingestion.sources.entries import Entry, Known, Read, too_large
-from ingestion.sources.fetch import Fetcher, same_site
+from ingestion.sources.fetch import Fetcher, is_address, same_site
 from ingestion.sources.inflate import Inflater
 from ingestion.sources.pages import Pages, page_entry
 from ingestion.sources.xmlstream import local_name, read_elements
@@ -51,12 +51,16 @@ class SitemapSource:
                 found = read_sitemap(url, content)
                 while chunk := await asyncio.to_thread(lambda: list(islice(found, _BATCH))):
                     pages = [(place, stamp) for inner, place, stamp in chunk if not inner]
-                    here = [(place, stamp) for place, stamp in pages if same_site(place, self._config.url)]
+                    here = [(place, stamp) for place, stamp in pages if self._is_here(place)]
                     self._listed, self._elsewhere = self._listed + len(here), self._elsewhere + len(pages) - len(here)
                     yield [page_entry(place, stamp=self._stamp(stamp)) for place, stamp in here]
                     for place in [place for inner, place, _ in chunk if inner]:
                         async for batch in self._sitemap(place, depth + 1):
                             yield batch
+
+    def _is_here(self, place: str) -> bool:
+        """Whether a page is this site's; what is no address stays, to be refused by itself and named."""
+        return not is_address(place) or same_site(place, self._config.url)
 
     def _stamp(self, lastmod: str | None) -> str | None:
         return lastmod if self._config.trust_lastmod else None

@@ -198,6 +198,7 @@ HREF = "<a href=/x>"
         ("<a <a href=/x>", ["/x"]),
         ("<a =href=/x><a ==/x><a href><a href=>", [""]),
         ("<a href=&#" + "9" * 5000 + ";><a href=http://[foo]/><a href=http://e\u2100.com/>", []),
+        ("<a href='/x\0'>", ["/x\ufffd"]),
         ("<base href=/a/><base href=/b/><a href=x>", ["/a/x"]),
         ("</a href=/x><abbr href=/x><area href=/x>< a href=/x>", []),
         ("1 < 2 <3 <<a href=/x>", ["/x"]),
