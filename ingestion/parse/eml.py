@@ -20,6 +20,7 @@ from tenants.errors import DocumentRejected
 _HEADS = ("Subject", "From", "To", "Cc", "Date")
 _SIGNATURES = frozenset({"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"})
 _ENCRYPTED = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime", "multipart/encrypted"})
+_TEXTS = ("text/html", "text/plain")
 _USUAL = "cp1252"
 _WIDE = re.compile(rb"\xff\xfe|\xfe\xff|[\x20-\x7e]\0|\0[\x20-\x7e]")
 
@@ -76,6 +77,7 @@ class _Letter:
         if part.is_multipart():
             parts = [inner for inner in part.get_payload() if isinstance(inner, Message)]
             if kind == "multipart/alternative":
+                parts.sort(key=_is_text)
                 return any(self._part(inner, level) for inner in reversed(parts))
             read = [self._part(inner, level) for inner in parts]
             return any(read)
@@ -99,13 +101,18 @@ class _Letter:
         attached = part.get_content_disposition() == "attachment"
         if kind.startswith("multipart/"):  # said to have parts, but has none
             kind = "text/plain"
-        if kind in ("text/plain", "text/html") and not attached and not name:
+        if kind in _TEXTS and not attached and not name:
             charset = _charset(part)
             limits, html = self._files.limits, kind == "text/html"
             return add_text(self._builder, content, html=html, charset=charset, limits=limits, level=level)
         if kind.startswith("image/") and not attached:
             return False  # part of the message's look
         return self._files.add(name or f"attachment ({kind})", content, level=level, declared=kind)
+
+
+def _is_text(part: Message) -> bool:
+    """Whether an alternative is for readers; others, such as the calendar entry of an invitation, are for programs."""
+    return part.get_content_type() in _TEXTS or part.get_content_maintype() == "multipart"
 
 
 def _charset(part: Message) -> str | None:

@@ -51,6 +51,22 @@ def test_of_alternatives_the_one_that_is_shown_counts():
     assert "token" not in text
 
 
+def test_an_invitation_is_read_as_its_reader_sees_it():
+    calendar = "BEGIN:VCALENDAR\nBEGIN:VEVENT\nSUMMARY:ics-token\nEND:VEVENT\nEND:VCALENDAR\n"
+    mail = message("plain-token")
+    mail.add_alternative("<p>Meet at the <b>quay</b>.</p>", subtype="html")
+    mail.add_alternative(calendar, subtype="calendar", params={"method": "REQUEST"})
+    parsed = read("a.eml", bytes(mail))
+    assert parsed.text.endswith("\n\nMeet at the quay.")
+    assert "token" not in parsed.text
+    mail = message("Meet at the quay.")
+    mail.add_alternative(calendar, subtype="calendar")
+    assert read("a.eml", bytes(mail)).text.endswith("\n\nMeet at the quay.")
+    mail = message(" ")
+    mail.add_alternative(calendar, subtype="calendar")
+    assert "ics-token" in read("a.eml", bytes(mail)).text, "better than nothing"
+
+
 def test_attachments_are_sections_and_others_are_named():
     mail = message()
     mail.add_attachment("Line,Price\nRed,4\n", subtype="csv", filename="fares.csv")
