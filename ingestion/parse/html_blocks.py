@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from selectolax.lexbor import LexborNode
 
@@ -75,14 +75,14 @@ def is_plain_list(node: LexborNode) -> bool:
 
 
 def list_lines(node: LexborNode, depth: int = 0) -> Iterator[str]:
-    """A line an item (`- ` or `1. `), nested lists indented by two spaces a level."""
+    """A line an item (`- ` or `1. `) or a line of the text between; nested lists indented by two spaces a level."""
     number = _start(node)
-    for item in children(node):
-        if not item.is_element_node or hidden(item):
+    for item in _items(node, flat=depth >= _MAX_DEPTH):
+        if isinstance(item, str):
+            yield f"{'  ' * depth}{item}"
             continue
         if item.tag != "li":
-            if item.tag in _LISTS and depth < _MAX_DEPTH:
-                yield from list_lines(item, depth + 1)
+            yield from list_lines(item, depth + 1)
             continue
         mark = f"{number}." if node.tag == "ol" else "-"
         number += 1
@@ -92,6 +92,34 @@ def list_lines(node: LexborNode, depth: int = 0) -> Iterator[str]:
         if depth < _MAX_DEPTH:
             for nested in _nested_lists(item):
                 yield from list_lines(nested, depth + 1)
+
+
+def _items(node: LexborNode, *, flat: bool) -> Iterator[LexborNode | str]:
+    """The items and lists of a list, whatever holds them, and the lines of text between them; if `flat`, the items of
+    its lists, too."""
+    words: list[str] = []
+    stack: list[LexborNode | str] = list(reversed(list(children(node))))
+    while stack:
+        inner = stack.pop()
+        if isinstance(inner, str):
+            words.append(inner)
+        elif inner.is_text_node:
+            words.append((inner.text_content or "").replace("\n", " "))
+        elif inner.is_element_node and inner.tag not in DROPPED and not hidden(inner):
+            if inner.tag == "li" or (inner.tag in _LISTS and not flat):
+                yield from _lines(words)
+                words.clear()
+                yield inner
+            else:
+                edge = ["\n"] if inner.tag in BLOCKS or inner.tag == "br" else []
+                stack += [*edge, *reversed(list(children(inner))), *edge]
+    yield from _lines(words)
+
+
+def _lines(words: Sequence[str]) -> Iterator[str]:
+    for line in "".join(words).split("\n"):
+        if text := " ".join(line.split()):
+            yield text
 
 
 def _nested_lists(item: LexborNode) -> Iterator[LexborNode]:

@@ -35,6 +35,29 @@ def test_blocks_in_order():
     ]
 
 
+@pytest.mark.parametrize(
+    ("page", "lines"),
+    [
+        ("<ul><app-item><li>Alpha</li></app-item><app-item><li>Beta</li></app-item></ul>", "- Alpha\n- Beta"),
+        ("<ol><div><li>Alpha<ul><div><li>inner</ul></div><div><li>Beta</div></ol>", "1. Alpha\n  - inner\n2. Beta"),
+        (
+            "<ul>Before <b>the</b> first\n<li>Alpha</li>between<br>two<li>Beta</li>after</ul>",
+            "Before the first\n- Alpha\nbetween\ntwo\n- Beta\nafter",
+        ),
+        ("<ul><div>one</div>two<p>three</p><ul>four<li>five</ul></ul>", "one\ntwo\nthree\n  four\n  - five"),
+        ("<ul><li>Alpha<ul>loose</ul></ul>", "- Alpha\n  loose"),
+        ("<ul><div hidden><li>no</div><script>no</script><template><li>no</template><li>Alpha</ul>", "- Alpha"),
+    ],
+)
+def test_nothing_in_a_list_is_lost(page: str, lines: str):
+    assert shown(html(page)) == [("list", 0, lines)]
+
+
+def test_a_list_deep_in_lists_is_not_lost():
+    deep = "<ul>" * 30 + "<li>Alpha<ul><li>inner</ul></li>loose" + "</ul>" * 30
+    assert html(deep).text.split() == ["-", "Alpha", "inner", "loose"]
+
+
 def test_tables_are_rows_and_spanning_cells_are_repeated():
     parsed = html(
         "<table><caption>Fares</caption><tr><th>Zone<th>Day<th>Price</tr>"
