@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from ingestion.parse.archive import Archive
@@ -31,24 +32,26 @@ def parse_odt(data: bytes, limits: TextLimits) -> ParsedDocument:
 
     Deletions, comments, tables of contents and hidden text are left out. Raises DocumentRejected, see `Archive`.
     """
-    builder, archive, body = _opened(data, limits, "odt")
-    reader = _Body(builder, Styles(archive))
+    file = _opened(data, limits, "odt")
+    builder = file.builder
+    reader = _Body(builder, file.styles)
     try:
-        reader.read(body)
+        reader.read(file.body)
         builder.close_sections()
-        for text in _marginals(archive, reader.styles):
+        for text in _marginals(file):
             builder.add("paragraph", text)
     except RecursionError as error:
         raise rejected("nested_too_deeply") from error
-    builder.title = reader.title or _meta_title(archive)
+    builder.title = reader.title or _meta_title(file.archive)
     return builder.build()
 
 
 def parse_odp(data: bytes, limits: TextLimits) -> ParsedDocument:
     """A section a slide, with the speaker's notes; hidden slides are left out and said to be so."""
-    builder, archive, body = _opened(data, limits, "odp")
-    reader = _Body(builder, Styles(archive))
-    pages = children_named(body, "page")
+    file = _opened(data, limits, "odp")
+    builder = file.builder
+    reader = _Body(builder, file.styles)
+    pages = children_named(file.body, "page")
     if len(pages) > limits.max_pages:
         raise rejected("document_too_long", f"There are more than {limits.max_pages:,} slides; send them in parts.")
     try:
@@ -59,25 +62,36 @@ def parse_odp(data: bytes, limits: TextLimits) -> ParsedDocument:
                 reader.slide(page, number)
     except RecursionError as error:
         raise rejected("nested_too_deeply") from error
-    builder.title = reader.title or _meta_title(archive) or ""
+    builder.title = reader.title or _meta_title(file.archive) or ""
     return builder.build(pages=len(pages))
 
 
 def parse_ods(data: bytes, limits: TextLimits) -> ParsedDocument:
     """A section a sheet, its cells as they are shown; hidden sheets are left out and said to be so."""
-    builder, archive, body = _opened(data, limits, "ods")
-    styles = Styles(archive)
-    for table in children_named(body, "table"):
+    file = _opened(data, limits, "ods")
+    builder = file.builder
+    for table in children_named(file.body, "table"):
         name = attribute(table, "name")
-        if styles.hides(attribute(table, "style-name")):
+        if file.styles.hides(attribute(table, "style-name")):
             builder.leave_out(f"sheet {name}", "hidden")
         else:
-            add_sheet(builder, name, table_rows(table, styles), limits)
-    builder.title = _meta_title(archive) or ""
+            add_sheet(builder, name, table_rows(table, file.styles), limits)
+    builder.title = _meta_title(file.archive) or ""
     return builder.build()
 
 
-def _opened(data: bytes, limits: TextLimits, format_name: str) -> tuple[DocumentBuilder, Archive, Element]:
+@dataclass(frozen=True)
+class _File:
+    """A file whose large parts were read, once: each is counted against what it may expand to."""
+
+    builder: DocumentBuilder
+    archive: Archive
+    body: Element
+    styles: Styles
+    style_sheet: Element | None
+
+
+def _opened(data: bytes, limits: TextLimits, format_name: str) -> _File:
     if not data:
         raise empty_document()
     if data.startswith(OLE):
@@ -87,7 +101,8 @@ def _opened(data: bytes, limits: TextLimits, format_name: str) -> tuple[Document
     bodies = [] if root is None else children_named(root, "body")
     if not bodies or not len(bodies[0]):
         raise damaged(_WHAT)
-    return DocumentBuilder(format_name, limits), archive, bodies[0][0]
+    style_sheet = archive.xml("styles.xml")
+    return _File(DocumentBuilder(format_name, limits), archive, bodies[0][0], Styles(style_sheet, root), style_sheet)
 
 
 def _meta_title(archive: Archive) -> str | None:
@@ -96,15 +111,15 @@ def _meta_title(archive: Archive) -> str | None:
     return (titles[0].text or "").strip() or None if titles else None
 
 
-def _marginals(archive: Archive, styles: Styles) -> list[str]:
+def _marginals(file: _File) -> list[str]:
     """Headers and footers once each."""
-    root = archive.xml("styles.xml")
+    root = file.style_sheet
     texts: dict[str, None] = {}
     for element in () if root is None else root.iter():
         if local(element.tag) in ("header", "footer") and attribute(element, "display") != "false":
             for paragraph in element.iter():
                 if local(paragraph.tag) in ("p", "h"):
-                    texts[words_of(paragraph, styles).text] = None
+                    texts[words_of(paragraph, file.styles).text] = None
     return [text for text in texts if any(c.isalpha() for c in text)]
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element
 
-from ingestion.parse.archive import Archive
 from ingestion.parse.xml_tree import attribute, local
 
 _UNSEEN = frozenset({"annotation", "annotation-end", "tracked-changes", "desc", "title", "event-listeners", "forms"})
@@ -22,10 +21,10 @@ _MAX_SPACES = 64
 class Styles:
     """What styles hide, and which is the title's."""
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, *roots: Element | None) -> None:
+        """Of styles of one name that of the last root counts."""
         self._styles: dict[str, Element] = {}
-        for part in ("styles.xml", "content.xml"):
-            root = archive.xml(part)
+        for root in roots:
             for element in () if root is None else root.iter():
                 if local(element.tag) == "style":
                     self._styles[attribute(element, "name")] = element

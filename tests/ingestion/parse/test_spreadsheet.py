@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 import zipfile
 
 import pytest
 
-from ingestion.parse.document import LeftOut
+from ingestion.parse.document import MAX_RATIO, RATIO_FLOOR, LeftOut
 from tests.ingestion.parse.packing import compound, office, packed, read, refusal, relationships
 
 _MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
@@ -159,6 +160,18 @@ def test_an_open_document_workbook_is_read(blank: str):
         for row in [("Line", "Price"), ("Red", "4")]
     )
     assert read("a.ods", ods(rows + blank)).text == "Fares\n\n| Line | Price |\n| --- | --- |\n| Red | 4 |"
+
+
+def test_a_part_of_an_open_document_workbook_counts_once_against_what_it_may_expand_to():
+    """A table of small numbers shrinks almost to a hundredth: its bound is that of one reading."""
+    cell = '<table:table-cell office:value-type="float" office:value="{0}"><text:p>{0}</text:p></table:table-cell>'
+    chance = random.Random(1)
+    numbers = [[chance.randint(0, 9) for _ in range(13)] for _ in range(1200)]
+    rows = "".join(f"<table:table-row>{''.join(map(cell.format, row))}</table:table-row>" for row in numbers)
+    data = ods(rows)
+    expanded = len(_ODS.format(rows))
+    assert RATIO_FLOOR < expanded < MAX_RATIO * len(data) < 2 * expanded
+    assert read("a.ods", data).text.count("\n|") > 1000
 
 
 def test_a_hidden_sheet_of_an_open_document_workbook_is_left_out():
