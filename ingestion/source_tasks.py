@@ -134,11 +134,12 @@ async def _wait_for_room(runtime: Runtime, batch: Batch) -> None:
 async def _take(runtime: Runtime, batch: Batch, run: sync.Run, connector: Connector, entries: list[Entry]) -> None:
     async with runtime.database.tenant(batch.tenant_id) as session:
         known = await repository.known_entries(session, run.source, [entry.key for entry in entries])
-    fresh = {entry.key: entry for entry in entries if not _is_done(run, known.get(entry.key))}
-    run.good += len(entries) - len(fresh)
-    again = [entry for entry in entries if entry.leads_on and entry.key not in fresh]
+    done = {key for key, entry in known.items() if entry.run_id == run.row.id}
+    fresh = {entry.key: entry for entry in entries if entry.key not in done}
+    run.good += len(done)
+    again = {entry.key: entry for entry in entries if entry.leads_on and entry.key in done}
     at_once = runtime.sources.settings.fetches_at_once
-    everything = await read_all(connector, run.source, [*fresh.values(), *again], known, at_once=at_once)
+    everything = await read_all(connector, run.source, [*fresh.values(), *again.values()], known, at_once=at_once)
     outcomes = [outcome for outcome in everything if outcome.entry.key in fresh]
     try:
         run.note(outcomes)
@@ -175,7 +176,3 @@ def _opened(runtime: Runtime, source: Source) -> AbstractAsyncContextManager[Con
     credentials = tools.vault.open(source.tenant_id, source.id, source.sealed) if source.sealed is not None else None
     config = whole(source.kind, source.config, credentials)
     return connected(tools, runtime.settings, source.tenant_id, config, source.cursor)
-
-
-def _is_done(run: sync.Run, known: SourceEntry | None) -> bool:
-    return known is not None and known.run_id == run.row.id

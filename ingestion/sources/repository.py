@@ -143,11 +143,9 @@ async def count_missing(
     Entries that failed were there; those in `gone` were listed, but the server says that they are no more.
     """
     mine = _entries_of(source)
-    await session.execute(
-        update(SourceEntry)
-        .where(*mine, SourceEntry.key == any_(literal([*failed, *gone], ARRAY(Text))))
-        .values(run_id=run_id)
-    )
+    for keys, found in ((failed, {"run_id": run_id, "misses": 0}), (gone, {"run_id": run_id})):
+        listed = SourceEntry.key == any_(literal(list(keys), ARRAY(Text)))
+        await session.execute(update(SourceEntry).where(*mine, listed).values(**found))
     absent = (SourceEntry.run_id != run_id) | (SourceEntry.key == any_(literal(list(gone), ARRAY(Text))))
     await session.execute(update(SourceEntry).where(*mine, absent).values(misses=SourceEntry.misses + 1))
     counts = select(func.count(), func.count().filter(SourceEntry.run_id == run_id)).where(*mine)

@@ -95,6 +95,39 @@ async def test_a_site_that_is_gone_as_a_whole_fails(site: Site, sources: Sources
     assert "Page a" in await sources.documents()
 
 
+async def test_a_page_that_is_listed_thrice_is_gone_once(site: Site, sources: Sources) -> None:
+    """Its doubles are no pages that the site sent."""
+    site.put("/a", "<html><title>Page a</title><p>This is page a.</p></html>")
+    site.sitemap("/sitemap.xml", ["/a", "/a", "/a"])
+    source = await sources.add("sitemap", {"url": f"{site.url}/sitemap.xml"}, misses=1)
+    assert (await sources.run(source))["added"] == 1
+    site.fail("/a", 404)
+    for _ in range(3):
+        run = await sources.run(source)
+        assert (run["state"], run["error"]["code"], run["vanished"]) == ("failed", "source_not_found", 0)
+    assert "Page a" in await sources.documents()
+
+
+async def test_an_entry_that_fails_between_was_not_missing_in_a_row(site: Site, sources: Sources) -> None:
+    def start(*links: str) -> None:
+        site.put("/", f"<title>Start</title><p>Start.</p>{''.join(f'<a href={link}>x</a>' for link in links)}")
+
+    for name in "abc":
+        site.put(f"/{name}", f"<html><title>Page {name}</title><p>This is page {name}.</p></html>")
+    start("/a", "/b", "/c")
+    source = await sources.add("web", {"url": f"{site.url}/", "depth": 1}, misses=2)
+    assert (await sources.run(source))["added"] == 4
+    start("/b", "/c")
+    assert (await sources.run(source))["vanished"] == 0
+    start("/a", "/b", "/c")
+    site.fail("/a", 500)
+    assert (await sources.run(source))["failed"] == 1
+    start("/b", "/c")
+    assert (await sources.run(source))["vanished"] == 0, "missing once since it was listed"
+    assert (await sources.run(source))["vanished"] == 1
+    assert "Page a" not in await sources.documents()
+
+
 async def test_what_vanished_may_be_kept(folder: Callable[[], Path], sources: Sources) -> None:
     where = folder()
     for n in range(3):
