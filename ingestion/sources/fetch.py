@@ -67,7 +67,10 @@ class Fetcher:
         known: Validators | None = None,
         accept: str = "*/*",
     ) -> Fetched:
-        """Fetch an address into `target`, asking whether it has changed when validators are known."""
+        """Fetch an address into `target`, asking whether it has changed when validators are known.
+
+        Of an answer that is too large, the first `max_bytes` are in `target` when the error is raised.
+        """
         headers = {"Accept": accept, **(known.headers if known is not None else {})}
         seen: set[str] = set()
         async with self._in_time(url):
@@ -137,6 +140,8 @@ class Fetcher:
                 size += len(piece)
                 self.fetched_bytes += len(piece)
                 if size > max_bytes:
+                    await asyncio.to_thread(target.write, piece[: max_bytes - size])
+                    target.seek(0)
                     raise too_large(url, max_bytes)
                 if self.fetched_bytes > self._settings.max_run_bytes:
                     most = self._settings.max_run_bytes

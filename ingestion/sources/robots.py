@@ -13,7 +13,7 @@ from ingestion.sources.guard import refused
 from tenants.errors import SourceFailed
 
 _MAX_BYTES = 500 * 1024
-"""What the RFC asks a reader to take at least."""
+"""What the RFC asks a reader to take at least; what is beyond is not read."""
 
 
 class Robots:
@@ -50,5 +50,9 @@ class Robots:
             except SourceFailed as error:
                 if error.retryable:  # the RFC: a site whose rules cannot be read now is not to be crawled now
                     raise
-                return None
-            return Protego.parse(file.read().decode("utf-8", "replace"))
+                if error.code != "source_too_large":
+                    return None
+                whole = file.read(_MAX_BYTES).rpartition(b"\n")[0]  # half a rule may mean something else
+            else:
+                whole = file.read()
+            return Protego.parse(whole.decode("utf-8", "replace"))

@@ -151,6 +151,20 @@ async def test_robots_are_obeyed_and_read_once(site: Site, fetcher: Fetcher) -> 
     await Robots(fetcher, "Tessera/1.0", obeyed=False).require(f"{site.url}/secret/b")
 
 
+async def test_of_very_long_rules_the_first_are_obeyed(site: Site, fetcher: Fetcher) -> None:
+    rules = "User-agent: *\nDisallow: /secret\n"
+    filling = "# filling\n" * ((500 * 1024 - len(rules)) // 10)
+    cut = "Disallow: /" + "x" * 20
+    site.put("/robots.txt", rules + filling + cut + "\nDisallow: /late\n")
+    robots = Robots(fetcher, "Tessera/1.0", obeyed=True)
+    with pytest.raises(SourceFailed) as caught:
+        await robots.require(f"{site.url}/secret/b")
+    assert caught.value.code == "source_robots"
+    await robots.require(f"{site.url}/late")
+    # What is left of the rule that was cut off would keep this one back.
+    await robots.require(f"{site.url}/xx")
+
+
 async def test_a_site_without_rules_lets_everything_be_fetched(site: Site, fetcher: Fetcher) -> None:
     await Robots(fetcher, "Tessera/1.0", obeyed=True).require(f"{site.url}/page")
 
