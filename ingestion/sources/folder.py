@@ -6,7 +6,7 @@ import asyncio
 import os
 import stat
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +18,9 @@ from tenants.errors import SourceFailed, SourceUnavailable
 
 _BATCH = 64
 _BLOCK = 1 << 18
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAX_DEPTH = 100
+# As a way to what is below: the folders above an allowed one need not be readable.
+_WAY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A pipe or a device must not hold up the opening of it.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -69,26 +71,42 @@ def _walk(folder: Path, include: Sequence[str]) -> Iterator[Entry]:
         # A part that cannot be listed must not look as if it had vanished.
         raise SourceUnavailable(f"The folder cannot be listed: {error.strerror}.", code="source_error") from error
 
-    for where, folders, names in os.walk(folder, followlinks=False, onerror=broken):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(where) / name
-            relative = path.relative_to(folder).as_posix()
-            if not is_wanted(relative, include):
-                continue
-            try:
-                status = path.lstat()
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:  # a folder that may be listed and not entered
-                broken(error)
-                raise
-            if stat.S_ISREG(status.st_mode):
-                yield file_entry(relative, f"{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_size}")
+    try:
+        with _opened(folder) as top:
+            for where, folders, names, here in os.fwalk(".", dir_fd=top, onerror=broken):
+                folders.sort()
+                inner = where[2:] + "/" if len(where) > 1 else ""
+                if inner.count("/") > _MAX_DEPTH:
+                    raise SourceFailed("The folders are nested too deep.", code="source_too_many")
+                for name in sorted(names):
+                    if not is_wanted(inner + name, include):
+                        continue
+                    try:
+                        status = os.stat(name, dir_fd=here, follow_symlinks=False)
+                    except (FileNotFoundError, NotADirectoryError):
+                        continue
+                    if stat.S_ISREG(status.st_mode):
+                        yield file_entry(inner + name, f"{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_size}")
+    except OSError as error:
+        broken(error)
+
+
+@contextmanager
+def _opened(folder: Path, parts: Sequence[str] = ()) -> Iterator[int]:
+    """Open a folder part by part from the root on: none can have become a link since its path was allowed."""
+    here = os.open(folder.anchor, _WAY)
+    try:
+        for part in (*folder.parts[1:], *parts):
+            inner = os.open(part, _WAY, dir_fd=here)
+            os.close(here)
+            here = inner
+        yield here
+    finally:
+        os.close(here)
 
 
 def copy_file(folder: Path, relative: str, target: BinaryIO, max_bytes: int) -> None:
-    """Copy a file below a folder, opening each part of its path anew so that none can have become a link meanwhile.
+    """Copy a file below a folder whose path was allowed; no part of the way may have become a link meanwhile.
 
     Raises:
         SourceFailed: it is gone (`source_not_found`), is no plain file, or is too large.
@@ -97,24 +115,13 @@ def copy_file(folder: Path, relative: str, target: BinaryIO, max_bytes: int) -> 
     *parts, name = relative.split("/")
     if not {"", ".", ".."}.isdisjoint([*parts, name]):
         raise SourceFailed(f"{relative!r} is no path below the folder.", code="source_address_refused")
-    with _named(relative):
-        file = os.fdopen(_opened(folder, parts, name), "rb")
-    with file:
+    with ExitStack() as opened:
+        with _named(relative):
+            here = opened.enter_context(_opened(folder, parts))
+            file = opened.enter_context(os.fdopen(os.open(name, _FILE, dir_fd=here), "rb"))
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise SourceFailed(f"{relative!r} is no file.", code="source_wrong_type")
         _copy(file, relative, target, max_bytes)
-
-
-def _opened(folder: Path, parts: Sequence[str], name: str) -> int:
-    here = os.open(folder, _FOLDER)
-    try:
-        for part in parts:
-            inner = os.open(part, _FOLDER, dir_fd=here)
-            os.close(here)
-            here = inner
-        return os.open(name, _FILE, dir_fd=here)
-    finally:
-        os.close(here)
 
 
 def _copy(file: BinaryIO, relative: str, target: BinaryIO, max_bytes: int) -> None:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -16,6 +17,7 @@ from dulwich.object_format import DEFAULT_OBJECT_FORMAT
 from dulwich.objects import Blob, Commit, ShaFile, Tree
 from dulwich.pack import write_pack_objects
 
+from ingestion.sources.entries import Entry
 from ingestion.sources.folder import FolderSource, allowed_folder, copy_file
 from ingestion.sources.vault import Vault
 from tenants.errors import Conflict, Misconfigured, SourceFailed, SourceUnavailable
@@ -108,13 +110,49 @@ async def test_a_folder_that_may_be_listed_and_not_entered_is_named(
 ) -> None:
     (tmp_path / "a.txt").write_text("text")
 
-    def fails(path: Path) -> os.stat_result:
-        raise PermissionError(errno.EACCES, "Permission denied")
+    stat_really = os.stat
 
-    monkeypatch.setattr(Path, "lstat", fails)
+    def fails(path: str | Path, **named: Any) -> os.stat_result:
+        if path == "a.txt":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return stat_really(path, **named)
+
+    monkeypatch.setattr(os, "stat", fails)
     with pytest.raises(SourceUnavailable) as caught:
         await anext(FolderSource(tmp_path, [], 100).batches())
     assert caught.value.code == "source_error"
+
+
+async def listed(source: FolderSource) -> list[Entry]:
+    return [entry async for batch in source.batches() for entry in batch]
+
+
+async def test_a_folder_above_that_became_a_link_leads_nowhere(tmp_path: Path) -> None:
+    """The place that was allowed is read, or nothing: whoever may write below the root cannot lead the way out."""
+    for place, text in (("root/mine/docs", "mine"), ("other/docs", "secret")):
+        (tmp_path / place / "inner").mkdir(parents=True)
+        (tmp_path / place / "inner" / "a.txt").write_text(text)
+    root = tmp_path / "root"
+    source = FolderSource(allowed_folder(f"{root}/mine/docs", [str(root)], TENANT), [], 100)
+    [entry] = await listed(source)
+    await source.read(entry, None, (copied := io.BytesIO()))
+    assert (entry.place, copied.getvalue()) == ("inner/a.txt", b"mine")
+    (root / "mine").rename(root / "away")
+    (root / "mine").symlink_to(tmp_path / "other")
+    with pytest.raises(SourceFailed):
+        await source.read(entry, None, io.BytesIO())
+    with pytest.raises(SourceFailed):
+        await listed(source)
+
+
+async def test_folders_without_end_are_refused(tmp_path: Path) -> None:
+    here = tmp_path
+    for _ in range(120):
+        here = here / "x"
+        here.mkdir()
+    with pytest.raises(SourceFailed) as caught:
+        await listed(FolderSource(tmp_path, [], 100))
+    assert caught.value.code == "source_too_many"
 
 
 def test_what_is_sealed_opens_for_its_source_alone() -> None:
