@@ -24,6 +24,7 @@ from tenants.errors import SourceFailed, SourceUnavailable
 
 MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
+_CONDITIONS = frozenset({"If-None-Match", "If-Modified-Since"})
 _MAX_VALIDATOR = 1024
 
 
@@ -118,7 +119,7 @@ class Fetcher:
                 shown = httpx.Headers(response.headers)
                 if response.status in _REDIRECTS and "location" in shown:
                     return _redirected(url, shown["location"])
-                if response.status == 304:
+                if response.status == 304 and not _CONDITIONS.isdisjoint(headers):
                     return Fetched(url, False, "", 0, b"", Validators())
                 _require_success(url, response.status)
                 return await self._body(url, shown, response.aiter_stream(), target, max_bytes)

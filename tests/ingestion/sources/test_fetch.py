@@ -48,6 +48,16 @@ async def test_an_answer_is_sent_once_while_it_stays_the_same(site: Site, fetche
     assert (changed.fresh, file.read()) == (True, b"second")
 
 
+@pytest.mark.parametrize("known", [None, Validators(), Validators(etag="\xe9")])
+async def test_that_nothing_has_changed_is_no_answer_to_who_did_not_ask(
+    site: Site, fetcher: Fetcher, known: Validators | None
+) -> None:
+    site.fail("/page", 304)
+    with pytest.raises(SourceFailed) as caught:
+        await fetcher.get(f"{site.url}/page", io.BytesIO(), max_bytes=100, known=known)
+    assert caught.value.code == "source_error"
+
+
 async def test_a_packed_answer_is_unpacked(site: Site, fetcher: Fetcher) -> None:
     site.put("/page", "hello" * 100_000, packed=True)
     file = io.BytesIO()
