@@ -32,7 +32,7 @@ _SUPERSETS = {
     "big5": "big5hkscs",
 }
 _STATEFUL = re.compile(r"iso2022|hz")
-_REFUSED = frozenset({"utf-7", "unicode_escape", "raw_unicode_escape", "idna", "punycode", "undefined"})
+_REFUSED = frozenset({"utf-7", "unicode-escape", "raw-unicode-escape", "idna", "punycode", "undefined"})
 _MAX_CONTROL_SHARE = 0.05
 _MAX_WESTERN_SHARE = 0.4
 _WESTERN_SIGNS = frozenset("€‚„…†‡‰‹›‘’“”•–—™ ¡¢£¥§©«®°±·»¿×÷")
@@ -110,7 +110,7 @@ def _codec(label: str | None) -> str | None:
         "".encode(name)
     except (LookupError, ValueError):
         return None
-    if name in _REFUSED or name.startswith(("utf-16", "utf-32")):
+    if name.replace("_", "-") in _REFUSED or name.startswith(("utf-16", "utf-32")):
         return None
     return _SUPERSETS.get(name, name)
 

@@ -46,9 +46,12 @@ def test_utf8_wins_over_a_wrong_label():
     assert decode_text("Zürich – naïve".encode(), "iso-8859-1") == "Zürich – naïve"
 
 
-@pytest.mark.parametrize("label", ["no-such-charset", "utf-7", "rot13", "unicode_escape", "utf-16", "", "hex"])
+@pytest.mark.parametrize(
+    "label", ["no-such-charset", "utf-7", "rot13", "unicode_escape", "Raw-Unicode-Escape", "idna", "utf-16", "", "hex"]
+)
 def test_labels_that_are_unknown_or_dangerous_are_ignored(label: str):
     assert decode_text(b"plain +AGE- \\u0041", label) == "plain +AGE- \\u0041"
+    assert decode_text(b"caf\xe9 +AGE- \\u0041", label) == "café +AGE- \\u0041"
 
 
 @pytest.mark.parametrize(
