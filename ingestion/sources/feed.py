@@ -62,7 +62,7 @@ class FeedSource:
         if self._config.content == "page":
             if not entry.metadata.get("url"):
                 raise SourceFailed("The entry links to no page.", code="source_not_found")
-            return await self._pages.read(str(entry.metadata["url"]), known, target, elsewhere=True)
+            return await self._pages.read(entry.place, known, target, elsewhere=True)
         target.write(entry.content or b"")
         return Read("entry.html", "text/html; charset=utf-8")
 

@@ -89,6 +89,12 @@ async def test_a_feed_that_says_all_itself_needs_no_address(site: Site) -> None:
     assert found["x"].change == "added"
 
 
+async def test_a_long_address_of_an_entry_is_fetched_whole(site: Site) -> None:
+    site.put("/good?" + "x" * 1500, "<p>Good.</p>")
+    found = await outcomes(feed(site, f"{site.url}/good?{'x' * 1500}"))
+    assert [one.change for one in found.values()] == ["added"]
+
+
 async def test_a_validator_that_cannot_be_sent_back_is_not(site: Site) -> None:
     """Whether it was kept before or comes now, the page is read."""
     site.put("/good", "<p>Good.</p>", etag=False, headers={"ETag": '"\xe9"'})
