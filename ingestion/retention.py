@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import exists, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestion import jobs
 from ingestion.models import Job, Priority
-from shards.models import Document
+from ingestion.sources.models import SourceEntry
+from shards.models import Document, DocumentVersion
 from tenants.bulk import insert_all
 from tenants.repository import retention_of
 
@@ -25,16 +26,32 @@ _TOO_MANY = text(
 
 
 async def delete_aged(session: AsyncSession, tenant_id: UUID) -> int:
-    """Delete, as their owner would, up to `AT_ONCE` documents that were not updated for too long; return how many."""
+    """Delete, as their owner would, up to `AT_ONCE` documents that were not updated for too long; return how many.
+
+    A version that was taken in is an update, whether or not it was ingested yet. What a source lists is as its source
+    has it: it goes when it vanishes there.
+    """
     days = (await retention_of(session, tenant_id)).max_age_days
     if days is None:
         return 0
+    limit = func.now() - timedelta(days=days)
+    # "The newest is old", not "none is young": a version that commits while its document is being locked is not seen,
+    # but that it is not the newest any more is.
+    newest_is_old = exists().where(
+        DocumentVersion.tenant_id == Document.tenant_id,
+        DocumentVersion.document_id == Document.id,
+        DocumentVersion.version == Document.latest_version,
+        DocumentVersion.created_at < limit,
+    )
+    listed = exists().where(SourceEntry.tenant_id == Document.tenant_id, SourceEntry.document_id == Document.id)
     aged = (
         select(Document.id)
         .where(
             Document.tenant_id == tenant_id,
             Document.deleted_at.is_(None),
-            Document.updated_at < func.now() - timedelta(days=days),
+            Document.updated_at < limit,
+            newest_is_old,
+            ~listed,
         )
         .order_by(Document.id)
         .limit(AT_ONCE)

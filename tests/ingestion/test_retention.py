@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
-from ingestion import jobs
+from ingestion import jobs, retention
 from tests.ingestion.damage import Stores, fsck, opened
 
 if TYPE_CHECKING:
@@ -99,13 +99,73 @@ async def test_deleting_takes_the_kept_versions_too(
     assert await stores.objects.list_tenant(UUID(tenant.id)) == []
 
 
+async def age(stores: Stores, tenant: TenantAccess, external_id: str, *, days: int) -> UUID:
+    """Let a document and its versions be older; return its id."""
+    values = {"name": external_id, "days": days}
+    older = "now() - make_interval(days => :days)"
+    mine = f"UPDATE documents SET updated_at = {older} WHERE external_id = :name RETURNING id"
+    [row] = await stores.sql(tenant, mine, **values)
+    versions = f"UPDATE document_versions SET created_at = {older} WHERE document_id = :id"
+    await stores.sql(tenant, versions, id=row.id, days=days)
+    found: UUID = row.id
+    return found
+
+
+async def delete_aged(stores: Stores, tenant: TenantAccess) -> int:
+    async with stores.database.tenant(UUID(tenant.id)) as session, session.begin():
+        return await retention.delete_aged(session, UUID(tenant.id))
+
+
+async def test_a_document_with_a_new_version_on_its_way_is_not_old(
+    admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores
+) -> None:
+    """What was answered with 202 is kept, however long it waits to be ingested."""
+    await keep(admin, tenant, max_age_days=90)
+    await tenant.upload("Pilotage rules, first.", external_id="rules")
+    document = await age(stores, tenant, "rules", days=91)
+    await stores.sql(tenant, "UPDATE documents SET latest_version = 2 WHERE id = :id", id=document)
+    assert await delete_aged(stores, tenant) == 0, "its newest version commits beside the sweep, which cannot see it"
+    add = (
+        "INSERT INTO document_versions (tenant_id, document_id, version, title, title_given, filename, content_type,"
+        " format, size_bytes, content_sha256, object_key, metadata, state) SELECT tenant_id, document_id, 2, title,"
+        " title_given, filename, content_type, format, size_bytes, content_sha256, left(object_key, -1) || '2',"
+        " metadata, 'pending' FROM document_versions"
+    )
+    await stores.sql(tenant, add)
+    assert await delete_aged(stores, tenant) == 0
+    await stores.sql(tenant, "UPDATE document_versions SET created_at = now() - interval '91 days'")
+    assert await delete_aged(stores, tenant) == 1
+    await settled(tenant)
+
+
+async def test_what_a_source_lists_does_not_age(admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores) -> None:
+    """A source that has it unchanged would bring it back, or, where it trusts its stamp, never again."""
+    await keep(admin, tenant, max_age_days=7)
+    await tenant.upload("The mole is 900 m long.", external_id="mole")
+    document = await age(stores, tenant, "mole", days=8)
+    source, values = uuid4(), {"tenant": UUID(tenant.id)}
+    made = (
+        "INSERT INTO sources (tenant_id, id, name, kind, config, on_vanish, misses, state)"
+        " VALUES (:tenant, :source, 'wiki', 'web', '{}', 'delete', 3, 'active')"
+    )
+    await stores.sql(tenant, made, source=source, **values)
+    entry = (
+        "INSERT INTO source_entries (tenant_id, source_id, key, document_id, run_id)"
+        " VALUES (:tenant, :source, 'mole', :document, :source)"
+    )
+    await stores.sql(tenant, entry, source=source, document=document, **values)
+    assert await delete_aged(stores, tenant) == 0
+    await stores.sql(tenant, "DELETE FROM source_entries")
+    assert await delete_aged(stores, tenant) == 1
+    await settled(tenant)
+
+
 async def test_documents_grow_no_older_than_they_may(
     admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores
 ) -> None:
     old = await tenant.upload("The buoy was painted in spring.", external_id="old")
     await tenant.upload("The buoy was painted in autumn.", external_id="new")
-    age = "UPDATE documents SET updated_at = now() - interval '8 days' WHERE external_id = 'old'"
-    await stores.sql(tenant, age)
+    await age(stores, tenant, "old", days=8)
     assert await sweep(stores, tenant) == {"deleted": 0, "purged": 0}, "without a limit nothing is too old"
     await keep(admin, tenant, max_age_days=7)
     assert (await sweep(stores, tenant))["deleted"] == 1
