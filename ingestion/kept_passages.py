@@ -12,8 +12,8 @@ from sqlalchemy import Integer, any_, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from ingestion.chunk import Chunk, chunk_document
+from ingestion.editions import live_edition
 from ingestion.parse.document import Block, ParsedDocument
-from ingestion.repository import live_edition
 from ingestion.runtime import Runtime
 from shards.models import Chunk as StoredChunk
 from shards.models import DocumentVersion

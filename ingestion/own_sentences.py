@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestion.repository import live_edition
+from ingestion.editions import live_edition
 from shards.embed import Embedder
 from shards.models import Chunk
 

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestion import jobs, repository
 from ingestion.batch import Batch
 from ingestion.chunk import Chunk, chunk_document, embedding_text
+from ingestion.editions import served_edition
 from ingestion.parse.builder import empty_document
 from ingestion.parse.document import LeftOut, noted
 from ingestion.parsing import Opened, Overdue, Rejected, parsed
@@ -201,7 +202,10 @@ def _joined(parts: Sequence[PassageEmbeddings]) -> PassageEmbeddings:
 async def plan_index(session: AsyncSession, runtime: Runtime, tenant_id: UUID) -> None:
     """Plan the tenant's index where it has none yet. The caller commits, and holds the writer lock until it has written
     to it."""
-    await runtime.indexes.plan_first(PostgresCatalog(session, tenant_id), await placement_of(session, tenant_id))
+    catalog = PostgresCatalog(session, tenant_id)
+    if await catalog.live() is None:
+        served = await served_edition(session, tenant_id)
+        await runtime.indexes.plan_first(catalog, await placement_of(session, tenant_id), edition=served)
 
 
 async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, group: Embedded) -> None:

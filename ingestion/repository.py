@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ingestion.editions import live_edition
 from ingestion.models import Job
 from shards.index_models import IndexGeneration
 from shards.models import Chunk, Document, DocumentField, DocumentVersion
@@ -150,12 +151,6 @@ async def list_chunks(session: AsyncSession, document: Document, *, after_positi
         .limit(limit + 1)
     )
     return list(await session.scalars(query))
-
-
-def live_edition(tenant_id: UUID) -> ColumnElement[int]:
-    """Return the expression for the edition of a tenant's chunks that is read; the first while it has no index."""
-    live = (IndexGeneration.tenant_id == tenant_id, IndexGeneration.state == "live")
-    return func.coalesce(select(IndexGeneration.edition).where(*live).scalar_subquery(), 1)
 
 
 async def pending_versions(session: AsyncSession, jobs: Sequence[Job]) -> dict[UUID, DocumentVersion]:

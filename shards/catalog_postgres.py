@@ -105,7 +105,10 @@ class PostgresCatalog:
 
     async def last_number(self) -> int:
         """See `Catalog.last_number`."""
-        query = select(func.max(IndexGeneration.generation)).where(IndexGeneration.tenant_id == self.tenant_id)
+        known = select(func.max(IndexGeneration.generation)).where(IndexGeneration.tenant_id == self.tenant_id)
+        # What a generation whose row is lost has left must not be taken for the next one's.
+        left = select(func.max(MicroCell.generation)).where(MicroCell.tenant_id == self.tenant_id)
+        query = select(func.greatest(known.scalar_subquery(), left.scalar_subquery()))
         return int(await self._session.scalar(query) or 0)
 
     async def last_edition(self) -> int:

@@ -80,12 +80,15 @@ class TenantIndexes:
         """Return the generation of a header that was just read."""
         return await self._generations.current(catalog, header)
 
-    async def plan_first(self, catalog: Catalog, placement: Placement) -> None:
+    async def plan_first(self, catalog: Catalog, placement: Placement, *, edition: int | None = None) -> None:
         """Plan the tenant's first generation where there is none. The caller commits before `open`, so that its space
-        is known, and is cleared by every purge, whatever becomes of the first attempt to write to it."""
+        is known, and is cleared by every purge, whatever becomes of the first attempt to write to it. `edition` is that
+        of chunks which are there already, because the generation that they were in is lost."""
         if await catalog.live() is not None or await catalog.generations("building"):
             return
-        number, edition = await catalog.last_number() + 1, await catalog.last_edition() + 1
+        number = await catalog.last_number() + 1
+        if edition is None:
+            edition = await catalog.last_edition() + 1
         space = first_space(catalog.tenant_id, number, self._dim, placement, self.settings)
         await catalog.plan(space, state="building", recipe=self.first_recipe, edition=edition)
         await catalog.add_micros(number, empty_micros(self._dim))

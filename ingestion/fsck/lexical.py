@@ -46,8 +46,7 @@ async def _read(check: Check, index: str) -> None:
 
 async def _require_live(session: AsyncSession, tenant_id: UUID, index: str) -> None:
     """Raise `SwitchedError` when queries read another index by now: it holds the chunks of another edition."""
-    live = await PostgresCatalog(session, tenant_id).live()
-    if names.lexical_name(tenant_id, 1 if live is None else live.edition) != index:
+    if names.lexical_name(tenant_id, await Truth(session, tenant_id).edition()) != index:
         raise SwitchedError
 
 
@@ -57,15 +56,15 @@ async def _check_editions(check: Check) -> str:
     async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
         catalog = PostgresCatalog(session, tenant_id)
         headers = await catalog.generations("live", "building", "embedding", "retired")
-        editions = {header.edition for header in headers} or {1}
+        read = await Truth(session, tenant_id).edition()
+        editions = {header.edition for header in headers} | {read}
         known = {names.lexical_name(tenant_id, edition) for edition in editions}
         for name in await lexical.indexes():
             if names.is_lexical_of(name, tenant_id) and name not in known:
                 check.report.add("lexical", "orphan", name)
                 if check.repair:
                     await lexical.drop(name)
-    live = [header.edition for header in headers if header.state == "live"]
-    return names.lexical_name(tenant_id, live[0] if live else 1)
+    return names.lexical_name(tenant_id, read)
 
 
 async def _check_index(check: Check, index: str) -> None:

@@ -16,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestion import jobs
 from ingestion.chunk_context import ContextLines
 from ingestion.chunk_split import TokenIndex
+from ingestion.editions import LIVE_EDITION
 from ingestion.fsck.check import Check
 from ingestion.fsck.rows import Breaches
 from ingestion.fsck.texts import ServedText, texts_of_version
-from ingestion.fsck.truth import LIVE_EDITION
 from ingestion.models import Job
 from ingestion.runtime import Runtime, require_recipe
 from ingestion.upload_rows import replace_fields
@@ -57,11 +57,13 @@ _LEFT_CHUNKS = text(
 )
 _AS_MANY_AS_THERE_ARE = text(
     "UPDATE document_versions v SET chunk_count = (SELECT count(*) FROM chunks c WHERE c.tenant_id = v.tenant_id"  # noqa: S608 - constants
-    f" AND c.document_id = v.document_id AND c.version = v.version AND c.edition = {LIVE_EDITION.format('v')})"
+    f" AND c.document_id = v.document_id AND c.version = v.version AND c.edition = {LIVE_EDITION})"
     " WHERE v.tenant_id = :tenant AND v.document_id = :document AND v.version = :version"
 )
 _LEFT_EDITIONS = text(
     "DELETE FROM chunks c WHERE c.tenant_id = :tenant AND c.document_id = :document AND c.version = :version"
+    # Without a live generation the chunks are all that is left to make one from.
+    " AND EXISTS (SELECT FROM index_generations g WHERE g.tenant_id = :tenant AND g.state = 'live')"
     " AND NOT EXISTS (SELECT FROM index_generations g WHERE g.tenant_id = c.tenant_id AND g.edition = c.edition"
     " AND g.state <> 'gone')"
 )

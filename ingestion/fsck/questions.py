@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import TextClause, text
 
+from ingestion.editions import LIVE_EDITION
 from ingestion.fsck.report import Class
-from ingestion.fsck.truth import LIVE_EDITION, ON_ITS_WAY
+from ingestion.fsck.truth import ON_ITS_WAY
 
 _ACTIVE = (
     "SELECT d.id AS document_id, d.latest_version AS version, d.id AS what FROM documents d"
@@ -37,7 +38,7 @@ _LEFT_CHUNKS = (
 )
 _LEFT_EDITIONS = (
     "SELECT DISTINCT c.document_id, c.version, c.document_id AS what FROM chunks c WHERE c.tenant_id = :tenant"
-    " AND EXISTS (SELECT FROM index_generations g WHERE g.tenant_id = c.tenant_id)"
+    " AND EXISTS (SELECT FROM index_generations g WHERE g.tenant_id = :tenant AND g.state = 'live')"
     " AND NOT EXISTS (SELECT FROM index_generations g WHERE g.tenant_id = c.tenant_id AND g.edition = c.edition"
     " AND g.state <> 'gone')"
     " AND NOT EXISTS (SELECT FROM jobs j WHERE j.tenant_id = c.tenant_id AND j.kind = 'drop_generation' AND <waits>)"
@@ -134,7 +135,7 @@ def _statement(sql: str) -> TextClause:
 
 _MEANINGS = {
     "<on its way>": ON_ITS_WAY.format("v", "document_id"),
-    "<live edition>": LIVE_EDITION.format("v"),
+    "<live edition>": LIVE_EDITION,
     "<waits>": "j.state IN ('queued', 'retrying', 'running')",
     "<late>": "now() - interval '10 minutes'",
 }

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import and_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestion.repository import live_edition
+from ingestion.editions import live_edition
 from shards.lexical import ChunkText
 from shards.models import Chunk, Document, DocumentVersion
 

@@ -14,16 +14,13 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ingestion.editions import LIVE_EDITION
 from ingestion.fsck.digest import Digest, bucket_column, columns, digest_of
 from shards.catalog import Header
 
-LIVE_EDITION = (
-    "coalesce((SELECT e.edition FROM index_generations e WHERE e.tenant_id = {0}.tenant_id AND e.state = 'live'), 1)"
-)
-"""The edition of chunks that is read, to be filled with the alias of a table."""
 _SERVED = (
     " FROM documents d JOIN chunks c ON c.tenant_id = d.tenant_id AND c.document_id = d.id"
-    f" AND c.version = d.active_version AND c.edition = {LIVE_EDITION.format('d')}"
+    f" AND c.version = d.active_version AND c.edition = {LIVE_EDITION}"
 )
 _PLACED = (
     " JOIN chunk_cells k ON k.tenant_id = d.tenant_id AND k.generation = :generation"
@@ -34,6 +31,7 @@ _MINE = " WHERE d.tenant_id = :tenant AND d.deleted_at IS NULL"
 _CHUNK_DIGEST = columns("c.id", "d.active_version_no")
 _BUCKET = bucket_column("c.id")
 
+_EDITION = text(f"SELECT {LIVE_EDITION} AS edition")
 _BY_CELL = text(f"SELECT m.cell, {_CHUNK_DIGEST}{_SERVED}{_PLACED}{_MINE} GROUP BY m.cell")
 _IN_CELLS = text(
     f"SELECT c.id, d.active_version_no AS version_no, m.cell{_SERVED}{_PLACED}{_MINE}"
@@ -52,7 +50,7 @@ ON_ITS_WAY = (
 _CHUNKS = text(
     "SELECT c.id, c.document_id, c.version, v.version_no, m.cell,"  # noqa: S608 - constants
     " d.deleted_at IS NULL AND d.active_version = c.version AND v.state = 'active'"
-    f" AND c.edition = {LIVE_EDITION.format('c')} AS served"
+    f" AND c.edition = {LIVE_EDITION} AS served"
     " FROM chunks c JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id"
     " JOIN document_versions v ON v.tenant_id = c.tenant_id AND v.document_id = c.document_id AND v.version = c.version"
     " LEFT JOIN chunk_cells k ON k.tenant_id = c.tenant_id AND k.generation = :generation"
@@ -103,6 +101,11 @@ class Truth:
     def __init__(self, session: AsyncSession, tenant_id: UUID) -> None:
         self._session = session
         self._tenant = {"tenant": tenant_id}
+
+    async def edition(self) -> int:
+        """Return the edition of chunks that is read."""
+        [row] = await self._rows(_EDITION)
+        return int(row.edition)
 
     async def by_cell(self, header: Header) -> dict[int, Digest]:
         """Return the digest of the served chunks in each cell of a generation."""

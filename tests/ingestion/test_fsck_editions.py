@@ -39,9 +39,17 @@ async def test_an_edition_of_other_chunks(admin: httpx.AsyncClient, tenant: Tena
     second = [row.id for row in rows if row.edition == 2]
     assert len(second) > before
     index = lexical_name(UUID(tenant.id), 2)
+    served = [row.id for row in await stores.sql(tenant, "SELECT id FROM chunks WHERE edition = 2 ORDER BY id")]
     await stores.lexical.delete_chunks(index, second[:2])
     await stores.lexical.insert(index, [ChunkText(uuid4(), 10**12, "x", "y")])
     await finds(admin, tenant, {"lexical": {"missing": 2, "orphan": 1}})
     hits = await tenant.search("Which pilot boat has berth 7?", k=3)
     assert {hit["external_id"] for hit in hits} == {"berths"}
+    assert any("Berth 7 is" in hit["text"] for hit in hits)
+
+    await stores.sql(tenant, "DELETE FROM index_generations WHERE state = 'live'")
+    await fsck(admin, tenant, repair=True)
+    assert (await stores.live(tenant)).edition == 2, "that of the chunks that were read"
+    assert [row.id for row in await stores.sql(tenant, "SELECT id FROM chunks WHERE edition = 2 ORDER BY id")] == served
+    hits = await tenant.search("Which pilot boat has berth 7?", k=3)
     assert any("Berth 7 is" in hit["text"] for hit in hits)

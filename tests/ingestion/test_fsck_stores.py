@@ -203,6 +203,33 @@ async def test_chunks_that_are_gone_are_read_again_from_the_original(
     assert (await fsck(admin, tenant, deep=True))["total"] == 0
 
 
+@pytest.mark.parametrize("another", [True, False])
+async def test_a_lost_live_generation_takes_no_chunk_with_it(
+    admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores, another: bool
+) -> None:
+    """The chunks are made an index of again, and are all there is of a document whose original is lost too."""
+    documents = await filled(tenant)
+    chunks = "SELECT id, edition, document_id, text FROM chunks ORDER BY id"
+    before = await stores.sql(tenant, chunks)
+    if another:
+        gone = (
+            'INSERT INTO index_generations SELECT (jsonb_populate_record(g, \'{"generation": 2, "edition": 2,'
+            ' "state": "gone"}\')).* FROM index_generations g WHERE g.state = \'live\''
+        )
+        await stores.sql(tenant, gone)
+    await stores.sql(tenant, "DELETE FROM index_generations WHERE state = 'live'")
+    await stores.objects.delete([object_key(UUID(tenant.id), UUID(documents[0]), 1)])
+    seen = (await fsck(admin, tenant))["differences"]
+    assert seen["postgres"] == {"catalog": 3}, seen
+    mended = await fsck(admin, tenant, repair=True)
+    assert mended["left"] == {"objects": {"missing": 1}}, mended
+    assert await stores.sql(tenant, chunks) == before
+    assert (await stores.live(tenant)).edition == 1
+    hits = await tenant.search("Which ships does quay 1 take?", k=1)
+    assert (hits[0]["external_id"], hits[0]["ranks"]["ann"], hits[0]["ranks"]["bm25"]) == ("1", 1, 1)
+    assert (await fsck(admin, tenant, deep=True))["left"] == {"objects": {"missing": 1}}
+
+
 async def test_places_that_are_gone_are_made_again(
     admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores
 ) -> None:
