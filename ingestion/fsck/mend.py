@@ -46,9 +46,10 @@ _STAMP = text(
     " WHERE g.tenant_id = :tenant AND g.state = 'live' RETURNING g.generation, g.stamp"
 )
 _COUNT = text(
-    "UPDATE micro_cells m SET stamp = :stamp, rows = (SELECT count(*) FROM chunk_cells k"
-    " WHERE k.tenant_id = m.tenant_id AND k.generation = m.generation AND k.micro = m.micro)"
-    " WHERE m.tenant_id = :tenant AND m.generation = :generation"
+    "UPDATE micro_cells m SET stamp = :stamp, rows = coalesce(n.rows, 0) FROM micro_cells o LEFT JOIN"
+    " (SELECT k.micro, count(*) AS rows FROM chunk_cells k WHERE k.tenant_id = :tenant AND k.generation = :generation"
+    " GROUP BY k.micro) n ON n.micro = o.micro WHERE o.tenant_id = :tenant AND o.generation = :generation"
+    " AND m.tenant_id = o.tenant_id AND m.generation = o.generation AND m.micro = o.micro"
 )
 _LEFT_CHUNKS = text(
     "DELETE FROM chunks c USING document_versions v WHERE v.tenant_id = :tenant AND v.document_id = :document"

@@ -66,11 +66,14 @@ _LEFT_PLACES = (
     " AND (v.state IS DISTINCT FROM 'active' OR c.id IS NULL)"
 )
 _MICROS = (
-    "SELECT CAST(NULL AS uuid) AS document_id, g.generation AS version, g.collection AS what FROM index_generations g"
-    " WHERE g.tenant_id = :tenant AND g.state = 'live' AND (g.rows <> (SELECT count(*) FROM chunk_cells k"
-    " WHERE k.tenant_id = g.tenant_id AND k.generation = g.generation) OR EXISTS (SELECT FROM micro_cells m"
-    " WHERE m.tenant_id = g.tenant_id AND m.generation = g.generation AND m.rows <> (SELECT count(*)"
-    " FROM chunk_cells k WHERE k.tenant_id = m.tenant_id AND k.generation = m.generation AND k.micro = m.micro)))"
+    # The places are counted once, not once for each micro-cell.
+    "WITH counted AS MATERIALIZED (SELECT k.micro, count(*) AS rows FROM chunk_cells k WHERE k.tenant_id = :tenant"
+    " AND k.generation = <live generation> GROUP BY k.micro), wrong AS (SELECT FROM micro_cells m LEFT JOIN counted n"
+    " ON n.micro = m.micro WHERE m.tenant_id = :tenant AND m.generation = <live generation>"
+    " AND m.rows <> coalesce(n.rows, 0))"
+    " SELECT CAST(NULL AS uuid) AS document_id, g.generation AS version, g.collection AS what FROM index_generations g"
+    " WHERE g.tenant_id = :tenant AND g.state = 'live'"
+    " AND (g.rows <> (SELECT coalesce(sum(n.rows), 0) FROM counted n) OR EXISTS (SELECT FROM wrong))"
 )
 _LOST_JOBS = (
     "SELECT j.document_id, j.version, j.id AS what FROM jobs j WHERE j.tenant_id = :tenant AND j.state = 'running'"
@@ -143,6 +146,8 @@ COUNTS = _statement(_COUNTS)
 """How much there is of a tenant, in one row."""
 QUESTIONS = (
     Question("active", "active_version", "the active version is not the one that the document names", _ACTIVE),
+    "<live generation>": "(SELECT l.generation FROM index_generations l WHERE l.tenant_id = :tenant"
+    " AND l.state = 'live')",
     Question("count", "chunk_count", "the active version has another number of chunks than it says", _CHUNK_COUNT),
     Question("chunks", "stale", "chunks of a version that is not served", _LEFT_CHUNKS),
     Question("editions", "stale", "chunks of an edition that no index has", _LEFT_EDITIONS),
