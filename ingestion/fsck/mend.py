@@ -18,6 +18,7 @@ from ingestion.chunk_context import ContextLines
 from ingestion.chunk_split import TokenIndex
 from ingestion.editions import LIVE_EDITION
 from ingestion.fsck.check import Check
+from ingestion.fsck.questions import NOBODY_FINISHES
 from ingestion.fsck.rows import Breaches
 from ingestion.fsck.texts import ServedText, texts_of_version
 from ingestion.models import Job
@@ -74,9 +75,8 @@ _RETURN = text(
     " OR lease_until < now() - interval '5 minutes')"
 )
 _GIVE_UP = text(
-    "UPDATE index_generations g SET state = 'retired', retired_at = now() WHERE g.tenant_id = :tenant"
-    " AND g.generation = :generation AND g.state = 'building' AND NOT EXISTS (SELECT FROM jobs j"
-    " WHERE j.tenant_id = g.tenant_id AND j.kind = 'partition' AND j.state IN ('queued', 'retrying', 'running'))"
+    "UPDATE index_generations g SET state = 'retired', retired_at = now() WHERE g.tenant_id = :tenant"  # noqa: S608 - constants
+    f" AND g.generation = :generation AND {NOBODY_FINISHES}"
 )
 
 

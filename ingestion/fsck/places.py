@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
@@ -18,16 +19,20 @@ _STATES = ("live", "building", "embedding", "retired")
 
 
 async def check_places(check: Check) -> None:
-    """Look, while nobody writes, for collections of no generation and for cells that nothing names any more."""
+    """Look, while nobody writes, for collections of no generation and for cells that nothing names any more.
+
+    Upkeep makes and drops them without the writer lock, but it commits its plan first and, when it drops, what it did
+    last. So the store is listed before Postgres is asked, and what is unknown then is listed again.
+    """
     database, tenant_id, vectors = check.runtime.database, check.tenant_id, check.runtime.indexes.vectors
     async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
         catalog = PostgresCatalog(session, tenant_id)
+        places = await vectors.places(tenant_id)
         headers = await catalog.generations(*_STATES)
-        known = {_place_of(header) for header in headers}
-        databases = {(place.endpoint, place.database) for place in known}
-        for place in await vectors.places(tenant_id):
-            # A move to a database of its own makes that first and its collection a moment later, without this lock.
-            if place in known or (not place.collection and (place.endpoint, place.database) in databases):
+        unknown = _unknown(places, headers)
+        still = set(await vectors.places(tenant_id)) if unknown else set()
+        for place in unknown:
+            if place not in still:
                 continue
             check.report.add("vectors", "orphan", f"collection {shown(place)}")
             if check.repair:
@@ -35,6 +40,18 @@ async def check_places(check: Check) -> None:
         for header in headers:
             if header.state == "live" and not header.space.pooled:
                 await _check_cells(check, session, header)
+
+
+def _unknown(places: Sequence[StorePlace], headers: Sequence[Header]) -> list[StorePlace]:
+    """Return those places that no generation names. A move to a database of its own makes that first, and its
+    collection a moment later."""
+    known = {_place_of(header) for header in headers}
+    databases = {(place.endpoint, place.database) for place in known}
+    return [
+        place
+        for place in places
+        if place not in known and (place.collection or (place.endpoint, place.database) not in databases)
+    ]
 
 
 async def _check_cells(check: Check, session: AsyncSession, header: Header) -> None:
@@ -64,6 +81,10 @@ async def _check_cells(check: Check, session: AsyncSession, header: Header) -> N
         await check.runtime.indexes.complete(live)
     left = [cell for cell in ended if space.partition(cell) in present]
     left += [cell for name in present if (cell := _number(name)) >= (next_cell or 0)]
+    if left:
+        with suppress(MissingCollection):
+            present = await vectors.partitions(space)
+        left = [cell for cell in left if space.partition(cell) in present]
     for cell in sorted(left):
         check.report.add("vectors", "orphan", f"cell {cell} of {space}")
     if check.repair and left:

@@ -100,10 +100,17 @@ _UNDROPPED = (
     " AND x.changed_at < <late>)) AND NOT EXISTS (SELECT FROM jobs j WHERE j.tenant_id = g.tenant_id"
     " AND j.kind = 'drop_generation' AND <waits>)"
 )
+# A first generation is planned once: the tenant's next upload goes on with it. A paused job waits, too.
+NOBODY_FINISHES = (
+    "(g.state = 'embedding' OR g.state = 'building' AND EXISTS (SELECT FROM index_generations l"
+    " WHERE l.tenant_id = g.tenant_id AND l.state = 'live')) AND NOT EXISTS (SELECT FROM jobs j"
+    " WHERE j.tenant_id = g.tenant_id AND j.kind = CASE g.state WHEN 'embedding' THEN 'reembed' ELSE 'partition' END"
+    " AND j.state IN ('queued', 'retrying', 'running'))"
+)
+"""Whether a generation `g` was begun and no job is to finish it."""
 _UNBUILT = (
     "SELECT CAST(NULL AS uuid) AS document_id, g.generation AS version, g.collection AS what FROM index_generations g"
-    " WHERE g.tenant_id = :tenant AND g.state = 'building' AND g.created_at < <late> AND NOT EXISTS (SELECT FROM jobs j"
-    " WHERE j.tenant_id = g.tenant_id AND j.kind = 'partition' AND <waits>)"
+    " WHERE g.tenant_id = :tenant AND g.created_at < <late> AND <nobody finishes>"
 )
 _COUNTS = (
     "SELECT (SELECT count(*) FROM documents d WHERE d.tenant_id = :tenant AND d.deleted_at IS NULL) AS documents,"
@@ -139,15 +146,16 @@ def _statement(sql: str) -> TextClause:
 _MEANINGS = {
     "<on its way>": ON_ITS_WAY.format("v", "document_id"),
     "<live edition>": LIVE_EDITION,
+    "<live generation>": "(SELECT l.generation FROM index_generations l WHERE l.tenant_id = :tenant"
+    " AND l.state = 'live')",
     "<waits>": "j.state IN ('queued', 'retrying', 'running')",
+    "<nobody finishes>": NOBODY_FINISHES,
     "<late>": "now() - interval '10 minutes'",
 }
 COUNTS = _statement(_COUNTS)
 """How much there is of a tenant, in one row."""
 QUESTIONS = (
     Question("active", "active_version", "the active version is not the one that the document names", _ACTIVE),
-    "<live generation>": "(SELECT l.generation FROM index_generations l WHERE l.tenant_id = :tenant"
-    " AND l.state = 'live')",
     Question("count", "chunk_count", "the active version has another number of chunks than it says", _CHUNK_COUNT),
     Question("chunks", "stale", "chunks of a version that is not served", _LEFT_CHUNKS),
     Question("editions", "stale", "chunks of an edition that no index has", _LEFT_EDITIONS),

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
 
+from ingestion.fsck import places
+from ingestion.fsck.check import Check
+from ingestion.fsck.places import check_places
+from shards.catalog import Recipe
+from shards.catalog_postgres import PostgresCatalog
 from shards.names import Space
-from shards.vectors import ChunkVector
+from shards.vectors import ChunkVector, StorePlace
 from tests.ingestion.damage import Stores, finds, fsck, opened
 
 if TYPE_CHECKING:
@@ -117,6 +123,79 @@ async def ended(admin: httpx.AsyncClient, answer: httpx.Response) -> None:
             break
         await asyncio.sleep(0.05)
     assert job["state"] == "done", job
+
+
+class Building:
+    """A vector store in which upkeep goes on while it is listed: what it does, and what is listed then."""
+
+    def __init__(self, stores: Stores, step: Callable[[], Awaitable[None]]) -> None:
+        self._vectors, self._step = stores.vectors, step
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vectors, name)
+
+    async def places(self, *asked: Any, **more: Any) -> list[StorePlace]:
+        step, self._step = self._step, nothing
+        await step()
+        return await self._vectors.places(*asked, **more)
+
+    async def partitions(self, space: Space) -> set[str]:
+        found = await self._vectors.partitions(space)
+        step, self._step = self._step, nothing
+        await step()
+        return found
+
+
+async def nothing() -> None:
+    pass
+
+
+def examined(stores: Stores, tenant: TenantAccess, vectors: Any) -> Check:
+    indexes = SimpleNamespace(vectors=vectors, lexical=stores.lexical)
+    runtime = SimpleNamespace(database=stores.database, indexes=indexes)
+    return Check(runtime, UUID(tenant.id), repair=True)  # type: ignore[arg-type]
+
+
+async def test_a_collection_that_upkeep_makes_beside_the_check_is_not_dropped(
+    tenant: TenantAccess, stores: Stores
+) -> None:
+    await filled(tenant, 1)
+    tenant_id = UUID(tenant.id)
+    space = Space(tenant_id, 9, 8, "dedicated")
+
+    async def upkeep() -> None:
+        async with stores.database.tenant(tenant_id) as session, session.begin():
+            recipe = Recipe("e")
+            await PostgresCatalog(session, tenant_id).plan(space, state="building", recipe=recipe, edition=1)
+        await stores.vectors.create(space, cells=1)
+
+    check = examined(stores, tenant, Building(stores, upkeep))
+    await check_places(check)
+    assert check.report.counts == {}
+    assert space.collection in {place.collection for place in await stores.vectors.places(tenant_id)}
+
+
+async def test_cells_that_upkeep_gives_up_beside_the_check_are_no_difference(
+    admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores
+) -> None:
+    await filled(tenant, 1)
+    await ended(admin, await admin.post(f"/v1/admin/tenants/{tenant.id}/placement", json={"tier": "dedicated"}))
+    tenant_id, live = UUID(tenant.id), await stores.live(tenant)
+    async with stores.database.tenant(tenant_id) as session, session.begin():
+        change = await PostgresCatalog(session, tenant_id).plan_change(live.number, "split", [0], 2)
+    await stores.vectors.add_cells(live.space, change.children)
+
+    async def upkeep() -> None:
+        await stores.vectors.drop_cells(live.space, change.children)
+        async with stores.database.tenant(tenant_id) as session, session.begin():
+            await PostgresCatalog(session, tenant_id).set_change(change, "abandoned")
+
+    vectors = Building(stores, nothing)
+    vectors._step = upkeep
+    check = examined(stores, tenant, vectors)
+    async with stores.database.tenant(tenant_id) as session:
+        await places._check_cells(check, session, live)
+    assert check.report.counts == {}
 
 
 async def test_a_database_whose_collection_is_about_to_be_made_is_left_alone(
