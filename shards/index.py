@@ -23,7 +23,7 @@ from shards.balance import wishes
 from shards.catalog import Catalog, CellChange, Header, Place, Recipe
 from shards.editions import dead_editions, empty_micros
 from shards.generation import NO_CELL, Generation, Generations
-from shards.lexical import ChunkText, LexicalStore
+from shards.lexical import ChunkText, DamagedIndex, LexicalStore
 from shards.pace import Pace
 from shards.placement import Target, first_space, space_of, target
 from shards.probe import AnnHits, AnnQuery
@@ -312,7 +312,8 @@ class TenantIndexes:
         counts = {"collections": collections, "vectors": rows, "lexical_entries": 0}
         for name in await self.lexical.indexes():
             if names.is_lexical_of(name, catalog.tenant_id):
-                counts["lexical_entries"] += await self.lexical.count(name)
+                with suppress(DamagedIndex):  # what cannot be read is not counted, and goes all the same
+                    counts["lexical_entries"] += await self.lexical.count(name)
                 await self.lexical.drop(name)
         return counts
 

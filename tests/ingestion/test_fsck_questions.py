@@ -49,7 +49,8 @@ async def test_an_index_that_nobody_finishes(
 ) -> None:
     tenant_id = uuid4()
     async with worker_database.admin() as session, session.begin():
-        session.add(Tenant(id=tenant_id, slug=str(tenant_id), name="n", plan="p", state="active", settings={}))
+        values = {"name": "n", "plan": "p", "state": "active", "placement": "auto", "settings": {}}
+        session.add(Tenant(id=tenant_id, slug=str(tenant_id), **values))
     made = (
         "INSERT INTO index_generations (tenant_id, generation, state, collection, tier, bucket, endpoint, embedder,"
         " dim, rows, cells, micros, next_cell, stamp, trained_rows, created_at) VALUES (:tenant, :number, :state, 'c',"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -166,6 +167,22 @@ async def test_a_cancelled_ingestion_leaves_nothing(
         await fsck(admin, tenant, repair=True)
     assert (await fsck(admin, tenant, deep=True))["total"] == 0
     assert not cancelled or len(await stores.rows(tenant)) == 1
+
+
+async def test_a_tenant_whose_lexical_index_is_damaged_is_erased(
+    admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores, stack: StackState
+) -> None:
+    await tenant.upload("The slipway was tarred.")
+    folder = Path(stack.env["TESSERA_LEXICAL_PATH"]) / stores.index(tenant)
+    (folder / "meta.json").write_text("{")
+    answer = await admin.delete(f"/v1/admin/tenants/{tenant.id}")
+    for _ in range(600):
+        job = (await admin.get(answer.headers["location"])).json()
+        if job["state"] in ("done", "failed", "retrying"):
+            break
+        await asyncio.sleep(0.05)
+    assert job["state"] == "done", job
+    assert not folder.exists()
 
 
 async def test_checks_come_round_for_every_tenant(worker_database: Database, tenant_id: UUID) -> None:
