@@ -36,8 +36,8 @@ class FsckIn(BaseModel):
 @router.post("/fsck", status_code=202)
 async def fsck(request: Request, response: Response, body: FsckIn) -> Accepted:
     """Compare Postgres, object store, vectors and lexical index by keys and digests. The job's `result` is the report:
-    `differences` by store and class, examples of them, how much was compared, and what is `left` after a repair. It may
-    run at any time."""
+    `differences` by store and class, examples of them, how much was compared, what is `left` after a repair, and what
+    could not be looked at (`not_checked`). It may run at any time."""
     database = database_of(request)
     if body.tenant_id is not None:
         async with database.admin() as session:

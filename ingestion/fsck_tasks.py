@@ -22,7 +22,7 @@ from ingestion.pipeline import GROUP_CHUNKS, plan_index
 from ingestion.runtime import Runtime, of_tenant
 from ingestion.tasks import Shell, bounded, fail_batch, task
 from tenants.auth import PLATFORM
-from tenants.errors import TesseraError
+from tenants.errors import Conflict, TesseraError
 
 log = logging.getLogger(__name__)
 _ROUNDS = 4
@@ -49,11 +49,12 @@ async def _fsck(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
         [job] = batch.jobs
         try:
             if tenant_id == PLATFORM:
-                result = await _check_installation(runtime, batch, job)
+                result = await _check_all(runtime, batch, job)
             else:
                 result = await check_tenant(runtime, tenant_id, job, lambda share: batch.advance("checking", share))
         except TesseraError as error:
             log.warning("check of tenant %s: %s", tenant_id, error.detail)
+            await _note_not_checked(runtime, tenant_id)
             await fail_batch(runtime, tenant_id, batch_id, error)
             return
         async with runtime.database.tenant(tenant_id) as session:
@@ -117,12 +118,64 @@ def _asked(job: Job, what: str) -> bool:
 
 def _result(found: Report, left: Report, seconds: float) -> dict[str, Any]:
     repaired = max(found.total - left.total, 0)
-    after = {"left": left.counts, "left_total": left.total, "repaired": repaired}
+    after = {"left": left.counts, "left_total": left.total, "repaired": repaired, "not_checked": left.not_checked}
     return {**found.shown(), **after, "seconds": round(seconds, 3)}
 
 
+async def _note_not_checked(runtime: Runtime, tenant_id: UUID) -> None:
+    async with runtime.database.tenant(tenant_id) as session:
+        await figures.note_not_checked(session, tenant_id)
+        await session.commit()
+
+
+async def _check_all(runtime: Runtime, batch: Batch, job: Job) -> dict[str, Any]:
+    """Check what belongs to no tenant, then every tenant: where an attempt that was cut off was, if there was one."""
+    began = time.monotonic()
+    so_far = job.payload.get("so_far")
+    result = so_far["result"] if so_far else await _check_installation(runtime, batch, job)
+    before, last = result["seconds"], UUID(so_far["last"]) if so_far else UUID(int=0)
+    tenants = sorted(await known_tenants(runtime.database)) if _asked(job, "tenants") else []
+    for number, tenant_id in enumerate(tenants):
+        if tenant_id <= last:
+            continue
+        batch.advance("tenants", 0.1 + 0.9 * number / len(tenants))
+        _add(result, tenant_id, await _check_one_of_all(runtime, tenant_id, job))
+        result["seconds"] = round(before + time.monotonic() - began, 3)
+        async with runtime.database.tenant(PLATFORM) as session:
+            state = {"so_far": {"last": str(tenant_id), "result": result}}
+            if not await jobs.keep_state(session, batch.batch_id, job, state):
+                raise Conflict("The check belongs to another worker by now.", code="job_lost")
+            await session.commit()
+    return result | {"seconds": round(before + time.monotonic() - began, 3)}
+
+
+async def _check_one_of_all(runtime: Runtime, tenant_id: UUID, job: Job) -> dict[str, Any]:
+    """Check a tenant; where that cannot be done, say so and let the others have their turn."""
+    try:
+        return await check_tenant(runtime, tenant_id, job, lambda _share: None)
+    except TesseraError as error:
+        log.warning("check of tenant %s: %s", tenant_id, error.detail)
+        await _note_not_checked(runtime, tenant_id)
+        nothing = Report()
+        nothing.skip(f"tenant {tenant_id}", error.detail)
+        return _result(nothing, nothing, 0.0)
+
+
+def _add(result: dict[str, Any], tenant_id: UUID, one: dict[str, Any]) -> None:
+    """Add what was found of a tenant to what was found before."""
+    for name in ("differences", "left"):
+        result[name] = merged(result[name], one[name])
+    for name in ("total", "left_total", "repaired"):
+        result[name] += one[name]
+    result["not_checked"] += one["not_checked"]
+    result["tenants"]["checked"] += not one["not_checked"]
+    if one["total"]:
+        shown = {"tenant_id": str(tenant_id), "total": one["total"], "left": one["left_total"]}
+        result["tenants"]["with_differences"].append(shown)
+
+
 async def _check_installation(runtime: Runtime, batch: Batch, job: Job) -> dict[str, Any]:
-    """Check what belongs to no tenant, then every tenant."""
+    """Check what belongs to no tenant."""
     began = time.monotonic()
     check = Check(
         runtime,
@@ -135,25 +188,8 @@ async def _check_installation(runtime: Runtime, batch: Batch, job: Job) -> dict[
     if check.repair and check.report.total:
         after = Check(runtime, PLATFORM)
         await examine_installation(after)
-    result = _result(check.report, after.report, 0.0)
-    tenants = sorted(await known_tenants(check)) if _asked(job, "tenants") else []
-    worst: list[dict[str, Any]] = []
-    for number, tenant_id in enumerate(tenants):
-        batch.advance("tenants", 0.1 + 0.9 * number / len(tenants))
-        one = await check_tenant(runtime, tenant_id, job, lambda _share: None)
-        for name in ("differences", "left"):
-            result[name] = merged(result[name], one[name])
-        if one["total"]:
-            worst.append({"tenant_id": str(tenant_id), "total": one["total"], "left": one["left_total"]})
-    result["tenants"] = {"checked": len(tenants), "with_differences": worst}
-    result["total"] = _sum(result["differences"])
-    result["left_total"] = _sum(result["left"])
-    result["repaired"] = max(result["total"] - result["left_total"], 0)
-    return result | {"seconds": round(time.monotonic() - began, 3)}
-
-
-def _sum(counts: dict[str, dict[str, int]]) -> int:
-    return sum(sum(classes.values()) for classes in counts.values())
+    result = _result(check.report, after.report, time.monotonic() - began)
+    return result | {"tenants": {"checked": 0, "with_differences": []}}
 
 
 async def _retention(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:

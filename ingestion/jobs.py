@@ -29,6 +29,8 @@ REMOVALS = ("delete", "purge", "erase_tenant", "drop_generation")
 _RETRY_AFTER = [timedelta(seconds=pause) for pause in (1, 10, 60, 600, 3600)]
 """By the number of the attempt that failed; the last one for all that follow."""
 _AWAY_PAUSE = timedelta(seconds=3)
+_CHECK_PAUSE = timedelta(seconds=20)
+"""A check is nobody's hurry, and reads much again."""
 _RETRY = text(
     "UPDATE jobs j SET state = 'retrying', error = e.content, batch_id = NULL, lease_until = NULL, not_before = now()"
     " + (CAST(:pauses AS interval[]))[least(j.attempts, array_length(CAST(:pauses AS interval[]), 1))]"
@@ -118,7 +120,8 @@ async def wait(session: AsyncSession, tenant_id: UUID, batch_id: UUID, error: Te
     """Put the jobs of a batch back until what they need is there again; the attempt does not count."""
     shown = {"code": error.code, "detail": error.detail}
     mine = (Job.tenant_id == tenant_id, Job.batch_id == batch_id, Job.state == "running")
-    back = {"state": "retrying", "attempts": Job.attempts - 1, "not_before": func.now() + _AWAY_PAUSE}
+    pause = case((Job.kind == "fsck", _CHECK_PAUSE), else_=_AWAY_PAUSE)
+    back = {"state": "retrying", "attempts": Job.attempts - 1, "not_before": func.now() + pause}
     await session.execute(update(Job).where(*mine).values(**back, error=shown, batch_id=None, lease_until=None))
 
 
@@ -252,6 +255,16 @@ async def hold(session: AsyncSession, tenant_id: UUID, batch_id: UUID, job_ids: 
         .with_for_update()
     )
     return set(await session.scalars(query))
+
+
+async def keep_state(session: AsyncSession, batch_id: UUID, job: Job, state: dict[str, Any]) -> bool:
+    """Add to the payload of a running job how far it is, from where a repeat goes on; its attempts begin anew, because
+    it got on. False when it does not belong to the batch any more."""
+    if not await hold(session, job.tenant_id, batch_id, [job.id]):
+        return False
+    mine = (Job.tenant_id == job.tenant_id, Job.id == job.id)
+    await session.execute(update(Job).where(*mine).values(payload=job.payload | state, attempts=1))
+    return True
 
 
 async def of_batch(session: AsyncSession, tenant_id: UUID, batch_id: UUID) -> Sequence[Job]:

@@ -27,9 +27,10 @@ _DUE = (
     " AND greatest(t.created_at, last.at) < now() - CAST(:every AS interval)"
     " ORDER BY greatest(t.created_at, last.at) LIMIT :most"
 )
-# Not beside another check, and not while the tenant imports, unless it had to wait too often already.
+# Not beside another check (one that waits for a server to come back is none), and not while the tenant imports, unless
+# it had to wait too often already.
 _CHECKS = (
-    "NOT EXISTS (SELECT FROM jobs o WHERE o.kind = 'fsck' AND o.state IN <unfinished>)"
+    "NOT EXISTS (SELECT FROM jobs o WHERE o.kind = 'fsck' AND o.state IN ('queued', 'running'))"
     " AND (greatest(t.created_at, last.at) < now() - 2 * CAST(:every AS interval) OR NOT (EXISTS (SELECT FROM jobs w"
     " WHERE w.tenant_id = t.id AND w.kind = 'ingest' AND w.state IN ('queued', 'retrying') AND w.batch_id IS NULL)"
     " OR EXISTS (SELECT FROM jobs w WHERE w.tenant_id = t.id AND w.kind = 'ingest' AND w.batch_id IS NOT NULL)))"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -15,10 +15,11 @@ from ingestion.models import Job
 from ingestion.repository import Purgeable
 from ingestion.runtime import Runtime
 from shards.catalog_postgres import PostgresCatalog
+from shards.placement import servers_of
 from tenants.db import Base
 from tenants.errors import TesseraError
 from tenants.models import Tenant
-from tenants.repository import retention_of
+from tenants.repository import placement_of, retention_of
 
 
 class Incomplete(TesseraError):
@@ -83,7 +84,9 @@ async def erase_tenant(session: AsyncSession, runtime: Runtime, tenant_id: UUID,
 
     The row of the erasure job itself stays: it carries the receipt and nothing of the tenant.
     """
-    engines = await runtime.indexes.drop_tenant(PostgresCatalog(session, tenant_id))
+    catalog = PostgresCatalog(session, tenant_id)
+    servers = await servers_of(catalog, await placement_of(session, tenant_id))
+    engines = await runtime.indexes.drop_tenant(catalog, endpoints=servers)
     objects = await runtime.objects.delete(await runtime.objects.list_tenant(tenant_id))
     rows: dict[str, int] = {}
     for table in reversed(Base.metadata.sorted_tables):
@@ -91,13 +94,15 @@ async def erase_tenant(session: AsyncSession, runtime: Runtime, tenant_id: UUID,
             rows[table.name] = await _delete_rows(session, table, tenant_id, keep_job)
     await session.execute(delete(Tenant).where(Tenant.id == tenant_id))
     rows["tenants"] = 1
-    verified = await _what_is_left(session, runtime, tenant_id, keep_job)
+    verified = await _what_is_left(session, runtime, tenant_id, keep_job, servers)
     _require_nothing(verified)
     times = {"purged_at": datetime.now(UTC).isoformat()}
     return {"tenant_id": str(tenant_id), "rows": rows, "objects": objects, **engines, "verified": verified, **times}
 
 
-async def _what_is_left(session: AsyncSession, runtime: Runtime, tenant_id: UUID, keep_job: UUID) -> dict[str, int]:
+async def _what_is_left(
+    session: AsyncSession, runtime: Runtime, tenant_id: UUID, keep_job: UUID, servers: Collection[str]
+) -> dict[str, int]:
     """Look for a tenant in every store."""
     rows = await session.scalar(select(func.count()).select_from(Tenant).where(Tenant.id == tenant_id)) or 0
     for table in Base.metadata.sorted_tables:
@@ -105,7 +110,7 @@ async def _what_is_left(session: AsyncSession, runtime: Runtime, tenant_id: UUID
             mine = _of_tenant(table, tenant_id, keep_job)
             rows += await session.scalar(select(func.count()).select_from(table).where(mine)) or 0
     # It counts, and finds nothing to drop.
-    engines = await runtime.indexes.drop_tenant(PostgresCatalog(session, tenant_id))
+    engines = await runtime.indexes.drop_tenant(PostgresCatalog(session, tenant_id), endpoints=servers)
     return {"rows": rows, "objects": len(await runtime.objects.list_tenant(tenant_id)), **engines}
 
 

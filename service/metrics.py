@@ -140,6 +140,7 @@ def _checks(found: figures.Overview) -> Iterator[Metric]:
     for name, help_text, value in (
         ("tenants_checked", "Tenants that were checked.", found.checked),
         ("tenants", "Tenants to be checked.", found.tenants),
+        ("not_checked", "Tenants, parts of them and vector servers that could not be checked.", found.not_checked),
         ("seconds", "Time that their newest checks took together.", found.seconds),
         ("repaired", "Differences that these checks mended.", found.repaired),
         ("last_run_timestamp_seconds", "When the newest check ended.", found.newest),

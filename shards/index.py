@@ -8,7 +8,7 @@ it was retired.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -304,11 +304,12 @@ class TenantIndexes:
                 dropped += len(change.parents)
         return dropped
 
-    async def drop_tenant(self, catalog: Catalog) -> dict[str, int]:
-        """Drop every collection and lexical index of a tenant, known to Postgres or not; return the counts."""
+    async def drop_tenant(self, catalog: Catalog, *, endpoints: Collection[str]) -> dict[str, int]:
+        """Drop every collection of a tenant on these vector servers, known to Postgres or not, and every lexical index;
+        return the counts."""
         for header in await catalog.generations("live", "building", "embedding", "retired"):
             await catalog.serialise(header.space)
-        collections, rows = await self.vectors.drop_tenant(catalog.tenant_id)
+        collections, rows = await self.vectors.drop_tenant(catalog.tenant_id, endpoints=endpoints)
         counts = {"collections": collections, "vectors": rows, "lexical_entries": 0}
         for name in await self.lexical.indexes():
             if names.is_lexical_of(name, catalog.tenant_id):

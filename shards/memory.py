@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log
 from uuid import UUID
@@ -178,9 +178,12 @@ class MemoryVectors:
         """See `VectorStore.partitions`."""
         return {"_default", *map(space.partition, self._found(space).cells)}
 
-    async def places(self, tenant_id: UUID | None = None) -> list[StorePlace]:
+    async def places(
+        self, tenant_id: UUID | None = None, *, endpoints: Collection[str] | None = None
+    ) -> list[StorePlace]:
         """See `VectorStore.places`."""
-        wanted = [space for space in self._spaces if tenant_id in (None, space.tenant_id)]
+        there = [space for space in self._spaces if endpoints is None or space.endpoint in endpoints]
+        wanted = [space for space in there if tenant_id in (None, space.tenant_id)]
         return sorted({_place_of(space) for space in wanted if tenant_id is None or not space.pooled})
 
     async def pool_rows(self, place: StorePlace, *, batch: int = 5000) -> AsyncIterator[list[PoolRow]]:
@@ -211,9 +214,10 @@ class MemoryVectors:
         found = self._spaces.pop(space, None)
         return found is not None and (not space.pooled or bool(found.rows))
 
-    async def drop_tenant(self, tenant_id: UUID) -> tuple[int, int]:
+    async def drop_tenant(self, tenant_id: UUID, *, endpoints: Collection[str] | None = None) -> tuple[int, int]:
         """See `VectorStore.drop_tenant`."""
-        mine = [space for space in self._spaces if space.tenant_id == tenant_id]
+        there = [space for space in self._spaces if endpoints is None or space.endpoint in endpoints]
+        mine = [space for space in there if space.tenant_id == tenant_id]
         rows = sum(len(self._spaces.pop(space).rows) for space in mine)
         return sum(not space.pooled for space in mine), rows
 

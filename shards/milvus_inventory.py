@@ -7,7 +7,7 @@ it was read from.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -77,10 +77,12 @@ class MilvusInventory:
         found = await self._clients.call(address_of(space), lambda client: client.list_partitions(space.collection))
         return set(found)
 
-    async def places(self, tenant_id: UUID | None = None) -> list[StorePlace]:
+    async def places(
+        self, tenant_id: UUID | None = None, *, endpoints: Collection[str] | None = None
+    ) -> list[StorePlace]:
         """See `VectorStore.places`."""
         found: list[StorePlace] = []
-        for endpoint in self._clients.endpoints:
+        for endpoint in self._servers(endpoints):
             known = await self._clients.call((endpoint, ""), lambda client: client.list_databases())
             wanted = set(known) - {"default"}
             if tenant_id is not None:  # a client is opened for every database that is looked into
@@ -118,19 +120,23 @@ class MilvusInventory:
             return False
         return place.collection in names or not place.collection
 
-    async def drop_tenant(self, tenant_id: UUID) -> tuple[int, int]:
+    async def drop_tenant(self, tenant_id: UUID, *, endpoints: Collection[str] | None = None) -> tuple[int, int]:
         """See `VectorStore.drop_tenant`."""
         dropped = rows = 0
-        for endpoint in self._clients.endpoints:
+        for endpoint in self._servers(endpoints):
             address = (endpoint, "")
             for name in await self._clients.call(address, lambda client: client.list_collections()):
                 if name.startswith(_POOL):
                     rows += await self._delete_at(address, name, f'tenant == "{tenant_id.hex}"')
-        for place in await self.places(tenant_id):
+        for place in await self.places(tenant_id, endpoints=endpoints):
             if place.collection:
                 rows += await self._count_at((place.endpoint, place.database), place.collection, "")
             dropped += int(await self.drop_place(place) and bool(place.collection))
         return dropped, rows
+
+    def _servers(self, endpoints: Collection[str] | None) -> list[str]:
+        """Return those of the servers that there are."""
+        return [one for one in self._clients.endpoints if endpoints is None or one in endpoints]
 
     async def _drop_database(self, endpoint: str, database: str) -> None:
         await self._clients.forget((endpoint, database))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from shards.catalog import Catalog
 from shards.cells import cell_count
 from shards.generation import NO_CELL, Generation
 from shards.names import Space, Tier, bucket_of
@@ -52,6 +53,13 @@ def space_of(tenant_id: UUID, number: int, dim: int, tier: Tier, endpoint: str, 
     if tier == "pooled":
         return Space(tenant_id, number, dim, tier, bucket=bucket_of(tenant_id, settings.pool_buckets))
     return Space(tenant_id, number, dim, tier, endpoint=endpoint if tier == "isolated" else "")
+
+
+async def servers_of(catalog: Catalog, choice: Placement) -> set[str]:
+    """Return the servers, by the names of their endpoints, on which a tenant may have something: the main one, those of
+    its generations in whatever state, and the one it is to be on."""
+    headers = await catalog.generations("live", "building", "embedding", "retired", "gone")
+    return {"", choice.endpoint} | {header.space.endpoint for header in headers}
 
 
 def target(

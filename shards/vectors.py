@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -250,9 +250,11 @@ class VectorStore(Protocol):
     async def partitions(self, space: Space) -> set[str]:
         """Return the partitions of the space's collection, the engine's own included."""
 
-    async def places(self, tenant_id: UUID | None = None) -> list[StorePlace]:
-        """Return every collection of every server (or those of a tenant's own), sorted; a database without any as one
-        with the name ''."""
+    async def places(
+        self, tenant_id: UUID | None = None, *, endpoints: Collection[str] | None = None
+    ) -> list[StorePlace]:
+        """Return every collection (or those of a tenant's own) of these servers, of all without them, sorted; a
+        database without any as one with the name ''."""
 
     def pool_rows(self, place: StorePlace, *, batch: int = 5000) -> AsyncIterator[list[PoolRow]]:
         """Stream every row of a collection that tenants share."""
@@ -269,9 +271,9 @@ class VectorStore(Protocol):
     async def drop(self, space: Space) -> bool:
         """Remove the space; return whether it was there (in a pool: whether it had rows)."""
 
-    async def drop_tenant(self, tenant_id: UUID) -> tuple[int, int]:
-        """Remove whatever a tenant has on any server, known to Postgres or not; return how many collections were its
-        own, and how many rows there were."""
+    async def drop_tenant(self, tenant_id: UUID, *, endpoints: Collection[str] | None = None) -> tuple[int, int]:
+        """Remove whatever a tenant has on these servers, on any without them, known to Postgres or not; return how many
+        collections were its own, and how many rows there were."""
 
     async def release(self, space: Space) -> bool:
         """Let the engine free the memory of a space until a call needs it again; return False where it is shared."""

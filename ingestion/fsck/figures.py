@@ -18,18 +18,30 @@ _STORE = text(
     " ON CONFLICT (tenant_id) DO UPDATE SET checked_at = excluded.checked_at, seconds = excluded.seconds,"
     " chunks = excluded.chunks, differences = excluded.differences, repaired = excluded.repaired"
 ).bindparams(bindparam("differences", type_=JSONB))
+_NOT_CHECKED = "not_checked"
+"""Stands among the stores in the differences of a tenant: how much of it could not be looked at."""
+_NOTE = text(
+    "UPDATE store_checks SET differences = jsonb_set(differences, '{not_checked}', '{\"number\": 1}')"
+    " WHERE tenant_id = :tenant"
+)
 
 
 async def store(session: AsyncSession, tenant_id: UUID, result: dict[str, Any]) -> None:
     """Keep the figures of a check, unless the tenant was erased meanwhile."""
+    skipped = len(result["not_checked"])
     values = {
         "tenant": tenant_id,
         "seconds": result["seconds"],
         "chunks": result["checked"].get("chunks", 0),
-        "differences": result["left"],
+        "differences": result["left"] | ({_NOT_CHECKED: {"number": skipped}} if skipped else {}),
         "repaired": result["repaired"],
     }
     await session.execute(_STORE, values)
+
+
+async def note_not_checked(session: AsyncSession, tenant_id: UUID) -> None:
+    """Say that a tenant could not be checked: what its last check found stays, and may have changed since."""
+    await session.execute(_NOTE, {"tenant": tenant_id})
 
 
 _DIFFERENCES = text(
@@ -66,6 +78,8 @@ class Overview:
     """When the newest check ended, in seconds of the epoch; 0 before the first."""
     oldest: float
     repaired: int
+    not_checked: int
+    """Tenants, or parts of them, and servers that the newest checks could not look at."""
 
 
 async def overview(session: AsyncSession) -> Overview:
@@ -77,8 +91,10 @@ async def overview(session: AsyncSession) -> Overview:
     for store_name, classes in nobodys.items():
         for kind, number in classes.items():
             differences[store_name, kind] = differences.get((store_name, kind), 0) + int(number)
+    skipped = sum(number for (place, _), number in differences.items() if place == _NOT_CHECKED)
+    differences = {key: number for key, number in differences.items() if key[0] != _NOT_CHECKED}
     times = (float(one.seconds), float(one.newest), float(one.oldest))
-    return Overview(differences, one.checked, one.tenants, *times, int(one.repaired))
+    return Overview(differences, one.checked, one.tenants, *times, int(one.repaired), skipped)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from uuid import UUID
@@ -18,6 +18,8 @@ from shards.catalog_postgres import PostgresCatalog
 from shards.index_models import IndexGeneration
 from shards.names import BUCKETS_A_COLLECTION, Space
 from shards.vectors import HeldRow, MissingCollection, StorePlace
+from tenants.db import Database
+from tenants.errors import Unavailable
 from tenants.models import Tenant
 
 _POOL = re.compile(r"pool_(\d+)_(\d+)")
@@ -29,26 +31,38 @@ async def examine_installation(check: Check) -> None:
     Stores are listed before Postgres is asked, and a tenant's row is there before anything of it: what is listed and
     unknown is left over. It is looked at again under the locks of whoever might be writing it.
     """
-    await _check_collections(check)
+    places = await _listed(check)
+    await _check_collections(check, places)
     check.advance(0.3)
     await _check_lexical(check)
     check.advance(0.5)
     await _check_objects(check)
     check.advance(0.6)
-    await _check_pools(check)
+    await _check_pools(check, places)
     check.advance(1.0)
 
 
-async def known_tenants(check: Check) -> set[UUID]:
+async def known_tenants(database: Database) -> set[UUID]:
     """Return the ids of all tenants."""
-    async with check.runtime.database.dispatcher() as session:
+    async with database.dispatcher() as session:
         return set(await session.scalars(select(Tenant.id)))
 
 
-async def _check_collections(check: Check) -> None:
+async def _listed(check: Check) -> list[StorePlace]:
+    """Return the collections of every vector server that answers."""
     vectors = check.runtime.indexes.vectors
-    places = await vectors.places()
-    known = await known_tenants(check)
+    found: list[StorePlace] = []
+    for endpoint in vectors.budgets:
+        try:
+            found += await vectors.places(endpoints=[endpoint])
+        except Unavailable as away:
+            check.report.skip(f"vector server {endpoint!r}" if endpoint else "the main vector server", away.detail)
+    return found
+
+
+async def _check_collections(check: Check, places: Sequence[StorePlace]) -> None:
+    vectors = check.runtime.indexes.vectors
+    known = await known_tenants(check.runtime.database)
     check.report.count("collections", len(places))
     for place in places:
         # The name of an isolated tenant's database is its id; without one it is in the collection's.
@@ -63,7 +77,7 @@ async def _check_collections(check: Check) -> None:
 async def _check_lexical(check: Check) -> None:
     lexical = check.runtime.indexes.lexical
     indexes = await lexical.indexes()
-    known = await known_tenants(check)
+    known = await known_tenants(check.runtime.database)
     check.report.count("lexical_indexes", len(indexes))
     for index in indexes:
         owner = tenant_of(index)
@@ -76,7 +90,7 @@ async def _check_lexical(check: Check) -> None:
 async def _check_objects(check: Check) -> None:
     objects = check.runtime.objects
     prefixes = await objects.tenants()
-    known = await known_tenants(check)
+    known = await known_tenants(check.runtime.database)
     check.report.count("object_prefixes", len(prefixes))
     for prefix in prefixes:
         try:
@@ -95,17 +109,17 @@ async def _unless_known(check: Check, owner: UUID, remove: Callable[[], Awaitabl
     """Say whether there is still no tenant of this id while nobody works on one; with `repair`, remove what it left."""
     database = check.runtime.database
     async with database.rebuild_lock(owner), database.writer_lock(owner):
-        if owner in await known_tenants(check):
+        if owner in await known_tenants(check.runtime.database):
             return False
         if check.repair:
             await remove()
         return True
 
 
-async def _check_pools(check: Check) -> None:
+async def _check_pools(check: Check, places: Sequence[StorePlace]) -> None:
     """Look for rows of shared collections that no generation of their tenant has there."""
     vectors = check.runtime.indexes.vectors
-    for place in await vectors.places():
+    for place in places:
         if _POOL.fullmatch(place.collection) is None:
             continue
         counted: dict[tuple[UUID, int, str], int] = {}
@@ -149,7 +163,7 @@ async def _foreign(check: Check, place: StorePlace, tenant_id: UUID, generation:
         rows = [row for row in rows if row.partition == partition]
         if not rows:
             return
-        kind: Class = "wrong_tenant" if tenant_id in await known_tenants(check) else "orphan"
+        kind: Class = "wrong_tenant" if tenant_id in await known_tenants(check.runtime.database) else "orphan"
         what = f"{shown(place)}/{partition}: tenant {tenant_id}, generation {generation}"
         check.report.add("vectors", kind, what, number=len(rows))
         if check.repair:

@@ -24,6 +24,7 @@ class StoreCheck(Base):
     seconds: Mapped[float]
     chunks: Mapped[int] = mapped_column(BigInteger)
     differences: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    """Counts by store and class, of what was left after a repair."""
+    """Counts by store and class, of what was left after a repair; `not_checked` stands among the stores for what could
+    not be looked at."""
     repaired: Mapped[int] = mapped_column(BigInteger)
     """Differences that the check found and mended."""

@@ -13,7 +13,9 @@ from ingestion.fsck.check import Check
 from shards.catalog import Header
 from shards.catalog_postgres import PostgresCatalog
 from shards.index_models import CellChangeRow, IndexGeneration, MicroCell
+from shards.placement import servers_of
 from shards.vectors import MissingCollection, StorePlace
+from tenants.repository import placement_of
 
 _STATES = ("live", "building", "embedding", "retired")
 
@@ -27,10 +29,12 @@ async def check_places(check: Check) -> None:
     database, tenant_id, vectors = check.runtime.database, check.tenant_id, check.runtime.indexes.vectors
     async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
         catalog = PostgresCatalog(session, tenant_id)
-        places = await vectors.places(tenant_id)
+        # Another server that is away is no reason not to look.
+        servers = await servers_of(catalog, await placement_of(session, tenant_id))
+        places = await vectors.places(tenant_id, endpoints=servers)
         headers = await catalog.generations(*_STATES)
         unknown = _unknown(places, headers)
-        still = set(await vectors.places(tenant_id)) if unknown else set()
+        still = set(await vectors.places(tenant_id, endpoints=servers)) if unknown else set()
         for place in unknown:
             if place not in still:
                 continue

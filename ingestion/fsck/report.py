@@ -33,6 +33,8 @@ class Report:
     examples: list[dict[str, str]] = field(default_factory=list)
     checked: dict[str, int] = field(default_factory=dict)
     """How much was compared, by kind."""
+    not_checked: list[dict[str, str]] = field(default_factory=list)
+    """What could not be looked at, and why: nothing is known of its differences."""
 
     @property
     def total(self) -> int:
@@ -47,6 +49,10 @@ class Report:
             self.examples.append(example | ({"why": why} if why else {}))
         classes[kind] = classes.get(kind, 0) + number
 
+    def skip(self, what: str, why: str) -> None:
+        """Say what could not be looked at."""
+        self.not_checked.append({"what": what, "why": why})
+
     def count(self, kind: str, number: int = 1) -> None:
         """Count what was compared."""
         self.checked[kind] = self.checked.get(kind, 0) + number
@@ -58,6 +64,7 @@ class Report:
             "differences": {store: dict(sorted(classes.items())) for store, classes in sorted(self.counts.items())},
             "examples": self.examples,
             "checked": dict(sorted(self.checked.items())),
+            "not_checked": self.not_checked,
         }
 
 

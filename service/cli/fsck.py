@@ -23,7 +23,8 @@ def fsck(
     url: UrlOption = None,
     admin_key: AdminKeyOption = None,
 ) -> None:
-    """Compare Postgres, originals, vectors and lexical index; the status is 1 when something differs and stays so.
+    """Compare Postgres, originals, vectors and lexical index; the status is 1 when something differs and stays so, or
+    could not be looked at.
 
     It may run while the tenants are in use: an upload or a delete under way is no difference.
     """
@@ -50,13 +51,15 @@ def fsck(
     else:
         for name, job in jobs:
             _show(name, job["result"])
-    if any(job["result"]["left_total"] for _, job in jobs):
+    if any(job["result"]["left_total"] or job["result"]["not_checked"] for _, job in jobs):
         raise typer.Exit(1)
 
 
 def _show(name: str, report: Json) -> None:
     compared = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in report["checked"].items())
     out.print(text(f"{name}: {report['total']:,} differences ({compared}; {report['seconds']:.1f} s)"))
+    for skipped in report["not_checked"]:
+        out.print(text(f"  not checked: {skipped['what']} ({skipped['why']})"))
     if not report["total"]:
         return
     rows = table("store", "class", "found", "left")

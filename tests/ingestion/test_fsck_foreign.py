@@ -1,17 +1,23 @@
-"""What lies in the stores and belongs to no tenant is found by a check of the whole installation, and removed."""
+"""Checks of the whole installation: what belongs to no tenant is found and removed, and a server that is away stops no
+other tenant's check."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import httpx
+from sqlalchemy import select
 
+from ingestion import jobs
+from ingestion.models import Job
 from shards.lexical import ChunkText
 from shards.names import Space, collection_prefix, lexical_name, tenant_database
 from shards.vectors import ChunkVector
-from tests.conftest import TenantAccess, new_tenant
+from tenants.auth import PLATFORM
+from tests.conftest import TenantAccess, new_tenant, tessera
 from tests.faults.own_stack import own_stack
 from tests.ingestion.damage import Stores, fsck, opened, unit_vector
 
@@ -23,7 +29,8 @@ EXPECTED = {"vectors": {"orphan": 4, "wrong_tenant": 3}, "lexical": {"orphan": 1
 
 async def test_what_belongs_to_no_tenant_is_found_and_removed(tmp_path_factory: pytest.TempPathFactory) -> None:
     """In a stack of its own: every tenant of it is checked, again and again."""
-    with own_stack(tmp_path_factory.mktemp("foreign") / "data") as stack:
+    folder = tmp_path_factory.mktemp("foreign") / "data"
+    with own_stack(folder, TESSERA_MILVUS_ENDPOINTS='{"eu": {"uri": "http://127.0.0.1:1"}}') as stack:
         headers = {"Authorization": f"Bearer {stack.admin_key}"}
         async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=60) as admin, opened(stack) as stores:
             tenant = await new_tenant(admin, "tenant")
@@ -31,6 +38,49 @@ async def test_what_belongs_to_no_tenant_is_found_and_removed(tmp_path_factory: 
                 await tenant.upload("The harbour master keeps a log.", external_id="log")
                 root = Path(stack.env["TESSERA_OBJECTS_URL"].removeprefix("file://"))
                 await strew_and_sweep(admin, tenant, stores, root)
+                await a_server_is_away(admin, tenant, stores)
+                checked = tessera("fsck", "--all", data_dir=folder)
+                assert checked.returncode == 1, "nothing is known of what could not be checked"
+                assert "not checked: vector server 'eu'" in checked.stdout
+                answer = await admin.delete(f"/v1/admin/tenants/{tenant.id}")
+                await ended(admin, answer)
+
+
+async def a_server_is_away(admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores) -> None:
+    lost = await new_tenant(admin, "lost")
+    async with lost.client:
+        await lost.upload("The light vessel lies off the bank.")
+    await stores.sql(lost, "UPDATE index_generations SET tier = 'isolated', endpoint = 'eu'")
+    await stores.lexical.drop(stores.index(tenant))
+    seen = await fsck(admin)
+    assert seen["differences"] == {"lexical": {"missing": 1}}, seen
+    assert [skipped["what"] for skipped in seen["not_checked"]] == ["vector server 'eu'", f"tenant {lost.id}"]
+    known = [one["id"] for one in (await admin.get("/v1/admin/tenants")).json()["items"]]
+    assert seen["tenants"]["checked"] == len(known) - 1
+    assert (await fsck(admin, repair=True))["left"] == {}
+
+    # Where a check was cut off is where its repeat goes on.
+    async with stores.database.tenant(PLATFORM) as session:
+        newest = select(Job).where(Job.tenant_id == PLATFORM).order_by(Job.created_at.desc()).limit(1)
+        state = (await session.scalars(newest)).one().payload
+    assert state["so_far"]["last"] == max(known)
+    async with stores.database.tenant(PLATFORM) as session, session.begin():
+        state["so_far"]["result"]["tenants"]["checked"] = 4000
+        job = jobs.new_job(PLATFORM, "fsck", payload=state)
+        session.add(job)
+    assert (await ended(admin, f"/v1/jobs/{job.id}"))["tenants"]["checked"] == 4000
+
+
+async def ended(admin: httpx.AsyncClient, where: httpx.Response | str) -> dict[str, Any]:
+    location = where if isinstance(where, str) else where.headers["location"]
+    for _ in range(600):
+        job = (await admin.get(location)).json()
+        if job["state"] in ("done", "failed"):
+            break
+        await asyncio.sleep(0.05)
+    assert job["state"] == "done", job
+    result: dict[str, Any] = job["result"]
+    return result
 
 
 async def strew_and_sweep(admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores, objects: Path) -> None:

@@ -18,6 +18,7 @@ from ingestion.models import Job
 from ingestion.upload_rows import Identity, Upload, find_same
 from shards.models import Document
 from shards.vectors import ChunkVector
+from tenants.auth import PLATFORM
 from tenants.errors import Conflict
 from tenants.models import Tenant
 from tests.ingestion.damage import Stores, fsck, opened
@@ -201,6 +202,15 @@ async def test_checks_come_round_for_every_tenant(worker_database: Database, ten
     assert not await due("retention"), "it never had a retention"
     await age(settings={"retention": {"keep_versions": 2}})
     assert await due("retention")
+    for state, blocks in (("running", True), ("retrying", False)):
+        async with worker_database.tenant(PLATFORM) as session, session.begin():
+            await session.execute(delete(Job).where(Job.tenant_id == PLATFORM))
+            session.add(jobs.new_job(PLATFORM, "fsck"))
+            await session.flush()
+            await session.execute(update(Job).where(Job.tenant_id == PLATFORM).values(state=state))
+        assert await due("fsck") is not blocks, state
+    async with worker_database.tenant(PLATFORM) as session, session.begin():
+        await session.execute(delete(Job).where(Job.tenant_id == PLATFORM))
     for kind in ("fsck", "retention"):
         async with worker_database.tenant(tenant_id) as session, session.begin():
             await regular.queue(session, tenant_id, kind, {})

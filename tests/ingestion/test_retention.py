@@ -143,15 +143,15 @@ async def test_what_a_source_lists_does_not_age(admin: httpx.AsyncClient, tenant
     await keep(admin, tenant, max_age_days=7)
     await tenant.upload("The mole is 900 m long.", external_id="mole")
     document = await age(stores, tenant, "mole", days=8)
-    source, values = uuid4(), {"tenant": UUID(tenant.id)}
+    source, values = uuid4(), {"owner": UUID(tenant.id)}
     made = (
         "INSERT INTO sources (tenant_id, id, name, kind, config, on_vanish, misses, state)"
-        " VALUES (:tenant, :source, 'wiki', 'web', '{}', 'delete', 3, 'active')"
+        " VALUES (:owner, :source, 'wiki', 'web', '{}', 'delete', 3, 'active')"
     )
     await stores.sql(tenant, made, source=source, **values)
     entry = (
         "INSERT INTO source_entries (tenant_id, source_id, key, document_id, run_id)"
-        " VALUES (:tenant, :source, 'mole', :document, :source)"
+        " VALUES (:owner, :source, 'mole', :document, :source)"
     )
     await stores.sql(tenant, entry, source=source, document=document, **values)
     assert await delete_aged(stores, tenant) == 0

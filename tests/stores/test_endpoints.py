@@ -48,6 +48,8 @@ async def test_each_server_has_its_own(store: MilvusVectors, own_milvus: Any) ->
     assert await store.count(here) == 5, "who is on another server does not notice"
     with pytest.raises(Unavailable):
         await store.drop_tenant(tenant)  # it cannot be told what lies there
+    assert {place.endpoint for place in await store.places(tenant, endpoints=[""])} == {""}
+    assert await store.drop_tenant(uuid4(), endpoints=[""]) == (0, 0), "who never was there can be erased"
     own_milvus.start()
     assert await store.count(there) == 9
     dropped, _ = await store.drop_tenant(tenant)
