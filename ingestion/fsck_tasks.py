@@ -189,7 +189,8 @@ async def _check_installation(runtime: Runtime, batch: Batch, job: Job) -> dict[
         after = Check(runtime, PLATFORM)
         await examine_installation(after)
     result = _result(check.report, after.report, time.monotonic() - began)
-    return result | {"tenants": {"checked": 0, "with_differences": []}}
+    own = {"left": result["left"], "not_checked": len(result["not_checked"])}
+    return result | {"installation": own, "tenants": {"checked": 0, "with_differences": []}}
 
 
 async def _retention(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:

@@ -38,7 +38,9 @@ _CHECKS = (
 # A tenant that had a retention once, and has none any more, still has versions that were kept.
 _RETENTIONS = "(t.settings -> 'retention' IS NOT NULL OR last.at IS NOT NULL)"
 _INSTALLATION = text(
-    "SELECT coalesce((SELECT max(created_at) FROM jobs WHERE tenant_id = :platform AND kind = 'fsck'),"
+    # An operator's check of everything looks for it, too.
+    "SELECT coalesce((SELECT max(created_at) FROM jobs WHERE tenant_id = :platform AND kind = 'fsck'"
+    " AND state NOT IN ('failed', 'cancelled')),"
     " (SELECT min(created_at) FROM tenants)) < now() - CAST(:every AS interval)"
 )
 _FORGET = text(

@@ -21,8 +21,10 @@ _STORE = text(
 _NOT_CHECKED = "not_checked"
 """Stands among the stores in the differences of a tenant: how much of it could not be looked at."""
 _NOTE = text(
-    "UPDATE store_checks SET differences = jsonb_set(differences, '{not_checked}', '{\"number\": 1}')"
-    " WHERE tenant_id = :tenant"
+    "INSERT INTO store_checks AS k (tenant_id, checked_at, seconds, chunks, differences, repaired)"
+    " SELECT t.id, CAST('epoch' AS timestamptz), 0, 0,"
+    " jsonb_build_object('not_checked', jsonb_build_object('number', 1)), 0 FROM tenants t WHERE t.id = :tenant"
+    " ON CONFLICT (tenant_id) DO UPDATE SET differences = k.differences || excluded.differences"
 )
 
 
@@ -49,13 +51,15 @@ _DIFFERENCES = text(
     " jsonb_each(k.differences) s, jsonb_each_text(s.value) c GROUP BY 1, 2"
 )
 _CHECKS = text(
-    "SELECT count(*) AS checked, (SELECT count(*) FROM tenants) AS tenants, coalesce(sum(seconds), 0) AS seconds,"
-    " coalesce(extract(epoch FROM max(checked_at)), 0) AS newest, coalesce(extract(epoch FROM min(checked_at)), 0)"
-    " AS oldest, coalesce(sum(repaired), 0) AS repaired FROM store_checks"
+    # Of those that the scheduler checks: a suspended tenant's last check may be as old as it likes.
+    "SELECT count(k.tenant_id) AS checked, count(*) AS tenants, coalesce(sum(k.seconds), 0) AS seconds,"
+    " coalesce(extract(epoch FROM max(k.checked_at)), 0) AS newest, coalesce(extract(epoch FROM min(k.checked_at)), 0)"
+    " AS oldest, coalesce(sum(k.repaired), 0) AS repaired FROM tenants t LEFT JOIN store_checks k ON k.tenant_id = t.id"
+    " AND k.checked_at > CAST('epoch' AS timestamptz) WHERE t.state = 'active'"
 )
 _INSTALLATION = text(
-    "SELECT result -> 'left' AS differences FROM jobs WHERE tenant_id = :platform AND kind = 'fsck' AND state = 'done'"
-    " AND result -> 'tenants' ->> 'checked' = '0' ORDER BY created_at DESC LIMIT 1"
+    "SELECT result -> 'installation' FROM jobs WHERE tenant_id = :platform AND kind = 'fsck' AND state = 'done'"
+    " AND result -> 'installation' IS NOT NULL ORDER BY finished_at DESC LIMIT 1"
 )
 _REMOVALS = text(
     "SELECT kind, count(*) AS number, extract(epoch FROM now() - min(created_at)) AS oldest_s FROM jobs"
@@ -87,11 +91,12 @@ async def overview(session: AsyncSession) -> Overview:
     rows = (await session.execute(_DIFFERENCES)).all()
     differences = {(row.store, row[1]): int(row.number) for row in rows}
     one = (await session.execute(_CHECKS)).one()
-    nobodys = await session.scalar(_INSTALLATION, {"platform": PLATFORM}) or {}
-    for store_name, classes in nobodys.items():
+    installation = await session.scalar(_INSTALLATION, {"platform": PLATFORM}) or {"left": {}, "not_checked": 0}
+    for store_name, classes in installation["left"].items():
         for kind, number in classes.items():
             differences[store_name, kind] = differences.get((store_name, kind), 0) + int(number)
     skipped = sum(number for (place, _), number in differences.items() if place == _NOT_CHECKED)
+    skipped += installation["not_checked"]
     differences = {key: number for key, number in differences.items() if key[0] != _NOT_CHECKED}
     times = (float(one.seconds), float(one.newest), float(one.oldest))
     return Overview(differences, one.checked, one.tenants, *times, int(one.repaired), skipped)

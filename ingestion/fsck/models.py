@@ -21,6 +21,7 @@ class StoreCheck(Base):
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     checked_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    """The epoch of one that could not be checked yet."""
     seconds: Mapped[float]
     chunks: Mapped[int] = mapped_column(BigInteger)
     differences: Mapped[dict[str, Any]] = mapped_column(JSONB)

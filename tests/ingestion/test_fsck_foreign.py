@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import select
 
 from ingestion import jobs
@@ -58,6 +59,12 @@ async def a_server_is_away(admin: httpx.AsyncClient, tenant: TenantAccess, store
     known = [one["id"] for one in (await admin.get("/v1/admin/tenants")).json()["items"]]
     assert seen["tenants"]["checked"] == len(known) - 1
     assert (await fsck(admin, repair=True))["left"] == {}
+    found = await figures(admin)
+    assert (found["not_checked"], found["tenants_checked"], found["tenants"]) == (2, len(known) - 1, len(known))
+    suspended = await admin.post(f"/v1/admin/tenants/{lost.id}/suspend")
+    assert suspended.status_code == 200, suspended.text
+    found = await figures(admin)
+    assert found["tenants_checked"] == found["tenants"] == len(known) - 1, "nobody checks it by schedule"
 
     # Where a check was cut off is where its repeat goes on.
     async with stores.database.tenant(PLATFORM) as session:
@@ -69,6 +76,19 @@ async def a_server_is_away(admin: httpx.AsyncClient, tenant: TenantAccess, store
         job = jobs.new_job(PLATFORM, "fsck", payload=state)
         session.add(job)
     assert (await ended(admin, f"/v1/jobs/{job.id}"))["tenants"]["checked"] == 4000
+
+
+async def figures(admin: httpx.AsyncClient) -> dict[str, Any]:
+    """Return what `/metrics` says of checks, by name; of the differences those that are there, by class and store."""
+    shown = list(text_string_to_metric_families((await admin.get("/metrics")).text))
+    found: dict[str, Any] = {
+        family.name.removeprefix("tessera_fsck_"): family.samples[0].value
+        for family in shown
+        if family.name.startswith("tessera_fsck_") and family.samples
+    }
+    [every] = [family for family in shown if family.name == "tessera_fsck_differences"]
+    found["differences"] = {tuple(one.labels.values()): one.value for one in every.samples if one.value}
+    return found
 
 
 async def ended(admin: httpx.AsyncClient, where: httpx.Response | str) -> dict[str, Any]:
@@ -102,8 +122,12 @@ async def strew_and_sweep(admin: httpx.AsyncClient, tenant: TenantAccess, stores
 
     seen = await fsck(admin)
     assert seen["differences"] == EXPECTED, seen
+    assert (await figures(admin))["differences"] == {
+        (kind, store): number for store, classes in EXPECTED.items() for kind, number in classes.items()
+    }
     mended = await fsck(admin, repair=True)
     assert (mended["differences"], mended["left"]) == (EXPECTED, {}), mended
+    assert (await figures(admin))["differences"] == {}, "an operator's check counts as the scheduled one does"
     assert (await fsck(admin))["differences"] == {}
     names = {place.collection for place in await stores.vectors.places()}
     assert not any(name.startswith(collection_prefix(nobody)) for name in names)
