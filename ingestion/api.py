@@ -8,9 +8,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from sqlalchemy import ColumnElement, func
+from sqlalchemy import ColumnElement
 
-from ingestion import jobs, repository
+from ingestion import repository
+from ingestion.deletes import delete_documents
 from ingestion.objects import Objects
 from ingestion.schemas import (
     ChunkList,
@@ -26,7 +27,7 @@ from ingestion.state import objects_of
 from shards.filters import compile_filter, parse_filter
 from shards.models import DocumentVersion
 from tenants.auth import CurrentTenant
-from tenants.errors import FieldError, InvalidFilter
+from tenants.errors import FieldError, InvalidFilter, NotFound
 from tenants.state import cursors_of, database_of
 
 router = APIRouter(prefix="/v1", tags=["documents"])
@@ -96,10 +97,9 @@ async def list_chunks(
 async def delete_document(request: Request, response: Response, tenant: CurrentTenant, document_id: UUID) -> DeleteOut:
     """Delete a document: invisible from the moment of this answer; the job removes it from every store."""
     async with database_of(request).tenant(tenant.tenant_id) as session:
-        document = await repository.get_document(session, tenant.tenant_id, document_id)
-        document.deleted_at = func.now()
-        job = jobs.new_job(tenant.tenant_id, "delete", document_id=document_id)
-        session.add(job)
+        job = (await delete_documents(session, tenant.tenant_id, [document_id])).get(document_id)
+        if job is None:
+            raise NotFound("There is no document with this id.")
         await session.commit()
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return DeleteOut(job=job_out(job))

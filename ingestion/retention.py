@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import exists, func, select, text, update
+from sqlalchemy import exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestion import jobs
-from ingestion.models import Job, Priority
+from ingestion.deletes import delete_documents
+from ingestion.models import Priority
 from ingestion.sources.models import SourceEntry
 from shards.models import Document, DocumentVersion
 from tenants.bulk import insert_all
@@ -60,19 +61,6 @@ async def delete_aged(session: AsyncSession, tenant_id: UUID) -> int:
     gone = list(await session.scalars(aged))
     await delete_documents(session, tenant_id, gone, priority=Priority.BACKGROUND)
     return len(gone)
-
-
-async def delete_documents(
-    session: AsyncSession, tenant_id: UUID, document_ids: list[UUID], *, priority: Priority
-) -> dict[UUID, Job]:
-    """Delete locked documents: invisible when the caller commits. Return the jobs that remove them, by document."""
-    if not document_ids:
-        return {}
-    mine = (Document.tenant_id == tenant_id, Document.id.in_(document_ids))
-    await session.execute(update(Document).where(*mine).values(deleted_at=func.now()))
-    made = {one: jobs.new_job(tenant_id, "delete", document_id=one, priority=priority) for one in document_ids}
-    await insert_all(session, list(made.values()))
-    return made
 
 
 async def queue_purges(session: AsyncSession, tenant_id: UUID) -> int:

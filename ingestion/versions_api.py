@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ingestion import repository
 from ingestion.api import attachment
+from ingestion.deletes import delete_documents
 from ingestion.models import Priority
-from ingestion.retention import delete_documents
 from ingestion.schemas import JobOut, VersionList, job_out, version_out
 from ingestion.state import objects_of
 from shards.filters import compile_filter, parse_filter

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -31,8 +30,6 @@ from shards.models import Document, DocumentVersion
 from shards.neighbours import with_neighbours
 
 _SPECIAL_TOKENS = 2
-_READERS_GRACE = timedelta(seconds=61)
-"""What was given up a moment ago is dropped a little later, as whatever else is retired."""
 _PLACES = text(
     "DELETE FROM chunk_cells k USING index_generations g WHERE g.tenant_id = :tenant AND g.state = 'live'"
     " AND k.tenant_id = g.tenant_id AND k.generation = g.generation AND k.version_no = ANY(CAST(:versions AS bigint[]))"
@@ -113,7 +110,7 @@ async def mend_rows(session: AsyncSession, check: Check, found: Breaches) -> Non
     for one in rows["unbuilt"]:
         await session.execute(_GIVE_UP, {"tenant": tenant_id, "generation": one.version})
     if rows["undropped"] or rows["unbuilt"]:
-        session.add(jobs.new_job(tenant_id, "drop_generation", delay=_READERS_GRACE))
+        jobs.queue_drop(session, tenant_id)
     await _mend_fields(session, tenant_id, found.fields)
     check.without_vectors.update((one.document_id, one.version) for one in (*rows["no_index"], *rows["unplaced"]))
     await session.flush()

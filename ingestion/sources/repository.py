@@ -13,11 +13,10 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from ingestion import jobs
+from ingestion.deletes import delete_documents
 from ingestion.sources.models import Source, SourceClock, SourceEntry, SourceRun
 from ingestion.sources.schedule import next_time
 from shards.models import Document
-from tenants.bulk import insert_all
 from tenants.cursor import Position
 from tenants.errors import Conflict, NotFound
 from tenants.models import Tenant
@@ -180,30 +179,13 @@ async def vanish(
     return len(documents)
 
 
-async def delete_documents(session: AsyncSession, tenant_id: UUID, document_ids: Sequence[UUID]) -> int:
-    """Delete documents: invisible at the commit, with a job for each that removes it from every store."""
-    gone = await session.scalars(
-        update(Document)
-        .where(
-            Document.tenant_id == tenant_id,
-            Document.id.in_(select(func.unnest(literal(list(document_ids), ARRAY(Document.id.type))))),
-            Document.deleted_at.is_(None),
-        )
-        .values(deleted_at=func.now())
-        .returning(Document.id)
-        .execution_options(synchronize_session=False)
-    )
-    purges = [jobs.new_job(tenant_id, "delete", document_id=document_id) for document_id in gone]
-    await insert_all(session, purges)
-    return len(purges)
-
-
 async def remove(session: AsyncSession, source: Source, *, documents: bool) -> int:
     """Remove a source, with its documents when asked; return how many were deleted."""
     deleted = 0
     if documents:
         mine = select(SourceEntry.document_id).where(*_entries_of(source), SourceEntry.document_id.is_not(None))
-        deleted = await delete_documents(session, source.tenant_id, [one for one in await session.scalars(mine) if one])
+        found = [one for one in await session.scalars(mine) if one]
+        deleted = len(await delete_documents(session, source.tenant_id, found))
     for model in (SourceEntry, SourceRun, SourceClock):
         await session.execute(delete(model).where(model.tenant_id == source.tenant_id, model.source_id == source.id))
     await session.execute(delete(Source).where(Source.tenant_id == source.tenant_id, Source.id == source.id))

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from ingestion import jobs, retention
+from ingestion.deletes import delete_documents
 from tests.ingestion.damage import Stores, fsck, opened
 
 if TYPE_CHECKING:
@@ -172,6 +173,16 @@ async def test_documents_grow_no_older_than_they_may(
     assert [hit["external_id"] for hit in await tenant.search("painted buoy", k=5)] == ["new"]
     assert (await tenant.client.get(f"/v1/documents/{old['document']['id']}")).status_code == 404
     assert (await fsck(admin, tenant))["total"] == 0
+
+
+async def test_a_document_is_deleted_once(tenant: TenantAccess, stores: Stores) -> None:
+    """Of two who delete it at the same moment one has it done."""
+    document = UUID((await tenant.upload("Flotsam."))["document"]["id"])
+    async with stores.database.tenant(UUID(tenant.id)) as session, session.begin():
+        deleted = [await delete_documents(session, UUID(tenant.id), [document]) for _ in range(2)]
+    assert [list(jobs_) for jobs_ in deleted] == [[document], []]
+    assert (await tenant.client.delete(f"/v1/documents/{document}")).status_code == 404
+    await settled(tenant)
 
 
 @pytest.mark.parametrize("body", [{}, {"ids": []}, {"external_ids": []}, {"filter": {}}, {"ids": None}])
