@@ -74,13 +74,15 @@ class Ring:
                 self.last = tenant_id
                 if self.deficits[tenant_id] <= 0:
                     break
-        self.deficits = {t: min(d, self.quantum) for t, d in self.deficits.items() if t in waiting}
-        self.turns = Counter({t: n for t, n in self.turns.items() if t in waiting})
+        known = frozenset(waiting)
+        self.deficits = {t: min(d, self.quantum) for t, d in self.deficits.items() if t in known}
+        self.turns = Counter({t: n for t, n in self.turns.items() if t in known})
         return sent
 
     def _in_turn(self, waiting: list[UUID]) -> list[UUID]:
-        after = [tenant_id for tenant_id in waiting if self.last is not None and tenant_id > self.last]
-        turn = after + [tenant_id for tenant_id in waiting if tenant_id not in set(after)]
+        last = self.last
+        after = [tenant_id for tenant_id in waiting if last is not None and tenant_id > last]
+        turn = after + [tenant_id for tenant_id in waiting if last is None or tenant_id <= last]
         return [tenant_id for tenant_id in turn if self.deficits.get(tenant_id, 0) >= 0] or turn
 
 
