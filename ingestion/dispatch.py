@@ -1,7 +1,8 @@
 """The dispatcher: takes waiting jobs from Postgres fairly and feeds the broker a little at a time.
 
-Deficit round-robin over tenants (Shreedhar and Varghese, SIGCOMM 1995): each tenant in turn is credited a quantum of
-bytes and gives out batches while its credit lasts, so a tenant with a large import delays another by one batch at most.
+Deficit round-robin over tenants (Shreedhar and Varghese, SIGCOMM 1995): in each round a tenant is credited a quantum of
+bytes, and those with credit left give out a batch in turn, so a tenant with a large import delays another by one batch
+at most, and one with a document larger than the quantum waits for as many rounds as it has taken too much.
 Each lane has a ring and a bound of its own, so slow documents and work on indexes take no place from uploads.
 The broker never holds more than a few batches. What it loses comes back: at once when it says so or when its memory is
 gone, else when the lease runs out.
@@ -41,11 +42,18 @@ Send = Callable[[str, UUID, UUID], None]
 """Gives a batch to the broker: task name, tenant id, batch id. Raises `Unavailable` when the broker is away."""
 NextBatch = Callable[[UUID, Lane, int, int], Awaitable[int | None]]
 """Gives out a tenant's next batch in a lane, by its turn and the number of tenants that wait; returns its bytes."""
+_BATCHES_A_ROUND = 16
+"""A batch counts as one of so many parts of the quantum at least: removals and small documents take a place too."""
 
 
 @dataclass
 class Ring:
-    """The tenants of one lane in turn: their deficits, and how many batches each was given."""
+    """The tenants of one lane in turn: what each may still give out in this round (bytes; below zero it owes them), and
+    how many batches each was given.
+
+    A round ends when nobody who could go has credit left; then each is credited, as often as it takes for one of them
+    to go. So no place stays empty while there is work, and who owes waits for as many rounds as it owes quanta.
+    """
 
     lane: Lane
     bound: int
@@ -58,32 +66,46 @@ class Ring:
     async def give_out(self, waiting: list[UUID], flying: dict[UUID, int], next_batch: NextBatch) -> int:
         """Give out batches while there is room, `flying` being those on their way; return how many."""
         room = self.bound - sum(flying.values())
+        for tenant_id in waiting:
+            self.deficits.setdefault(tenant_id, self.quantum)
+        able = [tenant_id for tenant_id in self._in_turn(waiting) if flying.get(tenant_id, 0) < self.bound_per_tenant]
         sent = 0
-        for tenant_id in self._in_turn(waiting):
-            if room <= sent:
-                break
-            self.deficits[tenant_id] = self.deficits.get(tenant_id, 0) + self.quantum
-            while room > sent and flying.get(tenant_id, 0) < self.bound_per_tenant:
-                cost = await next_batch(tenant_id, self.lane, self.turns[tenant_id], len(waiting))
-                if cost is None:
-                    break
-                sent += 1
-                flying[tenant_id] = flying.get(tenant_id, 0) + 1
-                self.deficits[tenant_id] -= cost
-                self.turns[tenant_id] += 1
-                self.last = tenant_id
-                if self.deficits[tenant_id] <= 0:
-                    break
-        known = frozenset(waiting)
-        self.deficits = {t: min(d, self.quantum) for t, d in self.deficits.items() if t in known}
-        self.turns = Counter({t: n for t, n in self.turns.items() if t in known})
+        while able and sent < room:
+            if not any(self.deficits[tenant_id] > 0 for tenant_id in able):
+                self._begin_round(able, frozenset(waiting))
+            following = []
+            for tenant_id in able:
+                if self.deficits[tenant_id] > 0 and sent < room:
+                    cost = await next_batch(tenant_id, self.lane, self.turns[tenant_id], len(waiting))
+                    if cost is None:
+                        continue
+                    self._charge(tenant_id, cost)
+                    sent += 1
+                    flying[tenant_id] = flying.get(tenant_id, 0) + 1
+                if flying.get(tenant_id, 0) < self.bound_per_tenant:
+                    following.append(tenant_id)
+            able = following
         return sent
+
+    def _charge(self, tenant_id: UUID, cost: int) -> None:
+        self.deficits[tenant_id] -= max(cost, self.quantum // _BATCHES_A_ROUND, 1)
+        self.turns[tenant_id] += 1
+        self.last = tenant_id
+
+    def _begin_round(self, able: list[UUID], waiting: frozenset[UUID]) -> None:
+        """Begin the next round in which one of those that are `able` to go has credit; pass over those before it.
+
+        Credit is not saved up. One that waits no more is forgotten when it has paid what it owes.
+        """
+        rounds = min(-self.deficits[tenant_id] // self.quantum + 1 for tenant_id in able)
+        credited = {t: min(d + rounds * self.quantum, self.quantum) for t, d in self.deficits.items()}
+        self.deficits = {t: d for t, d in credited.items() if t in waiting or d <= 0}
+        self.turns = Counter({t: n for t, n in self.turns.items() if t in self.deficits})
 
     def _in_turn(self, waiting: list[UUID]) -> list[UUID]:
         last = self.last
         after = [tenant_id for tenant_id in waiting if last is not None and tenant_id > last]
-        turn = after + [tenant_id for tenant_id in waiting if last is None or tenant_id <= last]
-        return [tenant_id for tenant_id in turn if self.deficits.get(tenant_id, 0) >= 0] or turn
+        return after + [tenant_id for tenant_id in waiting if last is None or tenant_id <= last]
 
 
 class Dispatcher:
