@@ -35,6 +35,22 @@ _WAITING = text(
     " AND e.lane = w.lane AND e.kind IN ('erase_tenant', 'fsck')"
     " AND e.state IN ('queued', 'retrying') AND e.batch_id IS NULL)"
 )
+# A locked job has a live worker that is in the middle of something, and so has every job of its batch.
+_RETURN_LOST = text(
+    "WITH silent AS (SELECT tenant_id, batch_id, count(*) AS jobs FROM jobs WHERE batch_id IS NOT NULL"
+    " GROUP BY tenant_id, batch_id HAVING max(lease_until) < now()),"
+    " free AS (SELECT j.tenant_id, j.id, j.batch_id FROM jobs j JOIN silent s USING (tenant_id, batch_id)"
+    " WHERE j.batch_id IS NOT NULL AND j.lease_until < now() ORDER BY j.tenant_id, j.id FOR UPDATE OF j SKIP LOCKED),"
+    " lost AS (SELECT tenant_id, batch_id FROM free JOIN silent s USING (tenant_id, batch_id)"
+    " GROUP BY tenant_id, batch_id, s.jobs HAVING count(*) = s.jobs)"
+    " UPDATE jobs j SET batch_id = NULL, lease_until = NULL,"
+    " state = CASE WHEN j.state = 'running' THEN 'retrying' ELSE j.state END"
+    " FROM free JOIN lost USING (tenant_id, batch_id) WHERE j.tenant_id = free.tenant_id AND j.id = free.id"
+)
+_RETURN_ALL = text(
+    "UPDATE jobs SET batch_id = NULL, lease_until = NULL,"
+    " state = CASE WHEN state = 'running' THEN 'retrying' ELSE state END WHERE batch_id IS NOT NULL"
+)
 _POSITIONS = text(
     "SELECT id, position FROM (SELECT id, row_number() OVER (PARTITION BY lane ORDER BY priority, created_at, id)"
     " AS position FROM jobs WHERE tenant_id = :tenant AND state IN ('queued', 'retrying') AND batch_id IS NULL) q"
@@ -90,25 +106,25 @@ async def waiting(session: AsyncSession) -> dict[Lane, list[UUID]]:
 
 
 async def return_lost(session: AsyncSession, *, all_of_it: bool = False) -> int:
-    """Queue again what was given out and whose lease ran out: the worker or the broker lost it. `all_of_it`: whatever
-    the lease says, since no worker lives that could hold one."""
-    result = await session.execute(
-        text(
-            "UPDATE jobs SET batch_id = NULL, lease_until = NULL,"
-            " state = CASE WHEN state = 'running' THEN 'retrying' ELSE state END"
-            " WHERE batch_id IS NOT NULL AND (:all_of_it OR lease_until < now())"
-        ),
-        {"all_of_it": all_of_it},
-    )
+    """Queue again what was given out and whose lease ran out: the worker or the broker lost it. Waits for nobody: a
+    batch of which a job is locked is left alone.
+
+    `all_of_it`: whatever the lease says, since no worker lives that could hold one; what a dead one left locked is
+    waited for.
+    """
+    result = await session.execute(_RETURN_ALL if all_of_it else _RETURN_LOST)
     return int(getattr(result, "rowcount", 0))
 
 
 async def return_unstarted(session: AsyncSession, *, batch_id: UUID | None = None) -> int:
     """Queue again what was given out and no worker has begun, or one such batch; its message, if it comes after all,
-    finds nothing to do."""
+    finds nothing to do. What is locked is being begun or cancelled, and is left alone."""
     given_out = Job.batch_id.is_not(None) if batch_id is None else Job.batch_id == batch_id
-    back = update(Job).where(given_out, Job.state.in_(WAITING)).values(batch_id=None, lease_until=None)
-    return int(getattr(await session.execute(back), "rowcount", 0))
+    unstarted = select(Job.tenant_id, Job.id).where(given_out, Job.state.in_(WAITING)).order_by(Job.tenant_id, Job.id)
+    free = unstarted.with_for_update(skip_locked=True).cte("free")
+    back = update(Job).where(Job.tenant_id == free.c.tenant_id, Job.id == free.c.id)
+    result = await session.execute(back.values(batch_id=None, lease_until=None))
+    return int(getattr(result, "rowcount", 0))
 
 
 async def give_out(

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, any_, case, func, literal, select, text, update
+from sqlalchemy import Uuid, any_, case, exists, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
@@ -186,8 +186,8 @@ async def claim(
     is a message that comes twice.
     """
     mine = (Job.tenant_id == tenant_id, Job.batch_id == batch_id, Job.state.in_(WAITING))
-    bounded = (Job.attempts >= max_attempts, Job.kind.not_in(REMOVALS))
-    spent = list(await session.scalars(select(Job).where(*mine, *bounded).with_for_update()))
+    held = list(await session.scalars(select(Job).where(*mine).order_by(Job.id).with_for_update()))
+    spent = [job for job in held if job.attempts >= max_attempts and job.kind not in REMOVALS]
     if spent:
         lost = {job.id: _worker_lost(job.attempts) for job in spent}
         await session.execute(_END, {"tenant": tenant_id, "state": "failed", **_arrays(lost)})
@@ -204,7 +204,7 @@ async def claim(
             lease_until=func.now() + lease,
         )
         .returning(Job)
-        .execution_options(synchronize_session=False)
+        .execution_options(synchronize_session=False, populate_existing=True)
     )
     return sorted(started, key=lambda job: (job.created_at, job.id))
 
@@ -233,17 +233,23 @@ async def is_ingested(session: AsyncSession, tenant_id: UUID, document_id: UUID)
 async def report(
     session: AsyncSession, tenant_id: UUID, batch_id: UUID, *, lease: timedelta, stage: str, progress: float
 ) -> bool:
-    """Renew the lease of a batch and say how far it is; False when nothing of it is left to its worker."""
-    renewed = await session.execute(
-        update(Job)
-        .where(Job.tenant_id == tenant_id, Job.batch_id == batch_id, Job.state == "running")
-        .values(lease_until=func.now() + lease, stage=stage, progress=progress)
-    )
-    return bool(getattr(renewed, "rowcount", 0))
+    """Renew the lease of a batch and say how far it is; False when nothing of it is left to its worker.
+
+    Jobs that are held are passed over: waiting for them would let the lease of the others run out meanwhile.
+    """
+    mine = (Job.tenant_id == tenant_id, Job.batch_id == batch_id, Job.state == "running")
+    free = select(Job.id).where(*mine).order_by(Job.id).with_for_update(skip_locked=True).cte("free")
+    renewed = update(Job).where(*mine, Job.id.in_(select(free.c.id)))
+    values = {"lease_until": func.now() + lease, "stage": stage, "progress": progress}
+    await session.execute(renewed.values(values).execution_options(synchronize_session=False))
+    return bool(await session.scalar(select(exists().where(*mine))))
 
 
 async def hold(session: AsyncSession, tenant_id: UUID, batch_id: UUID, job_ids: Iterable[UUID]) -> set[UUID]:
-    """Lock the jobs that still belong to this batch: the fence before anything is finished."""
+    """Lock the jobs that still belong to this batch: the fence before anything is finished.
+
+    While a job is held its lease may run out: `job_queue.return_lost` leaves the batch alone.
+    """
     query = (
         select(Job.id)
         .where(
@@ -252,6 +258,7 @@ async def hold(session: AsyncSession, tenant_id: UUID, batch_id: UUID, job_ids: 
             Job.id == any_(literal(list(job_ids), ARRAY(Uuid))),
             Job.state == "running",
         )
+        .order_by(Job.id)
         .with_for_update()
     )
     return set(await session.scalars(query))
@@ -270,7 +277,7 @@ async def keep_state(session: AsyncSession, batch_id: UUID, job: Job, state: dic
 async def of_batch(session: AsyncSession, tenant_id: UUID, batch_id: UUID) -> Sequence[Job]:
     """Lock and return the unfinished jobs of a batch."""
     query = select(Job).where(Job.tenant_id == tenant_id, Job.batch_id == batch_id, Job.state.in_(UNFINISHED))
-    return list(await session.scalars(query.with_for_update()))
+    return list(await session.scalars(query.order_by(Job.id).with_for_update()))
 
 
 async def finish(session: AsyncSession, tenant_id: UUID, results: Mapping[UUID, dict[str, Any]]) -> None:

@@ -160,6 +160,81 @@ async def test_what_a_lost_worker_held_is_given_out_again_alone(worker_database:
     assert await states(worker_database, tenant_id) == {"done": 3}
 
 
+async def claimed(database: Database, tenant_id: UUID, batch_id: UUID) -> list[UUID]:
+    """Begin a batch and let its lease run out; return its jobs, oldest first."""
+    async with database.tenant(tenant_id) as session, session.begin():
+        begun = await jobs.claim(session, tenant_id, batch_id, lease=-LEASE, max_attempts=3)
+    return [job.id for job in begun]
+
+
+async def test_who_is_in_the_middle_of_something_long_holds_up_no_dispatch(
+    worker_database: Database, tenants: list[UUID]
+) -> None:
+    busy, other, _ = tenants
+    await add(worker_database, busy, 2)
+    broker = Broker()
+    dispatcher = Dispatcher(worker_database, IngestSettings(), broker)
+    await dispatcher.tick()
+    [(_, _, batch_id)] = broker.sent
+    held, free = await claimed(worker_database, busy, batch_id)
+    await add(worker_database, other, 1)
+    async with worker_database.tenant(busy) as session:
+        assert await jobs.hold(session, busy, batch_id, [held]) == {held}
+        await asyncio.wait_for(dispatcher.tick(), 10)
+        assert [tenant_id for _, tenant_id, _ in broker.sent[1:]] == [other]
+        assert await jobs.hold(session, busy, batch_id, [held, free]) == {held, free}, "all of the batch is left alone"
+        await jobs.finish(session, busy, {held: {}})
+        await session.commit()
+    await dispatcher.tick()
+    assert await states(worker_database, busy) == {"done": 1, "retrying": 1}, "and what is lost comes back"
+
+
+async def test_a_beat_passes_over_what_is_held_and_renews_the_rest(
+    worker_database: Database, tenants: list[UUID]
+) -> None:
+    tenant_id = tenants[0]
+    await add(worker_database, tenant_id, 2)
+    broker = Broker()
+    dispatcher = Dispatcher(worker_database, IngestSettings(), broker)
+    await dispatcher.tick()
+    [(_, _, batch_id)] = broker.sent
+    held, free = await claimed(worker_database, tenant_id, batch_id)
+
+    async def beat() -> bool:
+        async with worker_database.tenant(tenant_id) as session, session.begin():
+            return await jobs.report(session, tenant_id, batch_id, lease=LEASE, stage="writing", progress=0.5)
+
+    async with worker_database.tenant(tenant_id) as session:
+        await jobs.hold(session, tenant_id, batch_id, [held])
+        assert await asyncio.wait_for(beat(), 10)
+        await jobs.hold(session, tenant_id, batch_id, [held, free])
+        assert await asyncio.wait_for(beat(), 10), "a batch is not lost because all of it is held"
+        await jobs.finish(session, tenant_id, {held: {}})
+        await session.commit()
+    await dispatcher.tick()
+    assert await states(worker_database, tenant_id) == {"done": 1, "running": 1}, "the other's lease was renewed"
+    async with worker_database.tenant(tenant_id) as session, session.begin():
+        await jobs.finish(session, tenant_id, {free: {}})
+    assert not await beat()
+
+
+async def test_a_broker_that_forgot_is_served_while_a_worker_begins_a_batch(
+    worker_database: Database, tenants: list[UUID]
+) -> None:
+    begun, forgotten, _ = tenants
+    for tenant_id in (begun, forgotten):
+        await add(worker_database, tenant_id, 1)
+    broker = Broker()
+    dispatcher = Dispatcher(worker_database, IngestSettings(), broker)
+    await dispatcher.tick()
+    batches = {tenant_id: batch_id for _, tenant_id, batch_id in broker.sent}
+    async with worker_database.tenant(begun) as session:
+        await jobs.claim(session, begun, batches[begun], lease=LEASE, max_attempts=3)
+        assert await asyncio.wait_for(dispatcher.broker_forgot(), 10) == 1
+        await session.commit()
+    assert await states(worker_database, begun) == {"running": 1}
+
+
 async def test_a_job_that_loses_its_worker_every_time_fails_with_the_cause(
     worker_database: Database, tenants: list[UUID]
 ) -> None:
