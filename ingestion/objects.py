@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 _TENANTS = "tenants/"
+_DELETED_AT_ONCE = 1000
+"""What S3 takes in one request."""
 
 
 def object_key(tenant_id: UUID, document_id: UUID, version: int) -> str:
@@ -93,17 +95,33 @@ class Objects:
 
     async def delete(self, keys: list[str]) -> int:
         """Delete objects; return how many existed."""
-        existing = 0
-        for key in keys:
-            try:
-                await obstore.head_async(self._store, key)
-                await obstore.delete_async(self._store, key)
-                existing += 1
-            except (NotFoundError, FileNotFoundError):
-                continue
-            except (BaseError, OSError) as error:
-                raise _away(error) from error
-        return existing
+        existing = [key for key in keys if await self.head(key) is not None]
+        await self._delete(existing)
+        return len(existing)
+
+    async def delete_tenant(self, tenant_id: UUID) -> int:
+        """Delete every object of a tenant; return how many there were."""
+        keys = await self.list_tenant(tenant_id)
+        await self._delete(keys)
+        return len(keys)
+
+    async def _delete(self, keys: list[str]) -> None:
+        """Delete objects that exist, many with one request where the store can."""
+        for start in range(0, len(keys), _DELETED_AT_ONCE):
+            some = keys[start : start + _DELETED_AT_ONCE]
+            if not await self._deleted(some):  # stores stop at one that is gone meanwhile
+                for key in some:
+                    await self._deleted([key])
+
+    async def _deleted(self, keys: list[str]) -> bool:
+        """Delete objects; False when one of them is missing, and others may then be left."""
+        try:
+            await obstore.delete_async(self._store, keys)
+        except (NotFoundError, FileNotFoundError):
+            return False
+        except (BaseError, OSError) as error:
+            raise _away(error) from error
+        return True
 
     async def head(self, key: str) -> Stored | None:
         """Return what is known of an object, None when there is none."""

@@ -87,7 +87,7 @@ async def erase_tenant(session: AsyncSession, runtime: Runtime, tenant_id: UUID,
     catalog = PostgresCatalog(session, tenant_id)
     servers = await servers_of(catalog, await placement_of(session, tenant_id))
     engines = await runtime.indexes.drop_tenant(catalog, endpoints=servers)
-    objects = await runtime.objects.delete(await runtime.objects.list_tenant(tenant_id))
+    objects = await runtime.objects.delete_tenant(tenant_id)
     rows: dict[str, int] = {}
     for table in reversed(Base.metadata.sorted_tables):
         if "tenant_id" in table.c:

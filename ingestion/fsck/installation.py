@@ -101,7 +101,7 @@ async def _check_objects(check: Check) -> None:
         if owner in known:
             continue
         keys = await objects.list_tenant(owner)
-        if keys and await _unless_known(check, owner, partial(objects.delete, keys)):
+        if keys and await _unless_known(check, owner, partial(objects.delete_tenant, owner)):
             check.report.add("objects", "orphan", f"tenants/{owner}", number=len(keys), why="of no tenant")
 
 
