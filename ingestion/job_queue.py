@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 
 from ingestion.jobs import WAITING
 from ingestion.models import Job, Lane, Priority
+from tenants.models import Tenant
 
 # Runs of sources take no place: a worker has them go on beside its tasks, and bounds them itself.
 _FLYING = text(
@@ -21,7 +22,11 @@ _FLYING = text(
     " FROM jobs WHERE batch_id IS NOT NULL AND (kind NOT IN ('sync', 'preview') OR lease_until < now())"
     " GROUP BY tenant_id, lane"
 )
-# A skip scan: one probe of the index for each tenant and lane, however long the queue is.
+_GOING_ON = {"deleting": ("erase_tenant", "fsck"), "suspended": ("erase_tenant", "fsck", "delete", "purge")}
+"""Kinds of jobs that are given out for a tenant that is not active: what was deleted before must leave the stores. The
+first of them comes before the others."""
+# A skip scan: one probe of the index for each tenant and lane, however long the queue is. That no kind is `ingest` is
+# said for the sake of the index of such jobs.
 _WAITING = text(
     "WITH RECURSIVE w AS ("
     "(SELECT tenant_id, lane FROM jobs WHERE state IN ('queued', 'retrying') AND batch_id IS NULL"
@@ -32,8 +37,8 @@ _WAITING = text(
     " AND (j.tenant_id, j.lane) > (w.tenant_id, w.lane) ORDER BY j.tenant_id, j.lane LIMIT 1) n)"
     " SELECT w.tenant_id, w.lane FROM w LEFT JOIN tenants t ON t.id = w.tenant_id"
     " WHERE t.state = 'active' OR EXISTS (SELECT 1 FROM jobs e WHERE e.tenant_id = w.tenant_id"
-    " AND e.lane = w.lane AND e.kind IN ('erase_tenant', 'fsck')"
-    " AND e.state IN ('queued', 'retrying') AND e.batch_id IS NULL)"
+    " AND e.lane = w.lane AND e.kind <> 'ingest' AND e.state IN ('queued', 'retrying') AND e.batch_id IS NULL"
+    " AND (e.kind IN ('erase_tenant', 'fsck') OR t.state = 'suspended' AND e.kind IN ('delete', 'purge')))"
 )
 # A locked job has a live worker that is in the middle of something, and so has every job of its batch.
 _RETURN_LOST = text(
@@ -95,7 +100,7 @@ async def flying(session: AsyncSession) -> Flying:
 
 
 async def waiting(session: AsyncSession) -> dict[Lane, list[UUID]]:
-    """Return the tenants with waiting jobs by lane, in order; those that are suspended are left out.
+    """Return the tenants with waiting jobs by lane, in order; those that are not active when what waits may go on.
 
     One whose jobs are all for later is in it as well: `give_out` finds nothing for it.
     """
@@ -134,12 +139,13 @@ async def give_out(
 
     `turn` counts the batches of the tenant in this lane: removals and documents take turns, and every fourth batch
     begins with the lowest priority, so that a steady stream of one starves no other. A job that was tried before goes
-    alone, so that one that kills its worker takes no other with it. Returns None when no job is due; the caller
-    commits before it sends the batch.
+    alone, so that one that kills its worker takes no other with it. Of a tenant that is not active only what may go on
+    is given out, its erasure first. Returns None when no job is due; the caller commits before it sends the batch.
     """
     taken: list[UUID] = []
     kind, cost = "", 0
-    for condition in _preferences(lane, turn):
+    going_on = _GOING_ON.get(await session.scalar(select(Tenant.state).where(Tenant.id == tenant_id)) or "")
+    for condition in _preferences(lane, turn) if going_on is None else _of_kinds(going_on):
         for job in await _next(session, tenant_id, lane, condition, size if lane is Lane.MAIN else 1):
             alone = job.attempts > 0 or job.kind != "ingest"
             if taken and (alone or cost + job.cost > max_cost):
@@ -169,6 +175,12 @@ def _preferences(lane: Lane, turn: int) -> Sequence[ColumnElement[bool]]:
     if turn % 4 == 3:
         return [*reversed(documents), removals]
     return [removals, *documents] if turn % 2 == 0 else [*documents, removals]
+
+
+def _of_kinds(kinds: Sequence[str]) -> Sequence[ColumnElement[bool]]:
+    first, *others = kinds
+    removals = Job.kind != "ingest"
+    return [removals & (Job.kind == first), removals & Job.kind.in_(others)]
 
 
 async def _next(

@@ -359,6 +359,53 @@ async def test_a_suspended_tenants_jobs_wait(worker_database: Database, tenants:
     assert await dispatcher.tick() == 1
 
 
+async def become(database: Database, tenant_id: UUID, state: str) -> None:
+    async with database.admin() as session, session.begin():
+        await session.execute(update(Tenant).where(Tenant.id == tenant_id).values(state=state))
+
+
+async def given_out(database: Database, broker: Broker) -> list[str]:
+    """Dispatch until nothing is given out, finishing each batch; return the kinds of work in order."""
+    dispatcher = Dispatcher(database, IngestSettings(in_flight=1, background_in_flight=1), broker)
+    while await dispatcher.tick():
+        for _, tenant_id, batch_id in broker.sent[-2:]:
+            await finish(database, tenant_id, batch_id)
+    return [task.removeprefix("ingestion.") for task, _, _ in broker.sent]
+
+
+async def test_of_a_tenant_that_is_being_deleted_the_erasure_comes_first_and_nothing_else_goes_on(
+    worker_database: Database, tenants: list[UUID]
+) -> None:
+    tenant_id = tenants[0]
+    for kind in ("ingest", "delete", "purge", "erase_tenant", "sync", "reembed", "fsck"):
+        await add(worker_database, tenant_id, 2 if kind == "delete" else 1, kind=kind)
+    await become(worker_database, tenant_id, "deleting")
+    assert sorted(await given_out(worker_database, Broker())) == ["erase_tenant", "fsck"]
+
+
+async def test_of_a_suspended_tenant_what_was_deleted_still_leaves_the_stores(
+    worker_database: Database, tenants: list[UUID]
+) -> None:
+    tenant_id = tenants[0]
+    for kind in ("ingest", "delete", "sync", "purge", "reembed", "partition"):
+        await add(worker_database, tenant_id, 1, kind=kind)
+    await become(worker_database, tenant_id, "suspended")
+    assert await given_out(worker_database, Broker()) == ["purge", "purge"]
+    assert await states(worker_database, tenant_id) == {"done": 2, "queued": 4}
+
+
+async def test_the_erasure_of_a_suspended_tenant_comes_before_its_removals(
+    worker_database: Database, tenants: list[UUID]
+) -> None:
+    tenant_id = tenants[0]
+    await add(worker_database, tenant_id, 3, kind="delete")
+    await add(worker_database, tenant_id, 1, kind="erase_tenant")
+    await become(worker_database, tenant_id, "suspended")
+    broker = Broker()
+    await Dispatcher(worker_database, IngestSettings(in_flight=1), broker).tick()
+    assert [task for task, _, _ in broker.sent] == ["ingestion.erase_tenant"]
+
+
 async def test_only_retryable_errors_are_tried_again(worker_database: Database, tenants: list[UUID]) -> None:
     tenant_id = tenants[0]
     await add(worker_database, tenant_id, 2)
