@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import Uuid, any_, exists, func, literal, select, tuple_, update
+from sqlalchemy import Uuid, any_, func, literal, or_, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestion.jobs import UNFINISHED, lane_of, new_job, remove_traces
 from ingestion.models import Job
-from shards.models import Document, DocumentVersion
+from shards.models import Document
 from tenants.errors import Conflict
 
 ENDED_BADLY = ("failed", "cancelled")
@@ -29,6 +29,17 @@ CANCELLABLE = {
 already, and must go."""
 RETRYABLE = {"ingest": "tenant", "delete": "tenant", "purge": "tenant", "erase_tenant": "operator", "fsck": "operator"}
 """Kinds of jobs that can be queued again. For the others something new is asked for."""
+
+# Arrays, since thousands of pairs in an IN are more than Postgres can parse.
+_THESE = "unnest(CAST(:documents AS uuid[]), CAST(:versions AS integer[])) AS f (document_id, version)"
+_SET_VERSIONS = text(
+    f"UPDATE document_versions v SET state = :state FROM {_THESE} WHERE v.tenant_id = :tenant"  # noqa: S608 - constants
+    " AND v.document_id = f.document_id AND v.version = f.version AND v.state IN ('pending', 'failed')"
+)
+_SET_DOCUMENTS = text(
+    f"UPDATE documents d SET state = :state, updated_at = now() FROM {_THESE} WHERE d.tenant_id = :tenant"  # noqa: S608 - constants
+    " AND d.id = f.document_id AND d.latest_version = f.version AND d.active_version IS NULL"
+)
 
 
 async def cancel(session: AsyncSession, job: Job, *, caller: str) -> None:
@@ -77,11 +88,14 @@ async def retry_all(session: AsyncSession, tenant_id: UUID, *, state: str, code:
     Jobs about documents that were deleted or replaced since are left as they are.
     """
     mine = [kind for kind, owner in RETRYABLE.items() if owner == "tenant"]
-    query = select(Job).where(Job.tenant_id == tenant_id, Job.state == state, Job.kind.in_(mine))
+    newest = (Document.tenant_id == Job.tenant_id) & (Document.id == Job.document_id)
+    newest &= (Document.latest_version == Job.version) & Document.deleted_at.is_(None)
+    query = select(Job).outerjoin(Document, newest).where(Job.tenant_id == tenant_id, Job.state == state)
+    query = query.where(Job.kind.in_(mine), or_(Job.kind != "ingest", Document.id.is_not(None)))
     if code is not None:
         query = query.where(Job.error["code"].astext == code)
-    found = list(await session.scalars(query.order_by(Job.created_at).limit(_MOST).with_for_update(skip_locked=True)))
-    return await _queue_again(session, tenant_id, found)
+    oldest = query.order_by(Job.created_at, Job.id).limit(_MOST).with_for_update(of=Job, skip_locked=True)
+    return await _queue_again(session, tenant_id, list(await session.scalars(oldest)))
 
 
 async def _queue_again(session: AsyncSession, tenant_id: UUID, found: Sequence[Job]) -> int:
@@ -122,25 +136,7 @@ async def _set_version_state(session: AsyncSession, about: Sequence[Job], state:
     """Set the state of versions, and of those of their documents that serve none."""
     if not about:
         return
-    versions = [(job.document_id, job.version) for job in about]
-    tenant_id = about[0].tenant_id
-    await session.execute(
-        update(DocumentVersion)
-        .where(
-            DocumentVersion.tenant_id == tenant_id,
-            tuple_(DocumentVersion.document_id, DocumentVersion.version).in_(versions),
-            DocumentVersion.state.in_(("pending", "failed")),
-        )
-        .values(state=state)
-    )
-    of_version = exists().where(
-        DocumentVersion.tenant_id == Document.tenant_id,
-        DocumentVersion.document_id == Document.id,
-        DocumentVersion.version == Document.latest_version,
-        tuple_(DocumentVersion.document_id, DocumentVersion.version).in_(versions),
-    )
-    await session.execute(
-        update(Document)
-        .where(Document.tenant_id == tenant_id, Document.active_version.is_(None), of_version)
-        .values(state=state, updated_at=func.now())
-    )
+    versions = {"documents": [job.document_id for job in about], "versions": [job.version for job in about]}
+    values = {"tenant": about[0].tenant_id, "state": state, **versions}
+    await session.execute(_SET_VERSIONS, values)
+    await session.execute(_SET_DOCUMENTS, values)
