@@ -53,6 +53,8 @@ _SERVE = text(
 )
 
 _DOCUMENTS_AT_ONCE = 500
+_LAST = 2**31 - 1
+"""The largest number of a version that there can be."""
 
 
 async def served_version(session: AsyncSession, document: Document) -> DocumentVersion:
@@ -106,7 +108,8 @@ async def list_versions(
 
 async def get_version(session: AsyncSession, document: Document, version: int) -> DocumentVersion:
     """Return a version whose original is there; raise `NotFound` otherwise."""
-    found = await session.get(DocumentVersion, (document.tenant_id, document.id, version)) if version > 0 else None
+    key = (document.tenant_id, document.id, version)
+    found = await session.get(DocumentVersion, key) if 0 < version <= _LAST else None
     if found is None or found.state not in _DOWNLOADABLE:
         raise NotFound("There is no such version of this document, or its original is not kept.")
     return found
