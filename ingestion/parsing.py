@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
-from pathlib import Path
 from uuid import UUID
 
 from ingestion.batch import Batch
 from ingestion.models import Lane
 from ingestion.parse.document import ParsedDocument
 from ingestion.parse.flow import ParseItem
+from ingestion.parse.original import Original
 from ingestion.runtime import Runtime
 from shards.models import DocumentVersion
 from tenants.errors import DocumentRejected, NotFound
@@ -55,19 +55,18 @@ async def parsed(
     batch.advance("parsing", 0.05)
     slow = any(job.lane == Lane.SLOW for job in batch.jobs)
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tessera-"))
         if slow:
             stack.callback(runtime.slow.leave)
             runtime.slow.enter()
         items: list[tuple[UUID, DocumentVersion, ParseItem]] = []
-        for number, (job_id, version) in enumerate(versions.items()):
-            path = Path(folder) / str(number)
+        for job_id, version in versions.items():
             try:
-                path.write_bytes(await runtime.objects.get(version.object_key))
+                content = await runtime.objects.get(version.object_key)
             except NotFound as error:
                 yield Rejected(job_id, version, error)
                 continue
-            items.append((job_id, version, ParseItem(path, version.format, version.filename)))
+            original = stack.enter_context(await asyncio.to_thread(Original, content))
+            items.append((job_id, version, ParseItem(original, version.format, version.filename)))
         patience_s = None if slow else runtime.settings.patience_s
         stream = runtime.parsers.stream([item for *_, item in items], patience_s=patience_s)
         async with aclosing(stream.outcomes()) as outcomes:

@@ -7,11 +7,10 @@ be parsed any more, keeps the passages it has, embedded anew. Nothing here commi
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +25,7 @@ from ingestion.chunk import Chunk, chunk_document, embedding_text
 from ingestion.kept_passages import kept_passages
 from ingestion.parse.document import ParsedDocument
 from ingestion.parse.flow import ParseItem
+from ingestion.parse.original import Original
 from ingestion.rows import Passages, rows_of
 from ingestion.runtime import Runtime
 from ingestion.soundness import unsound
@@ -121,16 +121,15 @@ async def _parsed(
 ) -> tuple[dict[int, ParsedDocument], dict[UUID, str]]:
     failed: dict[UUID, str] = {}
     items: list[tuple[DocumentVersion, ParseItem]] = []
-    with tempfile.TemporaryDirectory(prefix="tessera-") as folder:
+    with ExitStack() as stack:
         for version in versions:
-            path = Path(folder) / str(version.version_no)
             try:
                 content = await runtime.objects.get(version.object_key)
             except NotFound as error:
                 failed[version.document_id] = error.code
                 continue
-            await asyncio.to_thread(path.write_bytes, content)
-            items.append((version, ParseItem(path, version.format, version.filename)))
+            original = stack.enter_context(await asyncio.to_thread(Original, content))
+            items.append((version, ParseItem(original, version.format, version.filename)))
         results = await runtime.parsers.parse([item for _, item in items]) if items else []
     documents: dict[int, ParsedDocument] = {}
     for (version, _), result in zip(items, results, strict=True):

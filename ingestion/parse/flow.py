@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingestion.parse.document import ParsedDocument
+from ingestion.parse.original import Original
 from tenants.errors import DocumentRejected
 
 Outcome = ParsedDocument | DocumentRejected
@@ -15,9 +16,9 @@ Outcome = ParsedDocument | DocumentRejected
 
 @dataclass(frozen=True)
 class ParseItem:
-    """One document: its content in a file, its format as `detect_format` gave it."""
+    """One document: its content, in a file or without a name, and its format as `detect_format` gave it."""
 
-    path: Path
+    content: Path | Original
     format: str
     filename: str
 

@@ -22,6 +22,7 @@ from typing import Self
 from ingestion.parse.document import ParsedDocument
 from ingestion.parse.flow import ParseItem, ParseStream
 from ingestion.parse.frames import MAX_DOCUMENTS, BrokenFrame, ParserFailed, ParserGone, read_answer
+from ingestion.parse.original import Original
 from ingestion.parse.rejections import rejected
 from ingestion.settings import IngestSettings
 from tenants.errors import DocumentRejected, Unavailable
@@ -172,7 +173,7 @@ class ParserPool:
             nursery.ask(self._limits, theirs, their_asked)
             theirs.close()
             their_asked.close()
-            descriptors = stack.enter_context(_opened([item.path for item in batch]))
+            descriptors = stack.enter_context(_opened([item.content for item in batch]))
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died at once: seen below
                 socket.send_fds(talk, [json.dumps([item.format for item in batch]).encode()], descriptors)
             reader, writer = await asyncio.open_unix_connection(sock=talk)
@@ -315,12 +316,15 @@ def _pair(kind: socket.SocketKind) -> Iterator[tuple[socket.socket, socket.socke
 
 
 @contextlib.contextmanager
-def _opened(paths: Sequence[Path]) -> Iterator[list[int]]:
+def _opened(contents: Sequence[Path | Original]) -> Iterator[list[int]]:
     """Descriptors of regular files: the workers can open nothing themselves."""
     with contextlib.ExitStack() as stack:
         descriptors: list[int] = []
-        for path in paths:
-            descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+        for content in contents:
+            if isinstance(content, Original):
+                descriptors.append(content.open())
+            else:
+                descriptors.append(os.open(content, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
             stack.callback(os.close, descriptors[-1])
         yield descriptors
 

@@ -220,7 +220,7 @@ async def test_no_orphan_is_left_when_the_service_is_killed(write: Write):
 
         asyncio.run(main())
     """)
-    service = _python(script, *_HOSTILE, str(write("sleep", "1000").path))
+    service = _python(script, *_HOSTILE, str(write("sleep", "1000").content))
     try:
         await until(lambda: len(psutil.Process(service.pid).children(recursive=True)) == 3)
         family = psutil.Process(service.pid).children(recursive=True)
