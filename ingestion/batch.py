@@ -11,7 +11,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from ingestion import jobs
-from ingestion.models import Job
+from ingestion.models import Job, Lane
 from ingestion.settings import IngestSettings
 from tenants.db import Database
 from tenants.errors import Unavailable
@@ -45,6 +45,11 @@ class Batch:
     def lease(self) -> timedelta:
         """Return how long a sign of life is good for."""
         return timedelta(seconds=self.settings.lease_s)
+
+    @property
+    def slow(self) -> bool:
+        """Whether it is a slow document, in the lane of those."""
+        return any(job.lane == Lane.SLOW for job in self.jobs)
 
     def advance(self, stage: str, progress: float) -> None:
         """Say how far the batch is (0..1); written by the heartbeat, not here, so that it costs nothing."""

@@ -31,6 +31,13 @@ _RETRY_AFTER = [timedelta(seconds=pause) for pause in (1, 10, 60, 600, 3600)]
 _AWAY_PAUSE = timedelta(seconds=3)
 _CHECK_PAUSE = timedelta(seconds=20)
 """A check is nobody's hurry, and reads much again."""
+_NOT_BEGUN: dict[str, Any] = {
+    "state": "queued",
+    "stage": None,
+    "attempts": Job.attempts - 1,
+    "batch_id": None,
+    "lease_until": None,
+}
 _RETRY = text(
     "UPDATE jobs j SET state = 'retrying', error = e.content, batch_id = NULL, lease_until = NULL, not_before = now()"
     " + (CAST(:pauses AS interval[]))[least(j.attempts, array_length(CAST(:pauses AS interval[]), 1))]"
@@ -129,8 +136,14 @@ async def to_slow_lane(session: AsyncSession, tenant_id: UUID, batch_id: UUID, j
     """Move a running job of a batch to the slow lane; unless it is `kept` by its worker it waits there for its turn,
     and the attempt does not count."""
     mine = (Job.tenant_id == tenant_id, Job.id == job_id, Job.batch_id == batch_id, Job.state == "running")
-    back = {"state": "queued", "stage": None, "attempts": Job.attempts - 1, "batch_id": None, "lease_until": None}
-    await session.execute(update(Job).where(*mine).values(lane=Lane.SLOW, **({} if kept else back)))
+    await session.execute(update(Job).where(*mine).values({"lane": Lane.SLOW} | ({} if kept else _NOT_BEGUN)))
+
+
+async def give_back(session: AsyncSession, tenant_id: UUID, batch_id: UUID, job_ids: Sequence[UUID]) -> None:
+    """Queue again what a batch holds and has not begun; the attempt does not count."""
+    mine = (Job.tenant_id == tenant_id, Job.batch_id == batch_id, Job.state == "running")
+    these = Job.id == any_(literal(list(job_ids), ARRAY(Uuid)))
+    await session.execute(update(Job).where(*mine, these).values(_NOT_BEGUN))
 
 
 async def upkeep_by_state(session: AsyncSession) -> dict[str, int]:

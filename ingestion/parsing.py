@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from uuid import UUID
 
 from ingestion.batch import Batch
-from ingestion.models import Lane
 from ingestion.parse.document import ParsedDocument
 from ingestion.parse.flow import ParseItem
 from ingestion.parse.original import Original
-from ingestion.runtime import Runtime
+from ingestion.runtime import Kept, Runtime
 from shards.models import DocumentVersion
 from tenants.errors import DocumentRejected, NotFound
 
@@ -44,20 +43,26 @@ class Overdue:
     kept: bool
 
 
+@dataclass(frozen=True)
+class GivenBack:
+    """Documents that this batch does not begin: its time in the main lane is over."""
+
+    job_ids: list[UUID]
+
+
 async def parsed(
-    runtime: Runtime, batch: Batch, versions: dict[UUID, DocumentVersion]
-) -> AsyncGenerator[Opened | Rejected | Overdue, None]:
+    runtime: Runtime, batch: Batch, versions: dict[UUID, DocumentVersion], kept: Kept, enough: Callable[[], bool]
+) -> AsyncGenerator[Opened | Rejected | Overdue | GivenBack, None]:
     """Yield the documents of a batch in the order in which they are parsed; `versions` by job id.
+
+    Those that take long are added to `kept` while there is room. When the batch has had `enough`, which is asked after
+    each document, no further one is begun.
 
     Raises:
         Unavailable: the object store does not answer, or no parser can be had.
     """
     batch.advance("parsing", 0.05)
-    slow = any(job.lane == Lane.SLOW for job in batch.jobs)
     with ExitStack() as stack:
-        if slow:
-            stack.callback(runtime.slow.leave)
-            runtime.slow.enter()
         items: list[tuple[UUID, DocumentVersion, ParseItem]] = []
         for job_id, version in versions.items():
             try:
@@ -67,7 +72,7 @@ async def parsed(
                 continue
             original = stack.enter_context(await asyncio.to_thread(Original, content))
             items.append((job_id, version, ParseItem(original, version.format, version.filename)))
-        patience_s = None if slow else runtime.settings.patience_s
+        patience_s = None if batch.slow else runtime.settings.patience_s
         stream = runtime.parsers.stream([item for *_, item in items], patience_s=patience_s)
         async with aclosing(stream.outcomes()) as outcomes:
             async for at, outcome in outcomes:
@@ -75,11 +80,11 @@ async def parsed(
                 if isinstance(outcome, ParsedDocument):
                     yield Opened(job_id, version, outcome)
                 elif outcome is not None:
+                    kept.leave(job_id)
                     yield Rejected(job_id, version, outcome)
-                elif runtime.slow.full:
-                    if stream.give_up(at):
-                        yield Overdue(job_id, kept=False)
-                else:
-                    runtime.slow.enter()
-                    stack.callback(runtime.slow.leave)
+                elif kept.enter(job_id):
                     yield Overdue(job_id, kept=True)
+                elif stream.give_up(at):
+                    yield Overdue(job_id, kept=False)
+                if enough() and (left := stream.stop()):
+                    yield GivenBack([items[one][0] for one in left])

@@ -17,14 +17,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestion import jobs, repository
 from ingestion.batch import Batch
-from ingestion.chunk import Chunk, chunk_document, embedding_text
 from ingestion.editions import served_edition
+from ingestion.chunk import embedding_text
+from ingestion.chunking import Chunked, chunk, chunked
+from ingestion.parse.buffer import Buffer
 from ingestion.parse.builder import empty_document
-from ingestion.parse.document import LeftOut, noted
-from ingestion.parsing import Opened, Overdue, Rejected, parsed
+from ingestion.parse.document import noted
+from ingestion.parsing import GivenBack, Opened, Overdue, Rejected
 from ingestion.repository import Flip
 from ingestion.rows import Passages, rows_of
-from ingestion.runtime import Runtime, require_recipe
+from ingestion.runtime import Kept, Runtime, require_recipe
 from ingestion.soundness import unsound
 from shards.catalog_postgres import PostgresCatalog
 from shards.embed import PassageEmbeddings
@@ -42,18 +44,6 @@ _PAUSE_S = 0.15
 
 
 @dataclass(frozen=True)
-class Chunked:
-    """One document of a batch after chunking."""
-
-    job_id: UUID
-    version: DocumentVersion
-    title: str
-    pages: int | None
-    chunks: list[Chunk]
-    left_out: tuple[LeftOut, ...] = ()
-
-
-@dataclass(frozen=True)
 class Embedded:
     """A group of parsed documents and the embeddings of all their chunks, in order."""
 
@@ -61,42 +51,90 @@ class Embedded:
     embeddings: PassageEmbeddings
 
 
-async def steps(
-    runtime: Runtime, batch: Batch, versions: dict[UUID, DocumentVersion]
-) -> AsyncGenerator[Embedded | Rejected | Overdue, None]:
+Step = Embedded | Rejected | Overdue | GivenBack
+"""What is to be committed next."""
+
+
+@dataclass
+class _Progress:
+    """How many of the documents of a batch are embedded."""
+
+    batch: Batch
+    documents: int
+    embedded: int = 0
+
+    def show(self, more: float = 0.0) -> None:
+        """Say so; `more` documents' worth is done of those in hand."""
+        progress = 0.1 + 0.85 * (self.embedded + more) / self.documents
+        self.batch.advance("embedding", max(self.batch.progress, progress))  # long ones and groups speak in turns
+
+
+class _Line:
+    """What the tasks of one batch hand on to each other, and these tasks."""
+
+    def __init__(self, runtime: Runtime, batch: Batch, versions: dict[UUID, DocumentVersion]) -> None:
+        self.out: asyncio.Queue[Step | None] = asyncio.Queue(1)
+        self.kept = Kept(runtime.slow)
+        self._runtime, self._batch, self._versions = runtime, batch, versions
+        self._ready: Buffer[Chunked | None] = Buffer(GROUP_CHUNKS)
+        self._long: asyncio.Queue[Chunked | Opened | None] = asyncio.Queue()  # bounded by the places for slow documents
+        self._progress = _Progress(batch, len(versions))
+
+    async def parse(self) -> None:
+        """Parse and chunk; wait while a group is ready that the embedder has not taken."""
+        async with aclosing(chunked(self._runtime, self._batch, self._versions, self.kept)) as found:
+            async for one in found:
+                if not isinstance(one, Chunked | Opened):
+                    await self.out.put(one)
+                elif one.job_id in self.kept.jobs or isinstance(one, Opened):
+                    self._long.put_nowait(one)
+                else:
+                    await self._ready.room(len(one.chunks))
+                    self._ready.put(one, len(one.chunks))
+        self._ready.put(None)
+        self._long.put_nowait(None)
+
+    async def embed(self) -> None:
+        """Embed in groups what is ready."""
+        async for group in _groups(self._ready):
+            for step in await _embed(self._runtime, self._batch, group, self._progress):
+                await self.out.put(step)
+
+    async def embed_long(self) -> None:
+        """Embed long documents one after another; the embedder takes turns between them and the groups."""
+        while (one := await self._long.get()) is not None:
+            document = one if isinstance(one, Chunked) else await chunk(self._runtime, self._batch, one)
+            for step in await _embed(self._runtime, self._batch, [document], self._progress):
+                await self.out.put(step)
+            self.kept.leave(one.job_id)
+
+
+async def steps(runtime: Runtime, batch: Batch, versions: dict[UUID, DocumentVersion]) -> AsyncGenerator[Step, None]:
     """Yield what is to be committed, as it comes: groups of embedded documents, rejected ones, overdue ones.
 
     `versions` by job id. Parsing, embedding and what the caller does with a step go on at the same time: the next
-    group is embedded while the caller writes one, and no more than that.
+    group is embedded while the caller writes one, and no more than that. Long documents are embedded beside the
+    others, so that those need not wait for them.
     """
-    out: asyncio.Queue[Embedded | Rejected | Overdue | None] = asyncio.Queue(1)
-    ready: asyncio.Queue[Opened | None] = asyncio.Queue()
-
-    async def parse() -> None:
-        async with aclosing(parsed(runtime, batch, versions)) as found:
-            async for one in found:
-                await (ready.put(one) if isinstance(one, Opened) else out.put(one))
-        await ready.put(None)
-
-    async def embed() -> None:
-        embedded = 0
-        async for group in _groups(runtime, batch, ready):
-            for step in await _embed(runtime, batch, group, done=embedded / len(versions)):
-                await out.put(step)
-            embedded += len(group)
-            batch.advance("embedding", 0.1 + 0.85 * embedded / len(versions))
-        await out.put(None)
-
-    working: asyncio.Future[Any] = asyncio.gather(parse(), embed())
+    line = _Line(runtime, batch, versions)
+    tasks = [asyncio.ensure_future(work) for work in (line.parse(), line.embed(), line.embed_long())]
+    working = asyncio.ensure_future(_ended(tasks, line.out))
     try:
-        while (step := await _next(out, working)) is not None:
+        while (step := await _next(line.out, working)) is not None:
             yield step
     finally:
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
+        for task in (working, *tasks):
+            task.cancel()
+        await asyncio.gather(working, *tasks, return_exceptions=True)
+        line.kept.leave(*line.kept.jobs)
 
 
-async def _next(out: asyncio.Queue[T], working: asyncio.Future[Any]) -> T:
+async def _ended(tasks: Sequence[asyncio.Future[None]], out: asyncio.Queue[Step | None]) -> None:
+    await asyncio.gather(*tasks)
+    await out.put(None)
+
+
+async def _next(out: asyncio.Queue[T], working: asyncio.Future[None]) -> T:
     """Take from a queue what `working` puts there, or raise why it puts nothing any more."""
     getting = asyncio.ensure_future(out.get())
     waited_for: set[asyncio.Future[Any]] = {getting, working}
@@ -107,10 +145,8 @@ async def _next(out: asyncio.Queue[T], working: asyncio.Future[Any]) -> T:
     return await getting
 
 
-async def _groups(
-    runtime: Runtime, batch: Batch, ready: asyncio.Queue[Opened | None]
-) -> AsyncGenerator[list[Chunked], None]:
-    """Chunk documents as they come, in groups of about `GROUP_CHUNKS` chunks; a longer document goes alone.
+async def _groups(ready: Buffer[Chunked | None]) -> AsyncGenerator[list[Chunked], None]:
+    """Group documents as they come, in groups of about `GROUP_CHUNKS` chunks; a longer document goes alone.
 
     A group that is not full goes when nothing more comes for a moment: what is ready does not wait for the slow.
     """
@@ -126,40 +162,30 @@ async def _groups(
             continue
         if one is None:
             break
-        with batch.watch.step("chunk"):
-            chunked = await asyncio.to_thread(_chunk, runtime, one)
-        if group and size + len(chunked.chunks) > GROUP_CHUNKS:
+        if group and size + len(one.chunks) > GROUP_CHUNKS:
             yield group
             group, size = [], 0
-        group.append(chunked)
-        size += len(chunked.chunks)
+        group.append(one)
+        size += len(one.chunks)
     if group:
         yield group
 
 
-def _chunk(runtime: Runtime, one: Opened) -> Chunked:
-    version, document = one.version, one.document
-    title = version.title if version.title_given else (document.title or version.title)
-    chunks = chunk_document(
-        document,
-        title=title,
-        token_spans=runtime.embedder.token_spans,
-        max_tokens=runtime.settings.chunk_tokens,
-        model_tokens=runtime.embedder.max_tokens,
-    )
-    return Chunked(one.job_id, version, title, document.pages, chunks, document.left_out)
-
-
-async def _embed(runtime: Runtime, batch: Batch, group: list[Chunked], *, done: float) -> list[Embedded | Rejected]:
+async def _embed(
+    runtime: Runtime, batch: Batch, group: list[Chunked], progress: _Progress
+) -> list[Embedded | Rejected]:
     """Embed the chunks of a group together; return those of its documents that cannot be indexed beside it."""
+    documents = len(group)
     rejected = [Rejected(one.job_id, one.version, empty_document()) for one in group if not one.chunks]
     group = [one for one in group if one.chunks]
     texts = [embedding_text(document.title, chunk) for document in group for chunk in document.chunks]
     parts = []
     for start in range(0, len(texts), GROUP_CHUNKS):
-        batch.advance("embedding", 0.1 + 0.85 * (done + start / len(texts) * len(group) / len(batch.jobs)))
+        progress.show(documents * start / len(texts))
         with batch.watch.step("embed"):
             parts.append(await runtime.embedder.embed_passages(texts[start : start + GROUP_CHUNKS]))
+    progress.embedded += documents
+    progress.show()
     if group:
         group, found = _sound(group, _joined(parts), runtime.embedder.dim, rejected)
     return [*rejected, Embedded(group, _in_context(group, found))] if group else [*rejected]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 from uuid import UUID
 
@@ -49,6 +49,30 @@ class SlowPlaces:
     def leave(self) -> None:
         """Count one less."""
         self.taken -= 1
+
+
+@dataclass
+class Kept:
+    """The slow documents of one batch that its worker keeps, each in a place of the slow lane, by job id."""
+
+    places: SlowPlaces
+    jobs: set[UUID] = field(default_factory=set)
+
+    def enter(self, job_id: UUID, *, anyway: bool = False) -> bool:
+        """Keep a document, if there is room or `anyway`; say whether it is kept."""
+        if job_id in self.jobs:
+            return True
+        if self.places.full and not anyway:
+            return False
+        self.places.enter()
+        self.jobs.add(job_id)
+        return True
+
+    def leave(self, *job_ids: UUID) -> None:
+        """Give back the places of documents that are kept; of any others nothing."""
+        for job_id in self.jobs.intersection(job_ids):
+            self.places.leave()
+            self.jobs.discard(job_id)
 
 
 class Quotes(Protocol):

@@ -56,6 +56,13 @@ class IngestSettings(BaseModel):
     """Upkeep of indexes, runs of sources and checks in work at one time, beside these."""
     patience_s: float = Field(default=2.0, gt=0)
     """A document that takes longer to parse is slow: the others of its batch go on without it."""
+    long_chunks: int = Field(default=500, ge=1)
+    """A document of more chunks is slow as well, however quickly it is parsed: two cores embed 141 a second."""
+    batch_chunks: int = Field(default=1500, ge=1)
+    """When a task of the main lane has so many chunks it begins no further document: what is left of its batch waits
+    for the tenant's next turn."""
+    batch_s: float = Field(default=20.0, gt=0)
+    """The same after so many seconds."""
     streams_per_tenant: int = Field(default=20, ge=1)
     """Streams of job events that a tenant may have open on one API process."""
     max_attempts: int = Field(default=3, ge=1)

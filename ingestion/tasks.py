@@ -123,7 +123,7 @@ async def _ingest_held(runtime: Runtime, batch: Batch) -> None:
     log.info("tenant %s: %d documents, milliseconds %s", batch.tenant_id, len(batch.jobs), batch.watch.total())
 
 
-async def _commit(runtime: Runtime, batch: Batch, step: pipeline.Embedded | Rejected | Overdue) -> None:
+async def _commit(runtime: Runtime, batch: Batch, step: pipeline.Step) -> None:
     database, tenant_id = runtime.database, batch.tenant_id
     if isinstance(step, pipeline.Embedded):
         async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
@@ -136,8 +136,10 @@ async def _commit(runtime: Runtime, batch: Batch, step: pipeline.Embedded | Reje
     async with database.tenant(tenant_id) as session:
         if isinstance(step, Rejected):
             await pipeline.reject(session, runtime, batch, [step])
-        else:
+        elif isinstance(step, Overdue):
             await jobs.to_slow_lane(session, tenant_id, batch.batch_id, step.job_id, kept=step.kept)
+        else:
+            await jobs.give_back(session, tenant_id, batch.batch_id, step.job_ids)
         await session.commit()
 
 

@@ -7,11 +7,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ingestion.parse.buffer import Buffer
 from ingestion.parse.document import ParsedDocument
 from ingestion.parse.original import Original
 from tenants.errors import DocumentRejected
 
 Outcome = ParsedDocument | DocumentRejected
+_AHEAD_CHARS = 100_000
+"""Text that is parsed ahead of whoever takes the outcomes."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class ParseStream:
         self.items = items
         self._patience_s = patience_s
         self._work = work
-        self._events: asyncio.Queue[tuple[int, Outcome | None] | BaseException] = asyncio.Queue()
+        self._events: Buffer[tuple[int, Outcome | None] | BaseException] = Buffer(_AHEAD_CHARS)
         self._open = set(range(len(items)))
         """Items without an outcome."""
         self._untold = set(self._open)
@@ -74,11 +77,22 @@ class ParseStream:
         self._overdue[at].cancel()
         return True
 
-    def give(self, at: int, outcome: Outcome) -> None:
-        """Take the outcome of an item from whoever parses it."""
+    def stop(self) -> list[int]:
+        """Begin no further item; return those that are left without an outcome. What is overdue goes on."""
+        left = sorted(self._open - self._overdue.keys())
+        self._open.difference_update(left)
+        self._untold.difference_update(left)
+        for task in self._tasks - set(self._overdue.values()):
+            task.cancel()
+        return left
+
+    async def give(self, at: int, outcome: Outcome) -> None:
+        """Take the outcome of an item from whoever parses it, who waits while much is there that nobody has taken."""
+        size = len(outcome.text) if isinstance(outcome, ParsedDocument) else 0
+        await self._events.room(size)
         if at in self._open:
             self._open.discard(at)
-            self._events.put_nowait((at, outcome))
+            self._events.put((at, outcome), size)
 
     def first_open(self, at: int) -> int:
         """Return the first item from `at` on that has no outcome yet."""
@@ -104,7 +118,7 @@ class ParseStream:
         task = asyncio.current_task()
         assert task is not None, "parsing runs in tasks"
         self._overdue[at] = task
-        self._events.put_nowait((at, None))
+        self._events.put((at, None))
         if at + 1 < len(self.items):
             self._begin(at + 1)
 
@@ -115,4 +129,4 @@ class ParseStream:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._events.put_nowait(error)
+            self._events.put(error)

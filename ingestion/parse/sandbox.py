@@ -159,7 +159,7 @@ class ParserPool:
                 suspect = at
                 continue
             _LOGGER.warning("document of format %s rejected: %s", stream.items[at].format, death.rejection.code)
-            stream.give(at, death.rejection)
+            await stream.give(at, death.rejection)
             at += 1
 
     async def _serve(self, stream: ParseStream, first: int, size: int) -> tuple[int, _Death | None]:
@@ -180,7 +180,8 @@ class ParserPool:
             try:
                 for at in range(first, first + len(batch)):
                     async with asyncio.timeout(self._limits.wall_s):
-                        stream.give(at, await stream.patiently(at, read_answer(reader, self._limits.max_text_chars)))
+                        answer = await stream.patiently(at, read_answer(reader, self._limits.max_text_chars))
+                    await stream.give(at, answer)
                     if stream.parted_after(at):
                         break
             except TimeoutError:

@@ -18,7 +18,7 @@ from ingestion.batch import Batch
 from ingestion.models import Job, Lane
 from ingestion.parse.sandbox import ParseLimits, ParserPool
 from ingestion.parsing import Opened, Overdue, Rejected, parsed
-from ingestion.runtime import Runtime, SlowPlaces
+from ingestion.runtime import Kept, Runtime, SlowPlaces
 from ingestion.settings import IngestSettings
 from shards.models import DocumentVersion
 from tenants.db import Database
@@ -61,8 +61,8 @@ def versions_of(contents: dict[str, tuple[str, bytes]]) -> dict[UUID, DocumentVe
 
 
 async def run(worker: Worker, batch: Batch, versions: dict[UUID, DocumentVersion]) -> list[str]:
-    said = []
-    async with aclosing(parsed(cast(Runtime, worker), batch, versions)) as found:
+    said, kept = [], Kept(worker.slow)
+    async with aclosing(parsed(cast(Runtime, worker), batch, versions, kept, lambda: False)) as found:
         async for one in found:
             name = versions[one.job_id].object_key
             if isinstance(one, Opened):
@@ -71,6 +71,7 @@ async def run(worker: Worker, batch: Batch, versions: dict[UUID, DocumentVersion
                 said.append(f"{name} {one.error.code}")
             elif isinstance(one, Overdue):
                 said.append(f"{name} {'kept' if one.kept else 'handed back'}")
+    kept.leave(*kept.jobs)
     return said
 
 
@@ -88,13 +89,11 @@ async def test_one_slow_document_is_kept_and_the_next_handed_back(parsers: Parse
     assert said[0] == "e original_missing"
     assert {"a x", "b kept", "c handed back", "d x"} == set(said[1:-1])
     assert said[-1] == "b slept"
-    assert worker.slow.taken == 0, "the place is free again"
 
 
 async def test_in_the_slow_lane_nothing_is_overdue(parsers: ParserPool) -> None:
     worker = Worker(Originals({"b": b"1.5"}), parsers, IngestSettings(patience_s=0.3))
     assert await run(worker, batch_of(Lane.SLOW), versions_of({"b": ("sleep", b"1.5")})) == ["b slept"]
-    assert worker.slow.taken == 0
 
 
 @pytest.fixture
@@ -142,3 +141,18 @@ async def test_what_is_handed_back_waits_in_the_slow_lane_and_the_attempt_does_n
         job = await session.scalar(select(Job).where(Job.id == slow.id).execution_options(populate_existing=True))
     assert job is not None
     assert (job.state, job.lane, job.attempts, job.batch_id) == ("queued", Lane.SLOW, 0, None)
+
+
+async def test_what_a_batch_does_not_begin_waits_for_the_next_turn_and_the_attempt_does_not_count(
+    running: tuple[Database, UUID, UUID, list[Job]],
+) -> None:
+    database, tenant_id, batch_id, [begun, left] = running
+    async with database.tenant(tenant_id) as session, session.begin():
+        await jobs.give_back(session, tenant_id, uuid4(), [begun.id])  # another's batch: nothing happens
+        await jobs.give_back(session, tenant_id, batch_id, [left.id])
+        found = await session.scalars(
+            select(Job).where(Job.tenant_id == tenant_id).execution_options(populate_existing=True)
+        )
+        now = {job.id: (job.state, job.lane, job.attempts, job.batch_id) for job in found}
+    assert now[begun.id] == ("running", Lane.MAIN, 1, batch_id)
+    assert now[left.id] == ("queued", Lane.MAIN, 0, None)
