@@ -7,7 +7,7 @@ import math
 from datetime import datetime
 from typing import Any
 
-from shards.filters import BUILT_INS, FIELD_NAME, MAX_TEXT, parse_time
+from shards.filters import BUILT_INS, FIELD_NAME, MAX_TEXT_BYTES, parse_time
 from tenants.errors import FieldError, InvalidMetadata
 
 _MAX_KEYS = 64
@@ -88,12 +88,12 @@ def _check(pointer: str, key: str, value: Any) -> None:
 
 
 def _check_text(pointer: str, value: str) -> None:
-    if len(value) > MAX_TEXT or "\x00" in value:
-        raise _invalid(pointer, f"must be at most {MAX_TEXT} characters, without NUL")
     try:
-        value.encode()
+        size = len(value.encode())
     except UnicodeEncodeError as error:
         raise _invalid(pointer, "holds half a surrogate pair, which is not text") from error
+    if size > MAX_TEXT_BYTES or "\x00" in value:
+        raise _invalid(pointer, f"must be at most {MAX_TEXT_BYTES} bytes in UTF-8, without NUL")
 
 
 def _refuse_constant(name: str) -> float:

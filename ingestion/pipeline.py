@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestion import jobs, repository
 from ingestion.batch import Batch
-from ingestion.editions import served_edition
 from ingestion.chunk import embedding_text
 from ingestion.chunking import Chunked, chunk, chunked
+from ingestion.editions import served_edition
 from ingestion.parse.buffer import Buffer
 from ingestion.parse.builder import empty_document
 from ingestion.parse.document import noted

@@ -32,6 +32,8 @@ _ROLE_CHECK = text(
     "         WHERE n.nspname = 'public' AND c.relkind = 'r' AND pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owns"
     " FROM pg_roles r WHERE r.rolname = current_user"
 )
+_PASSING = frozenset({"08", "40", "53", "57"})
+"""Classes of SQLSTATE: connection, transaction rolled back, insufficient resources, operator intervention."""
 
 
 class Base(DeclarativeBase):
@@ -52,15 +54,26 @@ def _set_scope(session: Session, _transaction: SessionTransaction, connection: C
 
 @contextmanager
 def _answering() -> Iterator[None]:
-    """Raise `Unavailable` for what the driver and the pool raise when the server is gone or has no connection free."""
+    """Raise `Unavailable` for what the driver and the pool raise when the server is gone or has no connection free.
+
+    What the server refuses for good stays the error it is: trying it again would never end.
+    """
     try:
         yield
-    except (OperationalError, InterfaceError, NoConnectionFree) as error:
+    except NoConnectionFree as error:
         raise Unavailable("The database does not answer.", code="database_unavailable") from error
     except DBAPIError as error:
-        if error.connection_invalidated:
+        if error.connection_invalidated or _passes(error):
             raise Unavailable("The database does not answer.", code="database_unavailable") from error
         raise
+
+
+def _passes(error: DBAPIError) -> bool:
+    """Whether the error is one of the connection, or one that a later try need not meet."""
+    if not isinstance(error, (OperationalError, InterfaceError)):
+        return False
+    state: str | None = getattr(error.orig, "sqlstate", None)  # the driver's own errors have none
+    return state is None or state[:2] in _PASSING
 
 
 class Database:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
+from shards.filters import MAX_TEXT_BYTES
 from tenants.errors import SourceFailed
 
 _MAX_KEY = 400
@@ -106,6 +107,11 @@ def bounded_key(text: str) -> str:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{clean[: _MAX_KEY - 1 - len(digest)]}#{digest}"
+
+
+def bounded_text(text: str) -> str:
+    """Return as much of a text as a metadata field takes."""
+    return text.encode("utf-8", "replace")[:MAX_TEXT_BYTES].decode("utf-8", "ignore")
 
 
 def too_large(what: str, most: int) -> SourceFailed:

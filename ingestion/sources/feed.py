@@ -13,7 +13,7 @@ from urllib.parse import urljoin
 from xml.etree.ElementTree import Element, tostring
 
 from ingestion.sources.config import FeedConfig
-from ingestion.sources.entries import Entry, Known, Read, Unchanged, Validators, bounded_key
+from ingestion.sources.entries import Entry, Known, Read, Unchanged, Validators, bounded_key, bounded_text
 from ingestion.sources.fetch import Fetcher
 from ingestion.sources.pages import Pages
 from ingestion.sources.xmlstream import local_name, read_elements
@@ -91,7 +91,7 @@ def _entry(url: str, element: Element) -> Entry:
     identity = (_text(fields.get("guid")) or _text(fields.get("id"))).strip() or link
     key = identity or hashlib.sha256(f"{title}\0{body}".encode("utf-8", "replace")).hexdigest()
     dated = next((text for name in _DATES if (text := _text(fields.get(name)).strip())), "")
-    metadata = {name: value[:1000] for name, value in (("url", link), ("published", dated)) if value}
+    metadata = {name: bounded_text(value) for name, value in (("url", link), ("published", dated)) if value}
     return Entry(
         key=bounded_key(key), place=link or url, title=title or None, metadata=metadata, content=_page(title, body)
     )

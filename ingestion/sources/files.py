@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from ingestion.parse.formats import EXTENSIONS
-from ingestion.sources.entries import Entry, bounded_key
+from ingestion.sources.entries import Entry, bounded_key, bounded_text
 
 
 def is_wanted(path: str, include: Sequence[str]) -> bool:
@@ -23,4 +23,4 @@ def is_wanted(path: str, include: Sequence[str]) -> bool:
 def file_entry(path: str, stamp: str | None) -> Entry:
     """Return the entry of a file; its path may hold bytes that are no text."""
     shown = path.encode("utf-8", "replace").decode()
-    return Entry(bounded_key(path), path, stamp=stamp, metadata={"path": shown[:1000]})
+    return Entry(bounded_key(path), path, stamp=stamp, metadata={"path": bounded_text(shown)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from ingestion.sources.entries import Entry, Known, Read, bounded_key
+from ingestion.sources.entries import Entry, Known, Read, bounded_key, bounded_text
 from ingestion.sources.fetch import Fetcher, filename_of, same_site
 from ingestion.sources.robots import Robots
 from tenants.errors import SourceFailed
@@ -38,4 +38,4 @@ class Pages:
 def page_entry(url: str, *, stamp: str | None = None, title: str | None = None) -> Entry:
     """Return the entry of a page; what follows `#` is the reader's own affair."""
     bare = url.partition("#")[0]
-    return Entry(key=bounded_key(bare), place=bare, stamp=stamp, title=title, metadata={"url": bare[:1000]})
+    return Entry(key=bounded_key(bare), place=bare, stamp=stamp, title=title, metadata={"url": bounded_text(bare)})

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
 
 from ingestion.metadata import field_rows, parse_metadata
-from tenants.errors import InvalidMetadata
+from ingestion.sources.feed import read_feed
+from ingestion.sources.files import file_entry
+from ingestion.sources.pages import page_entry
+from shards.filters import parse_filter
+from tenants.errors import InvalidFilter, InvalidMetadata
 
 LIMIT = 16 * 1024
 
@@ -42,7 +47,8 @@ def test_values_become_typed_rows() -> None:
         ('{"a": [1]}', "metadata.a"),
         ('{"created_at": "2026-01-01"}', "metadata.created_at"),
         ('{"a b": 1}', "metadata.a b"),
-        (json.dumps({"a": "x" * 2000}), "metadata.a"),
+        (json.dumps({"a": "x" * 2001}), "metadata.a"),
+        (json.dumps({"a": "字" * 667}), "metadata.a"),
         ('{"a": "\\u0000"}', "metadata.a"),
         ('{"a": "\\ud800"}', "metadata.a"),
         (json.dumps({f"k{i}": 1 for i in range(65)}), "metadata"),
@@ -55,3 +61,24 @@ def test_what_cannot_be_stored_is_pointed_at(raw: str, pointer: str) -> None:
     with pytest.raises(InvalidMetadata) as raised:
         parse_metadata(raw, max_bytes=limit)
     assert [field.pointer for field in raised.value.fields] == [pointer]
+
+
+def test_a_text_is_bounded_by_what_the_index_takes_and_that_is_said() -> None:
+    for text in ("x" * 2000, "字" * 666):
+        assert parse_metadata(json.dumps({"a": text}), max_bytes=LIMIT) == {"a": text}
+        assert parse_filter({"a": {"eq": text}}) is not None
+        with pytest.raises(InvalidMetadata, match="2000 bytes"):
+            parse_metadata(json.dumps({"a": text + "字"}), max_bytes=LIMIT)
+        with pytest.raises(InvalidFilter, match="2000 bytes"):
+            parse_filter({"a": {"eq": text + "字"}})
+
+
+def test_what_a_source_says_of_an_entry_is_cut_to_what_can_be_stored() -> None:
+    path = "/".join(["目録"] * 600) + ".md"
+    shown = file_entry(path, None).metadata["path"]
+    assert path.startswith(shown)
+    assert 1990 < len(shown.encode()) <= 2000
+    assert len(page_entry("https://example.com/" + "é" * 1500).metadata["url"].encode()) <= 2000
+    feed = f"<rss><channel><item><guid>1</guid><link>https://example.com/{'é' * 1500}</link></item></channel></rss>"
+    [entry] = read_feed("https://example.com/feed", io.BytesIO(feed.encode()))
+    assert len(entry.metadata["url"].encode()) <= 2000
