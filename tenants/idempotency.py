@@ -8,9 +8,9 @@ repeat is told that it was given (409).
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from starlette.datastructures import UploadFile
 
 from tenants.auth import PLATFORM, Authenticator
 from tenants.db import Database
-from tenants.errors import Conflict, FieldError, InvalidRequest, TesseraError
+from tenants.errors import Conflict, FieldError, InvalidRequest, Unavailable
 from tenants.state import database_of
 
 _MAX_KEY_CHARS = 255
@@ -106,8 +106,10 @@ async def _once(request: Request, handler: Handler, route: str, key: str) -> Res
         return _replay(earlier.fingerprint, fingerprint, status, earlier.body)
     try:
         response = await handler(request)
-    except (TesseraError, asyncio.CancelledError):
-        await _forget(database, tenant_id, row)
+    except BaseException:
+        # Whatever it was, also a body that FastAPI refuses or a defect of ours: the same key may be used again.
+        with suppress(Unavailable):
+            await _forget(database, tenant_id, row)
         raise
     if isinstance(response, StreamingResponse):
         response.body_iterator = _recorded(response, response.body_iterator, database, tenant_id, row)
