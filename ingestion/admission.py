@@ -1,23 +1,29 @@
 """Back-pressure: what is not taken in now is refused with a time to come back, before memory or the queue grows.
 
-Two bounds: the bytes that one API process reads in at a time, of which a tenant may take half, and the documents and
-bytes that a tenant may have waiting. The second is counted in Postgres once a second and carried on in between.
+Two bounds: the bytes that one API process reads in at a time, of which a tenant may take no more than it leaves free,
+and the documents and bytes that a tenant may have waiting. The second is counted in Postgres once a second and carried
+on in between. What is read in must come at some speed, or its room is given to others.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from ingestion import job_queue
 from ingestion.settings import IngestSettings
 from tenants.db import Database
-from tenants.errors import TooManyRequests
+from tenants.errors import TooManyRequests, TooSlow
 
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+"""Gives the next message of a request, as ASGI defines it."""
 _COUNTED_FOR_S = 1.0
 _INTAKE_PAUSE_S = 1
 _QUEUE_PAUSE_S = 15
@@ -28,6 +34,35 @@ class _Queue:
     documents: int
     bytes: int
     counted_at: float
+
+
+def in_time(receive: Receive, settings: IngestSettings) -> Receive:
+    """Return what receives a request's body as `receive` does, as long as it comes at some speed.
+
+    Only the time counts in which the caller waits for the client. Receiving raises:
+        TooSlow: that was longer than the grace and what has come are worth.
+    """
+    waited, received, whole = 0.0, 0, False
+
+    async def receive_in_time() -> Message:
+        nonlocal waited, received, whole
+        if whole:  # what comes now is the end of the connection
+            return await receive()
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(settings.upload_grace_s + received / settings.upload_bytes_per_s - waited):
+                message = await receive()
+        except TimeoutError as error:
+            raise TooSlow(
+                f"The body came too slowly: {received:,} bytes in {waited + time.monotonic() - began:.0f} seconds."
+                " Try again, or send smaller files.",
+            ) from error
+        waited += time.monotonic() - began
+        received += len(message.get("body", b""))
+        whole = not message.get("more_body", False)
+        return message
+
+    return receive_in_time
 
 
 class Admission:
@@ -66,8 +101,10 @@ class Admission:
             queue.bytes += size
 
     def _require_intake(self, tenant_id: UUID, weight: int) -> None:
-        bound, own = self._settings.intake_bytes, self._inside.get(tenant_id, 0)
-        if (own and own + weight > bound // 2) or (self._inside and self._inside.total() + weight > bound):
+        # Dynamic thresholds (Choudhury and Hahne, 1998): one that is alone has half, and each that takes all it may
+        # leaves half of what was free, so no few of them hold everything.
+        free = self._settings.intake_bytes - self._inside.total() - weight
+        if self._inside and self._inside.get(tenant_id, 0) + weight > free:
             raise TooManyRequests(
                 "More is being uploaded at this moment than is taken in at once; try again in a second.",
                 code="intake_full",

@@ -15,7 +15,12 @@ class IngestSettings(BaseModel):
     max_upload_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
     """Largest upload; the body is cut while it streams in."""
     intake_bytes: int = Field(default=256 * 1024 * 1024, ge=1)
-    """Uploads that one API process reads in at a time; a tenant may take half. More is answered 429."""
+    """Uploads that one API process reads in at a time; a tenant may take no more than it leaves free. More is answered
+    429."""
+    upload_grace_s: float = Field(default=30.0, gt=0)
+    """An upload is waited for this long, and longer for what has come (see below); then it is answered 408."""
+    upload_bytes_per_s: int = Field(default=64 * 1024, ge=1)
+    """Each so many bytes that have come are worth another second."""
     queue_documents: int = Field(default=100_000, ge=1)
     """Documents of one tenant that may wait; more are answered 429 until some are done."""
     queue_bytes: int = Field(default=16 * 1024**3, ge=1)

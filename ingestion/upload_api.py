@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from ingestion import intake, upload_form
+from ingestion.admission import in_time
 from ingestion.intake import Incoming, Taken
 from ingestion.models import Priority
 from ingestion.schemas import BulkOut, PriorityName, UploadOut, bulk_item, upload_out
@@ -19,7 +20,7 @@ from tenants.state import database_of
 
 
 class AdmittedRoute(IdempotentRoute):
-    """A route whose body is read when there is room for it."""
+    """A route whose body is read when there is room for it, and as long as it comes."""
 
     def get_route_handler(self) -> Handler:
         """Wrap the handler of an idempotent route, which reads the body as well."""
@@ -31,7 +32,8 @@ class AdmittedRoute(IdempotentRoute):
                 return await handler(request)  # it refuses
             length = request.headers.get("content-length", "")
             async with admission_of(request).admitted(tenant_id, int(length) if length.isdigit() else None):
-                return await handler(request)
+                timely = in_time(request.receive, ingest_settings_of(request))
+                return await handler(Request(request.scope, timely))
 
         return admitted
 

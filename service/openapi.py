@@ -21,6 +21,7 @@ _MEANINGS = {
     "401": "The key is missing, malformed, unknown, revoked or expired",
     "403": "The tenant is suspended",
     "404": "There is no such object for this caller",
+    "408": "The body came too slowly",
     "409": "The request contradicts the present state",
     "413": "The body is too large",
     "415": "The type of the file is not known",
@@ -79,6 +80,8 @@ def _statuses(path: str, method: str, operation: dict[str, Any]) -> list[str]:
         statuses.append("507")
     if path == "/v1/documents" and method == "post":
         statuses.append("415")
+    if path in ("/v1/documents", "/v1/documents/bulk") and method == "post":
+        statuses.append("408")
     if (method, path) in _BOUNDED:
         statuses.append("429")
     return sorted(set(statuses))

@@ -47,6 +47,8 @@ def render(request: Request, error: TesseraError) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, TooManyRequests):
         headers["Retry-After"] = str(error.retry_after_s)
+    if error.status == 408:
+        headers["Connection"] = "close"  # what is still to come of the body is not waited for
     if error.status == 503:
         headers["Retry-After"] = "5"
     return Response(json.dumps(body), error.status, headers, media_type="application/problem+json")

@@ -10,6 +10,7 @@ TesseraError
 │   └── TenantSuspended       403
 ├── NotFound                  404  unknown or another tenant's: the two are the same
 ├── Conflict                  409
+├── TooSlow                   408  the body comes too slowly; a retry on a better line can help
 ├── TooLarge                  413
 ├── UnsupportedType           415
 ├── DocumentRejected          422  the content of a document cannot be ingested; ends its job as `failed`
@@ -116,6 +117,15 @@ class Conflict(TesseraError):
     code = "conflict"
     status = 409
     title = "Conflict"
+
+
+class TooSlow(TesseraError):
+    """The body comes more slowly than is waited for."""
+
+    code = "body_too_slow"
+    status = 408
+    retryable = True
+    title = "Too slow"
 
 
 class TooLarge(TesseraError):

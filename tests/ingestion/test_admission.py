@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
+from fastapi import APIRouter, FastAPI, Request
 from sqlalchemy import delete, select
 
 from ingestion import jobs
-from ingestion.admission import Admission
+from ingestion.admission import Admission, Message, Receive, in_time
 from ingestion.models import Job
 from ingestion.settings import IngestSettings
+from ingestion.upload_api import AdmittedRoute
+from service import problems
 from tenants.db import Database
-from tenants.errors import TooManyRequests
+from tenants.errors import TooManyRequests, TooSlow
 
 if TYPE_CHECKING:
     from tests.conftest import TenantAccess
@@ -40,17 +46,62 @@ async def refused(admission: Admission, tenant_id: UUID, length: int | None) -> 
         return error.code if error.retry_after_s >= 1 else "without a time to come back"
 
 
-async def test_no_tenant_takes_more_than_half_of_what_is_read_in(database: Database) -> None:
+async def test_a_tenant_takes_no_more_than_it_leaves_free(database: Database) -> None:
     admission = Admission(database, IngestSettings(intake_bytes=100, max_upload_bytes=40))
     async with AsyncExitStack() as held:
         await held.enter_async_context(admission.admitted(ONE, 30))
         assert await refused(admission, ONE, 21) == "intake_full"
         assert await refused(admission, ONE, 20) is None
         assert await refused(admission, TWO, 71) == "intake_full"
-        await held.enter_async_context(admission.admitted(TWO, None))
-        assert await refused(admission, TWO, 20) == "intake_full"
+        assert await refused(admission, TWO, None) == "intake_full", "of unknown length, so it may be the largest"
+        await held.enter_async_context(admission.admitted(TWO, 35))
+        assert await refused(admission, TWO, 1) == "intake_full"
     assert await refused(admission, ONE, 1000) is None, "alone, even the largest is taken"
     assert not admission._inside
+
+
+async def test_two_tenants_leave_room_for_a_third(database: Database) -> None:
+    admission, largest = Admission(database, IngestSettings()), IngestSettings().max_upload_bytes
+    async with AsyncExitStack() as held:
+        for tenant_id in (ONE, TWO):
+            for _ in range(4):
+                try:
+                    await held.enter_async_context(admission.admitted(tenant_id, largest))
+                except TooManyRequests:
+                    break
+        assert admission._inside.total() == 3 * largest
+        assert await refused(admission, uuid4(), 2**20) is None
+
+
+def body(*pieces: tuple[float, bytes]) -> Receive:
+    """A client that sends each piece after so many seconds, and one who says nothing more when there is no next."""
+    left = iter(pieces)
+
+    async def receive() -> Message:
+        pause, piece = next(left, (3600.0, b""))
+        await asyncio.sleep(pause)
+        return {"type": "http.request", "body": piece, "more_body": piece != b"end"}
+
+    return receive
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    settings = IngestSettings(upload_grace_s=1.0, upload_bytes_per_s=100)
+    trickle = in_time(body((0.0, b"x" * 5), (0.1, b"x")), settings)
+    for _ in range(2):
+        assert (await trickle())["more_body"]
+    with pytest.raises(TooSlow) as told:
+        await trickle()
+    assert (told.value.code, told.value.status) == ("body_too_slow", 408)
+
+
+async def test_a_slow_body_has_time_for_what_it_brings() -> None:
+    settings = IngestSettings(upload_grace_s=0.3, upload_bytes_per_s=1)
+    honest = in_time(body(*[(0.1, b"x")] * 4, (0.0, b"end"), (0.0, b"gone")), settings)
+    for _ in range(4):
+        assert (await honest())["more_body"]
+    assert not (await honest())["more_body"]
+    assert (await honest())["body"] == b"gone", "after the body the connection is not watched"
 
 
 async def test_a_long_queue_takes_no_more_until_some_are_done(database: Database) -> None:
@@ -68,6 +119,63 @@ async def test_a_long_queue_takes_no_more_until_some_are_done(database: Database
             job.state = "done"
     await asyncio.sleep(1.1)
     assert await refused(by_number, ONE, 5) is None
+
+
+@dataclass
+class Door:
+    """An upload route with these settings, for one tenant."""
+
+    database: Database
+    settings: IngestSettings
+
+    def admin(self, key: str) -> None:
+        return None
+
+    async def tenant(self, key: str) -> Door:
+        return self
+
+    @property
+    def tenant_id(self) -> UUID:
+        return ONE
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        state = {
+            "authenticator": self,
+            "admission": Admission(self.database, self.settings),
+            "ingest_settings": self.settings,
+        }
+        await self.app({**scope, "state": state}, receive, send)
+
+    @cached_property
+    def app(self) -> FastAPI:
+        app = FastAPI()
+        router = APIRouter(route_class=AdmittedRoute)
+        router.add_api_route("/documents", _length, methods=["POST"])
+        app.include_router(router)
+        problems.install(app)
+        return app
+
+
+async def _length(request: Request) -> int:
+    return len(await request.body())
+
+
+async def test_a_slow_upload_is_told_so_and_gives_its_room_back(database: Database) -> None:
+    door = Door(database, IngestSettings(upload_grace_s=0.3))
+
+    async def sent(then: float) -> AsyncIterator[bytes]:
+        yield b"some"
+        await asyncio.sleep(then)
+        yield b"more"
+
+    key = {"Authorization": "Bearer key"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://tessera") as client:
+        slow = await client.post("/documents", content=sent(3600), headers=key)
+        quick = await client.post("/documents", content=sent(0), headers=key)
+    assert (slow.status_code, slow.json()["code"]) == (408, "body_too_slow")
+    assert slow.headers["content-type"] == "application/problem+json"
+    assert slow.headers["connection"] == "close"
+    assert (quick.status_code, quick.json()) == (200, 8)
 
 
 async def begin_upload(tenant: TenantAccess, length: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
