@@ -10,6 +10,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, TypeVar
 from uuid import UUID
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _LONGEST_S = 3 * 3600
 """A task that takes longer is ended and its batch tried again; below the broker's visibility timeout."""
+_WAITING_THREADS = 32
+"""Threads that wait for the embedder, a disk or a store. By default there are four more than processors: fewer than the
+calls that batches of all lanes have under way, and a note would wait behind those of long documents."""
 
 
 class Shell:
@@ -41,6 +45,7 @@ class Shell:
     def open(cls, opening: Coroutine[Any, Any, Runtime]) -> None:
         """Run an event loop in a thread of its own and open the resources in it."""
         cls.loop = asyncio.new_event_loop()
+        cls.loop.set_default_executor(ThreadPoolExecutor(_WAITING_THREADS, thread_name_prefix="waiting"))
         threading.Thread(target=cls.loop.run_forever, name="tasks", daemon=True).start()
         cls.runtime = cls.run(opening)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from ingestion.parse.sandbox import ParserPool
 from ingestion.parsing import GivenBack, Overdue
 from ingestion.runtime import Runtime
 from ingestion.settings import IngestSettings
-from ingestion.tasks import _commit
+from ingestion.tasks import Shell, _commit
 from shards.embed import PassageEmbeddings
 from shards.models import DocumentVersion
 from tenants.db import Database
@@ -189,3 +190,17 @@ async def test_another_tenants_note_goes_on_while_a_long_document_is_embedded(
         assert await dispatcher.tick() == 1
         assert broker.sent[1][1] == other
         assert not worker.embedder.go_on.is_set(), "and the long one is not done"
+
+
+def test_calls_that_wait_for_the_embedder_leave_threads_for_those_of_other_batches() -> None:
+    everyone = threading.Barrier(16, timeout=10)
+
+    async def opened() -> Any:
+        return None
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*(asyncio.to_thread(everyone.wait) for _ in range(16)))
+
+    Shell.open(opened())
+    Shell.run(all_at_once())
+    Shell.close(opened())
