@@ -8,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, any_, case, exists, func, literal, select, text, update
+from sqlalchemy import TextClause, Uuid, any_, bindparam, case, exists, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from ingestion import repository
-from ingestion.models import Job, Lane, Priority
+from ingestion.models import OF_OPERATORS, Job, Lane, Priority
+from ingestion.models import UNFINISHED as IS_UNFINISHED
 from tenants.cursor import Position
 from tenants.errors import Conflict, NotFound, TesseraError
 from tenants.repository import newest_first
@@ -54,6 +55,18 @@ _END = text(
     " FROM unnest(CAST(:ids AS uuid[]), CAST(CAST(:contents AS text[]) AS jsonb[])) AS e (id, content)"
     " WHERE j.tenant_id = :tenant AND j.id = e.id"
 )
+
+
+_UPKEEP_BY_STATE = text(
+    "SELECT state, count(*) AS number FROM (SELECT state FROM jobs WHERE kind = 'partition'"
+    " AND state IN ('queued', 'retrying', 'running')"
+    " UNION ALL SELECT state FROM jobs WHERE kind = 'partition' AND state = 'failed') j GROUP BY state"
+)
+
+
+def unfinished(kind: str) -> TextClause:
+    """Return the condition of unfinished jobs of a kind other than `ingest`, as their index says it."""
+    return text(f"jobs.kind = '{kind}' AND jobs.{IS_UNFINISHED}")
 
 
 def lane_of(kind: str) -> Lane:
@@ -101,7 +114,7 @@ def queue_drop(session: AsyncSession, tenant_id: UUID) -> None:
 
 async def queue_release(session: AsyncSession, tenant_id: UUID) -> None:
     """Queue the release of the tenant's index from memory unless that waits or runs already."""
-    pending = select(Job.id).where(Job.tenant_id == tenant_id, Job.kind == "release", Job.state.in_(UNFINISHED))
+    pending = select(Job.id).where(Job.tenant_id == tenant_id, unfinished("release"))
     if await session.scalar(pending.limit(1)) is None:
         session.add(new_job(tenant_id, "release"))
 
@@ -147,9 +160,8 @@ async def give_back(session: AsyncSession, tenant_id: UUID, batch_id: UUID, job_
 
 
 async def upkeep_by_state(session: AsyncSession) -> dict[str, int]:
-    """Return how many jobs that work on indexes are in each state, in an admin session."""
-    query = select(Job.state, func.count()).where(Job.kind == "partition").group_by(Job.state)
-    return {state: int(count) for state, count in await session.execute(query)}
+    """Return how many jobs that work on indexes are unfinished or failed, by state, in an admin session."""
+    return {row.state: int(row.number) for row in await session.execute(_UPKEEP_BY_STATE)}
 
 
 async def get_job(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> Job:
@@ -162,8 +174,7 @@ async def get_job(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> Job:
 
 async def get_operators_job(session: AsyncSession, job_id: UUID) -> Job:
     """Return a tenant's erasure, the upkeep of its index or a check of its stores, in an admin session."""
-    mine = Job.kind.in_(("erase_tenant", "partition", "reembed", "fsck"))
-    found: Job | None = await session.scalar(select(Job).where(Job.id == job_id, mine))
+    found: Job | None = await session.scalar(select(Job).where(Job.id == job_id, text(OF_OPERATORS)))
     if found is None:
         raise NotFound("There is no job with this id.")
     return found
@@ -175,7 +186,7 @@ async def list_jobs(
     """Return up to `limit` + 1 jobs, newest first."""
     query = select(Job).where(Job.tenant_id == tenant_id)
     if state is not None:
-        query = query.where(Job.state == state)
+        query = query.where(Job.state == bindparam("state", state, literal_execute=True))  # or no index is found by it
     return await newest_first(session, query, Job, after=after, limit=limit)
 
 

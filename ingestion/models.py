@@ -14,6 +14,12 @@ from sqlalchemy.orm import Mapped, mapped_column
 from tenants.db import Base
 
 Timestamp = DateTime(timezone=True)
+# Conditions of partial indexes. A query uses one if it says the same, in words and not in parameters.
+UNFINISHED = "state IN ('queued', 'retrying', 'running')"
+OF_OPERATORS = "kind IN ('erase_tenant', 'partition', 'reembed', 'fsck')"
+FORGETTABLE = "finished_at IS NOT NULL AND kind NOT IN ('delete', 'erase_tenant', 'fsck', 'retention')"
+"""Ended jobs that are forgotten after a while. What proves a deletion stays; checks and sweeps are told by their own
+jobs when they are due, which `regular.py` looks after."""
 
 
 class Priority(IntEnum):
@@ -68,6 +74,18 @@ class Job(Base):
         Index("jobs_given_out", "lease_until", postgresql_where=text("batch_id IS NOT NULL")),
         Index("jobs_listing", "tenant_id", "created_at", "id"),
         Index("jobs_document", "tenant_id", "document_id"),
+        Index("jobs_unfinished", "tenant_id", "created_at", "id", postgresql_where=text(UNFINISHED)),
+        Index("jobs_errands", "kind", "tenant_id", postgresql_where=text(f"kind <> 'ingest' AND {UNFINISHED}")),
+        Index(
+            "jobs_ended_badly",
+            "tenant_id",
+            "created_at",
+            "id",
+            postgresql_where=text("state IN ('failed', 'cancelled')"),
+        ),
+        Index("jobs_failed_upkeep", "tenant_id", postgresql_where=text("kind = 'partition' AND state = 'failed'")),
+        Index("jobs_of_operators", "id", postgresql_where=text(OF_OPERATORS)),
+        Index("jobs_ended", "finished_at", postgresql_where=text(FORGETTABLE)),
         Index(
             "jobs_regular",
             "tenant_id",

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
+from ingestion import jobs
 from ingestion.jobs import UNFINISHED, lane_of
 from ingestion.models import Job, Priority
 from tenants.errors import Conflict
@@ -62,7 +63,7 @@ async def unfinished(session: AsyncSession, tenant_id: UUID) -> Job:
     Raises:
         Conflict: there is none (`not_reembedding`).
     """
-    query = select(Job).where(Job.tenant_id == tenant_id, Job.kind == KIND, Job.state.in_(UNFINISHED))
+    query = select(Job).where(Job.tenant_id == tenant_id, jobs.unfinished(KIND))
     job: Job | None = await session.scalar(query)
     if job is None:
         raise Conflict("The tenant is not being moved to another recipe.", code="not_reembedding")
@@ -71,7 +72,7 @@ async def unfinished(session: AsyncSession, tenant_id: UUID) -> Job:
 
 async def under_way(session: AsyncSession, tenant_id: UUID) -> bool:
     """Say whether a move is under way, or paused."""
-    query = select(Job.id).where(Job.tenant_id == tenant_id, Job.kind == KIND, Job.state.in_(UNFINISHED))
+    query = select(Job.id).where(Job.tenant_id == tenant_id, jobs.unfinished(KIND))
     return await session.scalar(query) is not None
 
 

@@ -15,9 +15,12 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestion import jobs
+from ingestion.models import FORGETTABLE
 from tenants.auth import PLATFORM
 
 LOOK_EVERY_S = 30.0
+FORGET_EVERY_S = 10.0
+_AT_ONCE = 1000
 _KEPT = timedelta(days=30)
 _UNFINISHED = "('queued', 'retrying', 'running')"
 _DUE = (
@@ -46,6 +49,12 @@ _INSTALLATION = text(
 _FORGET = text(
     "DELETE FROM jobs WHERE tenant_id = :tenant AND kind = :kind AND finished_at < now() - CAST(:kept AS interval)"
 )
+_FORGET_ENDED = text(
+    "DELETE FROM jobs j USING (SELECT tenant_id, id FROM jobs"
+    " WHERE <forgettable> AND finished_at < now() - CAST(:kept AS interval)"
+    " ORDER BY finished_at LIMIT :most FOR UPDATE SKIP LOCKED) old"
+    " WHERE j.tenant_id = old.tenant_id AND j.id = old.id".replace("<forgettable>", FORGETTABLE)
+)
 
 
 def _statement(wanted: str) -> TextClause:
@@ -73,3 +82,13 @@ async def queue(session: AsyncSession, tenant_id: UUID, kind: str, payload: dict
     """Queue the work of one tenant, and forget how it went long ago."""
     await session.execute(_FORGET, {"tenant": tenant_id, "kind": kind, "kept": _KEPT})
     session.add(jobs.new_job(tenant_id, kind, payload=payload))
+
+
+async def forget_ended(session: AsyncSession, days: int) -> int:
+    """Forget some jobs that ended more than so many days ago, those first that ended first; return how many, in a
+    dispatcher session.
+
+    A few at a time: nothing waits for it. The jobs of deletions stay, because they carry the receipts.
+    """
+    gone = await session.execute(_FORGET_ENDED, {"kept": timedelta(days=days), "most": _AT_ONCE})
+    return int(getattr(gone, "rowcount", 0))

@@ -83,5 +83,7 @@ class IngestSettings(BaseModel):
     """Every tenant's stores are compared with Postgres once in so many seconds; 0 only when asked."""
     sweep_every_s: float = Field(default=86_400.0, ge=0)
     """What tenants' retention says is applied once in so many seconds; 0 never."""
+    jobs_kept_days: int = Field(default=30, ge=1)
+    """Jobs are forgotten so many days after they ended, failed ones too. Those of deletions are kept, as evidence."""
     fsck_object_age_s: float = Field(default=3600.0, ge=0)
     """An object of no version is left alone for so many seconds: its upload may not have committed yet."""

@@ -63,6 +63,7 @@ def works(database: Database, settings: Settings) -> list[Periodic]:
         Periodic(_SOURCES_EVERY_S, partial(queue_due, database)),
         Periodic(regular.LOOK_EVERY_S, partial(_queue_regular, database, settings.ingest)),
         Periodic(_TIDY_EVERY_S, partial(_tidy, database)),
+        Periodic(regular.FORGET_EVERY_S, partial(_forget_jobs, database, settings.ingest.jobs_kept_days)),
     ]
     if settings.shards.release_after_s:
         found.append(Periodic(_UPKEEP_EVERY_S, partial(_queue_releases, database, settings.shards.release_after_s)))
@@ -152,6 +153,11 @@ async def _queue_regular(database: Database, settings: IngestSettings) -> None:
 async def _tidy(database: Database) -> None:
     async with database.dispatcher() as session, session.begin():
         await session.execute(text("DELETE FROM idempotent_answers WHERE created_at < now() - interval '24 hours'"))
+
+
+async def _forget_jobs(database: Database, days: int) -> None:
+    async with database.dispatcher() as session, session.begin():
+        await regular.forget_ended(session, days)
 
 
 if __name__ == "__main__":

@@ -62,8 +62,7 @@ async def queue_preview(session: AsyncSession, source: Source) -> Job:
     wanted = {"source_id": str(source.id)}
     unfinished = select(Job).where(
         Job.tenant_id == source.tenant_id,
-        Job.kind == "preview",
-        Job.state.in_(jobs.UNFINISHED),
+        jobs.unfinished("preview"),
         Job.payload["source_id"].astext == wanted["source_id"],
     )
     job: Job | None = await session.scalar(unfinished.limit(1))
