@@ -41,7 +41,7 @@ from tenants.context import TenantContext
 from tenants.cursor import CursorSigner
 from tenants.db import Database
 from tenants.errors import Conflict, TesseraError
-from tenants.idempotency import IdempotentRoute
+from tenants.idempotency import IdempotentRoute, quote
 from tenants.state import database_of
 from tenants.stopwatch import Stopwatch
 
@@ -61,6 +61,7 @@ async def search(request: Request, tenant: CurrentTenant, body: SearchIn) -> Sea
     retriever: Retriever = request.state.retriever
     tree = parse_filter(body.filter) if body.filter is not None else None
     found = await retriever.search(tenant, SearchQuery(body.query, body.k, tree, body.exact))
+    quote(request, found.versions())
     return SearchOut(
         hits=[hit_of(passage) for passage in found.passages],
         timings_ms=found.timings_ms,
@@ -169,6 +170,7 @@ class Exchange:
         """Yield the server-sent events of the answer; it ends when a passage is not served any more."""
         try:
             found = await self.retrieve()
+            quote(self.request, found.versions())
             hits = [hit_of(passage).model_dump(mode="json") for passage in found.passages]
             yield _event(
                 "retrieval",
@@ -205,6 +207,8 @@ class Exchange:
             usage=Usage(prompt_tokens=finished.prompt_tokens, completion_tokens=finished.completion_tokens),
             timings_ms=spent,
         )
+        versions = found.versions()
+        cited = {citation.document_id: versions[citation.document_id] for citation in finished.citations}
         async with self._database.tenant(self.tenant.tenant_id) as session:
             await self._require_served(session, found)
             await conversations.add_exchange(
@@ -216,8 +220,10 @@ class Exchange:
                 question_id=self._question_id,
                 message_id=self._message_id,
                 answer=done.model_dump(mode="json"),
+                cited=cited,
             )
             await session.commit()
+        quote(self.request, cited)
         return done
 
     @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rag.models import Conversation, Message
+from rag.models import Conversation, Message, MessageCitation
 from tenants.cursor import Position
 from tenants.errors import NotFound
 from tenants.repository import newest_first
@@ -51,8 +52,11 @@ async def add_exchange(
     question_id: UUID,
     message_id: UUID,
     answer: dict[str, Any],
+    cited: Mapping[UUID, int],
 ) -> None:
     """Add the user's turn and the answer to it, in that order of their time-ordered ids.
+
+    `cited` says which version of which documents the answer cites.
 
     The conversation begins with its first exchange and is titled by it, so a question that failed leaves nothing.
     """
@@ -61,18 +65,13 @@ async def add_exchange(
         await session.flush()
     else:
         await get(session, tenant_id, conversation_id)
-    session.add(
-        Message(tenant_id=tenant_id, id=question_id, conversation_id=conversation_id, role="user", content=question)
-    )
-    session.add(
-        Message(
-            tenant_id=tenant_id,
-            id=message_id,
-            conversation_id=conversation_id,
-            role="assistant",
-            content=answer["answer"],
-            answer=answer,
-        )
+    whose = {"tenant_id": tenant_id, "conversation_id": conversation_id}
+    session.add(Message(**whose, id=question_id, role="user", content=question))
+    session.add(Message(**whose, id=message_id, role="assistant", content=answer["answer"], answer=answer))
+    await session.flush()
+    session.add_all(
+        MessageCitation(tenant_id=tenant_id, document_id=document_id, message_id=message_id, version=version)
+        for document_id, version in cited.items()
     )
     await session.execute(
         update(Conversation)

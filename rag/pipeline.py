@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,10 @@ class Found:
     query: QueryEmbedding
     idf: dict[str, float]
     ann: AnnHits | None = None
+
+    def versions(self) -> dict[UUID, int]:
+        """Return which version of which documents the passages are from."""
+        return {passage.document_id: passage.version for passage in self.passages}
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,12 @@ _THERE = text(
     " AND d.id = ANY(CAST(:ids AS uuid[]))"
 )
 _REDACT = text(
-    "UPDATE messages SET content = :withdrawn, answer = answer || jsonb_build_object('answer',"
+    "UPDATE messages m SET content = :withdrawn, answer = m.answer || jsonb_build_object('answer',"
     " CAST(:withdrawn AS text), 'citations', CAST('[]' AS jsonb), 'withdrawn', true)"
-    " WHERE tenant_id = :tenant AND answer -> 'citations' @> jsonb_build_array(jsonb_build_object('document_id',"
-    " CAST(:document AS text)))"
+    " FROM message_citations c WHERE c.tenant_id = :tenant AND c.document_id = :document"
+    " AND m.tenant_id = c.tenant_id AND m.id = c.message_id"
 )
+_FORGET = text("DELETE FROM message_citations WHERE tenant_id = :tenant AND document_id = :document")
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,9 @@ async def is_current(session: AsyncSession, tenant_id: UUID, body: str) -> bool:
 
 async def redact(session: AsyncSession, tenant_id: UUID, document_id: UUID) -> int:
     """Remove the answers of conversations that cite a document, in the caller's transaction; return how many."""
-    values = {"tenant": tenant_id, "document": str(document_id), "withdrawn": WITHDRAWN}
-    result = await session.execute(_REDACT, values)
+    values = {"tenant": tenant_id, "document": document_id}
+    result = await session.execute(_REDACT, {**values, "withdrawn": WITHDRAWN})
+    await session.execute(_FORGET, values)
     return int(getattr(result, "rowcount", 0))
 
 

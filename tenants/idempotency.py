@@ -9,7 +9,7 @@ repeat is told that it was given (409).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -51,11 +51,17 @@ _SHOWN_ONCE = 409
 """Stands in the row instead of an answer that held a secret."""
 _WITHDRAWN = 410
 """Stands in the row instead of an answer that quoted what was deleted since."""
-_QUOTING = ("POST /v1/search?%", "POST /v1/chat?%")
-"""Routes whose answers quote documents."""
 _WITHDRAW = text(
-    "UPDATE idempotent_answers SET status = :status, body = jsonb_build_object('text', '', 'media_type', '')"
-    " WHERE tenant_id = :tenant AND route LIKE ANY(CAST(:routes AS text[])) AND body ->> 'text' LIKE :document"
+    "UPDATE idempotent_answers a SET status = :status, body = jsonb_build_object('text', '', 'media_type', '')"
+    " FROM answer_quotes q WHERE q.tenant_id = :tenant AND q.document_id = :document"
+    " AND a.tenant_id = q.tenant_id AND a.route = q.route AND a.key = q.key"
+)
+_FORGET_DOCUMENT = text("DELETE FROM answer_quotes WHERE tenant_id = :tenant AND document_id = :document")
+_FORGET_QUOTES = text("DELETE FROM answer_quotes WHERE tenant_id = :tenant AND route = :route AND key = :key")
+_QUOTE = text(
+    "INSERT INTO answer_quotes (tenant_id, document_id, route, key, version) SELECT a.tenant_id, q.document, a.route,"
+    " a.key, q.version FROM idempotent_answers a, unnest(CAST(:documents AS uuid[]), CAST(:versions AS int[])) q"
+    " (document, version) WHERE a.tenant_id = :tenant AND a.route = :route AND a.key = :key"
 )
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -112,11 +118,12 @@ async def _once(request: Request, handler: Handler, route: str, key: str) -> Res
             await _forget(database, tenant_id, row)
         raise
     if isinstance(response, StreamingResponse):
-        response.body_iterator = _recorded(response, response.body_iterator, database, tenant_id, row)
+        response.body_iterator = _recorded(request, response, response.body_iterator, database, tenant_id, row)
     elif getattr(request.state, "shown_once", False):
         await _fill(database, tenant_id, row, _SHOWN_ONCE, b"", None)
     elif response.status_code < 400:
-        await _fill(database, tenant_id, row, response.status_code, bytes(response.body), response.media_type)
+        answer = (response.status_code, bytes(response.body), response.media_type)
+        await _fill(database, tenant_id, row, *answer, getattr(request.state, "quoted", None))
     else:
         await _forget(database, tenant_id, row)
     return response
@@ -170,12 +177,19 @@ def _replay(first: bytes, now: bytes, status: int | None, body: dict[str, Any] |
 async def withdraw(session: AsyncSession, tenant_id: UUID, document_id: UUID) -> int:
     """Remove the remembered answers that quote a document, in the caller's transaction; return how many. Their keys
     stay used."""
-    values = {"tenant": tenant_id, "status": _WITHDRAWN, "routes": list(_QUOTING), "document": f"%{document_id}%"}
-    result = await session.execute(_WITHDRAW, values)
+    values = {"tenant": tenant_id, "document": document_id}
+    result = await session.execute(_WITHDRAW, {**values, "status": _WITHDRAWN})
+    await session.execute(_FORGET_DOCUMENT, values)
     return int(getattr(result, "rowcount", 0))
 
 
+def quote(request: Request, documents: Mapping[UUID, int]) -> None:
+    """Note which version of which documents the answer quotes, so that it is withdrawn with them."""
+    request.state.quoted = {**getattr(request.state, "quoted", {}), **documents}
+
+
 async def _recorded(
+    request: Request,
     response: StreamingResponse,
     blocks: AsyncIterable[Any],
     database: Database,
@@ -191,17 +205,28 @@ async def _recorded(
         complete = len(whole) <= _MAX_REMEMBERED_BYTES and b"event: error" not in whole
     finally:
         if complete:
-            await _fill(database, tenant_id, row, response.status_code, bytes(whole), response.media_type)
+            answer = (response.status_code, bytes(whole), response.media_type)
+            await _fill(database, tenant_id, row, *answer, getattr(request.state, "quoted", None))
         else:
             await _forget(database, tenant_id, row)
 
 
 async def _fill(
-    database: Database, tenant_id: UUID, row: dict[str, Any], status: int, body: bytes, media_type: str | None
+    database: Database,
+    tenant_id: UUID,
+    row: dict[str, Any],
+    status: int,
+    body: bytes,
+    media_type: str | None,
+    quoted: Mapping[UUID, int] | None = None,
 ) -> None:
     values = {**row, "status": status, "body": body.decode(), "media_type": media_type or "application/json"}
     async with database.tenant(tenant_id) as session, session.begin():
         await session.execute(_FILL, values)
+        if quoted is not None:
+            await session.execute(_FORGET_QUOTES, row)
+            versions = {"documents": list(quoted), "versions": list(quoted.values())}
+            await session.execute(_QUOTE, {**row, **versions})
 
 
 async def _forget(database: Database, tenant_id: UUID, row: dict[str, Any]) -> None:

@@ -64,3 +64,23 @@ class IdempotentAnswer(Base):
     status: Mapped[int | None]
     body: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+
+
+class AnswerQuote(Base):
+    """Which version of which documents a remembered answer quotes."""
+
+    __tablename__ = "answer_quotes"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "route", "key"],
+            ["idempotent_answers.tenant_id", "idempotent_answers.route", "idempotent_answers.key"],
+            ondelete="CASCADE",
+        ),
+        Index("answer_quotes_owner", "tenant_id", "route", "key"),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    document_id: Mapped[UUID] = mapped_column(primary_key=True)
+    route: Mapped[str] = mapped_column(Text, primary_key=True)
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    version: Mapped[int]

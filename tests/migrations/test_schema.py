@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -129,3 +130,47 @@ def test_an_index_made_before_micro_cells_is_recorded_as_one(spare_database: Dat
             connection.execute(text(f"DELETE FROM {table}"))
         connection.execute(text("DELETE FROM tenants"))
     engine.dispose()
+
+
+def test_answers_given_before_are_known_by_what_they_quote(spare_database: DatabaseUrls) -> None:
+    config = alembic_config(spare_database.owner)
+    command.downgrade(config, "0010")
+    engine = create_engine(spare_database.superuser)
+    tenant, message, chunk = uuid4(), uuid4(), uuid4()
+    same, replaced, gone = uuid4(), uuid4(), uuid4()
+    cited = [{"document_id": str(one), "chunk_id": str(chunk if one == same else uuid4())} for one in (same, replaced)]
+    cited.append({"document_id": str(gone), "chunk_id": str(uuid4())})
+    values = {"tenant": tenant, "same": same, "replaced": replaced, "chunk": chunk, "message": message}
+    values |= {"answer": json.dumps({"citations": cited}), "body": json.dumps({"text": json.dumps({"hits": cited})})}
+    with engine.begin() as connection:
+        for statement in _SAID:
+            connection.execute(text(statement), values)
+    command.upgrade(config, "head")
+    with engine.begin() as connection:
+        found = connection.execute(text("SELECT document_id, version FROM message_citations"))
+        assert {row.document_id: row.version for row in found} == {same: 3, replaced: 0, gone: 0}
+        found = connection.execute(text("SELECT document_id, version FROM answer_quotes WHERE key = 'k'"))
+        assert {row.document_id: row.version for row in found} == {same: 3, replaced: 0, gone: 0}
+        for table in ("messages", "conversations", "idempotent_answers", "chunks", "documents", "tenants"):
+            connection.execute(text(f"DELETE FROM {table}"))
+        for table in ("message_citations", "answer_quotes"):
+            assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() == 0
+    engine.dispose()
+
+
+_SAID = (
+    "INSERT INTO tenants (id, slug, name, plan, state, placement, settings)"
+    " VALUES (:tenant, 's', 'n', 'p', 'active', 'auto', '{}')",
+    "INSERT INTO documents (tenant_id, id, title, state, source, format, metadata, content_sha256, latest_version,"
+    " active_version, created_at, updated_at) SELECT :tenant, d, 't', 'active', 'u', 'txt', '{}', uuid_send(d), 3, 3,"
+    " now(), now() + later FROM (VALUES (CAST(:same AS uuid), interval '-1 hour'), (CAST(:replaced AS uuid), interval"
+    " '1 hour')) v (d, later)",
+    "INSERT INTO conversations (tenant_id, id, title) VALUES (:tenant, :tenant, 't')",
+    "INSERT INTO messages (tenant_id, id, conversation_id, role, content, answer)"
+    " VALUES (:tenant, :message, :tenant, 'assistant', 'c', CAST(:answer AS jsonb)),"
+    " (:tenant, :tenant, :tenant, 'user', 'c', NULL)",
+    "INSERT INTO idempotent_answers (tenant_id, route, key, fingerprint, body)"
+    " VALUES (:tenant, 'POST /v1/chat?/v1/chat', 'k', '', CAST(:body AS jsonb)),"
+    " (:tenant, 'POST /v1/documents?/v1/documents', 'upload', '', CAST(:body AS jsonb)),"
+    " (:tenant, 'POST /v1/chat?/v1/chat', 'in flight', '', NULL)",
+)

@@ -170,7 +170,9 @@ def rows_of(tenant: UUID) -> list[tuple[str, dict[str, object]]]:
         ),
         ("conversations", {**mine, "id": conversation, "title": "t"}),
         ("messages", {**mine, "id": tenant, "conversation_id": conversation, "role": "user", "content": "c"}),
+        ("message_citations", {**mine, "document_id": document, "message_id": tenant, "version": 1}),
         ("idempotent_answers", {**mine, "route": "r", "key": "k", "fingerprint": b"f"}),
+        ("answer_quotes", {**mine, "document_id": document, "route": "r", "key": "k", "version": 1}),
     ]
 
 
