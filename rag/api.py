@@ -232,9 +232,8 @@ class Exchange:
         return database
 
     async def _require_served(self, session: AsyncSession, found: Found) -> None:
-        """Raise `_OutOfDate` when a passage that the answer may rest on is not served any more."""
-        chunks = {passage.chunk_id for passage in found.passages}
-        if await withdrawal.served(session, self.tenant.tenant_id, chunks) != chunks:
+        """Raise `_OutOfDate` when a document that the answer may rest on is not served any more as it was found."""
+        if not await withdrawal.is_current(session, self.tenant.tenant_id, found.versions()):
             raise _OutOfDate("A document was deleted or replaced while this answer was made; ask again.")
 
 

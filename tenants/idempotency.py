@@ -56,6 +56,9 @@ _WITHDRAW = text(
     " FROM answer_quotes q WHERE q.tenant_id = :tenant AND q.document_id = :document"
     " AND a.tenant_id = q.tenant_id AND a.route = q.route AND a.key = q.key"
 )
+_QUOTED = text(
+    "SELECT document_id, version FROM answer_quotes WHERE tenant_id = :tenant AND route = :route AND key = :key"
+)
 _FORGET_DOCUMENT = text("DELETE FROM answer_quotes WHERE tenant_id = :tenant AND document_id = :document")
 _FORGET_QUOTES = text("DELETE FROM answer_quotes WHERE tenant_id = :tenant AND route = :route AND key = :key")
 _QUOTE = text(
@@ -65,8 +68,9 @@ _QUOTE = text(
 )
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-IsCurrent = Callable[[AsyncSession, UUID, str], Awaitable[bool]]
-"""Says in a session of the tenant whether an answer's body may be shown still; lies in `request.state.is_current`."""
+IsCurrent = Callable[[AsyncSession, UUID, Mapping[UUID, int]], Awaitable[bool]]
+"""Says in a session of the tenant whether these versions of documents are served still; lies in
+`request.state.is_current`."""
 
 
 class IdempotentRoute(APIRoute):
@@ -106,7 +110,8 @@ async def _once(request: Request, handler: Handler, route: str, key: str) -> Res
         current = True
         if earlier is not None and earlier.body is not None:
             is_current: IsCurrent = request.state.is_current
-            current = await is_current(session, tenant_id, earlier.body["text"])
+            quoted = {one.document_id: one.version for one in await session.execute(_QUOTED, row)}
+            current = await is_current(session, tenant_id, quoted)
     if earlier is not None:
         status = earlier.status if current else _WITHDRAWN
         return _replay(earlier.fingerprint, fingerprint, status, earlier.body)

@@ -13,16 +13,20 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 
+from rag import conversations
 from rag.answer.generator import Delta
 from rag.api import Exchange
-from rag.chat import ChatTurn
+from rag.chat import ChatTurn, turns_of
 from rag.passages import Passage, Ranks
 from rag.pipeline import Found
+from rag.withdrawal import standing
 from shards.embed import QueryEmbedding
 from tenants.context import TenantContext
 from tests.ingestion.damage import opened
 
 if TYPE_CHECKING:
+    import httpx
+
     from service.local.state import StackState
     from tests.conftest import TenantAccess
 
@@ -105,6 +109,57 @@ async def test_an_answer_from_a_replaced_version_stays_as_a_record(tenant: Tenan
     shown = (await tenant.client.get(f"/v1/conversations/{said['conversation_id']}")).json()["messages"][1]
     assert (shown["withdrawn"], shown["outdated"]) == (False, True)
     assert "heliotrope" in shown["content"]
+
+
+async def embedded_anew(tenant: TenantAccess, admin: httpx.AsyncClient, stack: StackState) -> None:
+    """Move the tenant to other chunks and wait until the old ones are gone."""
+    async with opened(stack) as stores:
+        before = {row.id for row in await stores.sql(tenant, "SELECT id FROM chunks")}
+        answer = await admin.post(f"/v1/admin/tenants/{tenant.id}/reindex", json={"chunk_tokens": 40})
+        for _ in range(600):
+            job = (await admin.get(answer.headers["location"])).json()
+            now = {row.id for row in await stores.sql(tenant, "SELECT id FROM chunks")}
+            if job["state"] == "done" and not before & now:
+                return
+            await stores.sql(
+                tenant, "UPDATE index_generations SET retired_at = now() - interval '1 hour' WHERE state = 'retired'"
+            )
+            await stores.sql(
+                tenant, "UPDATE jobs SET not_before = now() WHERE kind = 'drop_generation' AND state = 'queued'"
+            )
+            await asyncio.sleep(0.1)
+    raise AssertionError(job)
+
+
+async def test_what_was_said_holds_when_its_documents_are_embedded_anew(
+    tenant: TenantAccess, admin: httpx.AsyncClient, stack: StackState
+) -> None:
+    await tenant.upload(SECRET, external_id="vault")
+    said = await ask(tenant)
+    replays = []
+    for path, body in (
+        ("/v1/search", {"query": QUESTION}),
+        ("/v1/chat", {"message": QUESTION, "stream": False}),
+        ("/v1/chat", {"message": QUESTION}),
+    ):
+        headers = {"Idempotency-Key": str(uuid4())}
+        first = await tenant.client.post(path, json=body, headers=headers)
+        replays.append((path, body, headers, first.text))
+    await embedded_anew(tenant, admin, stack)
+    shown = (await tenant.client.get(f"/v1/conversations/{said['conversation_id']}")).json()["messages"][1]
+    assert (shown["withdrawn"], shown["outdated"]) == (False, False)
+    for path, body, headers, first_text in replays:
+        again = await tenant.client.post(path, json=body, headers=headers)
+        assert (again.status_code, again.text) == (200, first_text)
+    async with opened(stack) as stores, stores.database.tenant(UUID(tenant.id)) as session:
+        told = await conversations.messages(session, UUID(tenant.id), UUID(said["conversation_id"]), last=9)
+        history = turns_of(told, await standing(session, UUID(tenant.id), told))
+        assert [turn.content for turn in history] == [QUESTION, said["answer"]]
+    await tenant.upload(CHANGED, external_id="vault")
+    shown = (await tenant.client.get(f"/v1/conversations/{said['conversation_id']}")).json()["messages"][1]
+    assert (shown["withdrawn"], shown["outdated"]) == (False, True)
+    for path, body, headers, _ in replays:
+        assert (await tenant.client.post(path, json=body, headers=headers)).status_code == 409
 
 
 async def test_the_receipt_of_a_delete_proves_it(tenant: TenantAccess, stack: StackState) -> None:
