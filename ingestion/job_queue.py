@@ -56,11 +56,6 @@ _RETURN_ALL = text(
     "UPDATE jobs SET batch_id = NULL, lease_until = NULL,"
     " state = CASE WHEN state = 'running' THEN 'retrying' ELSE state END WHERE batch_id IS NOT NULL"
 )
-_POSITIONS = text(
-    "SELECT id, position FROM (SELECT id, row_number() OVER (PARTITION BY lane ORDER BY priority, created_at, id)"
-    " AS position FROM jobs WHERE tenant_id = :tenant AND state IN ('queued', 'retrying') AND batch_id IS NULL) q"
-    " WHERE id = ANY(CAST(:ids AS uuid[]))"
-)
 _DEPTHS = text(
     "SELECT lane, state, count(*) AS jobs, coalesce(sum(cost), 0) AS bytes,"
     " coalesce(extract(epoch FROM now() - min(created_at)), 0) AS oldest_s"
@@ -196,14 +191,6 @@ async def _next(
         .with_for_update(skip_locked=True)
     )
     return (await session.execute(query)).all()  # type: ignore[return-value]  # rows with these four columns
-
-
-async def positions(session: AsyncSession, tenant_id: UUID, job_ids: Sequence[UUID]) -> dict[UUID, int]:
-    """Return the places of waiting jobs among the tenant's own (1 is next), in a session of the tenant."""
-    if not job_ids:
-        return {}
-    rows = await session.execute(_POSITIONS, {"tenant": tenant_id, "ids": list(job_ids)})
-    return {row.id: row.position for row in rows}
 
 
 async def queued(session: AsyncSession, tenant_id: UUID) -> tuple[int, int]:

@@ -11,29 +11,34 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestion import job_queue
 from ingestion.jobs import UNFINISHED, WAITING
 from ingestion.models import Job, Lane
+from ingestion.queue_order import QueueOrders
 from ingestion.schemas import JobOut, WaitingFor, job_out
 from tenants.errors import TooManyRequests
 
 Signs = Callable[[], Awaitable[tuple[bool, bool] | None]]
 """Tells whether a worker and the scheduler live; None when that cannot be found out."""
 LOOK_EVERY_S = 0.4
+LOOK_AT_QUEUED_S = 2.0
+"""At most, of a job that waits: the looks become rarer from one to the next."""
+_RARER = 1.5
 _SILENCE_S = 15.0
 _SOON = timedelta(seconds=3)
 """A job that waits for less is not asked after: the scheduler looks ten times a second."""
 
 
-async def shown(session: AsyncSession, tenant_id: UUID, jobs: Sequence[Job], signs: Signs) -> list[JobOut]:
+async def shown(
+    session: AsyncSession, tenant_id: UUID, jobs: Sequence[Job], signs: Signs, orders: QueueOrders
+) -> list[JobOut]:
     """Render jobs of a tenant in one of its sessions; those that wait with their place and what they wait for."""
     waiting = [job for job in jobs if job.state in WAITING]
     turns = [job.id for job in waiting if job.batch_id is None and not _paused(job)]
-    places = await job_queue.positions(session, tenant_id, turns)
+    positions = await orders.positions(session, tenant_id, turns)
     late = any(datetime.now(UTC) - max(job.created_at, job.not_before or job.created_at) > _SOON for job in waiting)
     alive = await signs() if late else None
     return [
-        job_out(job, position=places.get(job.id), waiting_for=_waits_for(job, alive))
+        job_out(job, position=positions.get(job.id), waiting_for=_waits_for(job, alive))
         if job.state in WAITING
         else job_out(job)
         for job in jobs
@@ -89,6 +94,7 @@ async def events(look: Callable[[], Awaitable[JobOut]]) -> AsyncIterator[str]:
     Both carry the job. A comment is sent now and then, so that proxies keep the connection.
     """
     before: JobOut | None = None
+    pause = LOOK_EVERY_S
     spoke = time.monotonic()
     while True:
         job = await look()
@@ -101,4 +107,10 @@ async def events(look: Callable[[], Awaitable[JobOut]]) -> AsyncIterator[str]:
         if time.monotonic() - spoke > _SILENCE_S:
             yield ": still there\n\n"
             spoke = time.monotonic()
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(pause)
+        pause = next_pause(job, pause)
+
+
+def next_pause(job: JobOut, pause: float) -> float:
+    """Return the seconds between two looks at a job, the last ones being `pause` apart: ever more while it waits."""
+    return min(LOOK_AT_QUEUED_S, pause * _RARER) if job.state in WAITING else LOOK_EVERY_S

@@ -13,7 +13,7 @@ from ingestion import job_control, jobs
 from ingestion.job_view import events, shown
 from ingestion.models import Job
 from ingestion.schemas import JobList, JobOut, JobState, RetryIn, RetryOut, job_out
-from ingestion.state import signs_of, viewers_of
+from ingestion.state import queue_orders_of, signs_of, viewers_of
 from tenants.auth import CurrentCaller, CurrentTenant
 from tenants.context import AdminContext, TenantContext
 from tenants.errors import TesseraError
@@ -42,7 +42,8 @@ async def list_jobs(
     async with database_of(request).tenant(tenant.tenant_id) as session:
         found = await jobs.list_jobs(session, tenant.tenant_id, state=state, after=after, limit=limit)
         items, following = signer.page(scope, found, limit)
-        return JobList(items=await shown(session, tenant.tenant_id, items, signs_of(request)), next=following)
+        told = await shown(session, tenant.tenant_id, items, signs_of(request), queue_orders_of(request))
+        return JobList(items=told, next=following)
 
 
 @router.post("/jobs/retry")
@@ -106,7 +107,7 @@ async def _look(request: Request, caller: TenantContext | AdminContext, job_id: 
     _, tenant_id = await _owner(request, caller, job_id)
     async with database_of(request).tenant(tenant_id) as session:
         job = await jobs.get_job(session, tenant_id, job_id)
-        return (await shown(session, tenant_id, [job], signs_of(request)))[0]
+        return (await shown(session, tenant_id, [job], signs_of(request), queue_orders_of(request)))[0]
 
 
 async def _owner(request: Request, caller: TenantContext | AdminContext, job_id: UUID) -> tuple[str, UUID]:

@@ -7,6 +7,7 @@ from fastapi import Request
 from ingestion.admission import Admission
 from ingestion.job_view import Signs, Viewers
 from ingestion.objects import Objects
+from ingestion.queue_order import QueueOrders
 from ingestion.settings import IngestSettings
 from ingestion.sources.settings import SourceSettings
 from ingestion.sources.vault import Vault
@@ -34,6 +35,12 @@ def viewers_of(request: Request) -> Viewers:
     """Return the bound on open streams of events."""
     viewers: Viewers = request.state.viewers
     return viewers
+
+
+def queue_orders_of(request: Request) -> QueueOrders:
+    """Return what knows where jobs stand in the queue."""
+    orders: QueueOrders = request.state.queue_orders
+    return orders
 
 
 def admission_of(request: Request) -> Admission:

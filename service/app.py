@@ -14,6 +14,7 @@ from ingestion import api as ingestion_api
 from ingestion import erasure_api, fsck_api, jobs_api, sources_api, upkeep_api, upload_api, versions_api
 from ingestion.admission import Admission
 from ingestion.job_view import Viewers
+from ingestion.queue_order import QueueOrders
 from ingestion.sources.vault import Vault
 from rag import api as rag_api
 from rag.answer.build import build_generator
@@ -115,6 +116,7 @@ async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
                 "signs": partial(health.signs_of_life, redis),
                 "admission": Admission(resources.database, settings.ingest),
                 "viewers": Viewers(settings.ingest.streams_per_tenant),
+                "queue_orders": QueueOrders(),
             }
         finally:
             await usage.aclose()

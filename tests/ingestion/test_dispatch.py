@@ -480,17 +480,3 @@ async def test_a_long_queue_is_looked_at_by_its_index(worker_database: Database,
     assert found == {Lane.MAIN: sorted(tenants), Lane.BACKGROUND: [tenants[0]]}
     assert "Seq Scan on jobs" not in plan
     assert "jobs_waiting" in plan
-
-
-async def test_positions_follow_the_order_of_the_queue(worker_database: Database, tenants: list[UUID]) -> None:
-    tenant_id = tenants[0]
-    async with worker_database.tenant(tenant_id) as session:
-        bulk = jobs.new_job(tenant_id, "ingest", priority=Priority.BULK)
-        later, first = jobs.new_job(tenant_id, "ingest"), jobs.new_job(tenant_id, "ingest")
-        first.created_at -= timedelta(seconds=5)
-        aside = jobs.new_job(tenant_id, "partition")
-        session.add_all([bulk, later, first, aside])
-        await session.flush()
-        found = await job_queue.positions(session, tenant_id, [one.id for one in (bulk, later, first, aside)])
-        assert found == {first.id: 1, later.id: 2, bulk.id: 3, aside.id: 1}
-        await session.rollback()
