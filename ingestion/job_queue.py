@@ -58,8 +58,9 @@ _RETURN_ALL = text(
 )
 _DEPTHS = text(
     "SELECT lane, state, count(*) AS jobs, coalesce(sum(cost), 0) AS bytes,"
-    " coalesce(extract(epoch FROM now() - min(created_at)), 0) AS oldest_s"
-    " FROM (SELECT lane, state, cost, created_at FROM jobs WHERE state IN ('queued', 'retrying') AND batch_id IS NULL"
+    " coalesce(extract(epoch FROM now() - min(due) FILTER (WHERE due <= now())), 0) AS oldest_s"
+    " FROM (SELECT lane, state, cost, greatest(created_at, not_before) AS due FROM jobs"
+    " WHERE state IN ('queued', 'retrying') AND batch_id IS NULL"
     " UNION ALL SELECT lane, state, cost, created_at FROM jobs WHERE batch_id IS NOT NULL) j GROUP BY lane, state"
 )
 
@@ -202,7 +203,8 @@ async def queued(session: AsyncSession, tenant_id: UUID) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Depth:
-    """How much of a lane is in a state: jobs, bytes of their content, seconds since the oldest was made."""
+    """How much of a lane is in a state: jobs, bytes of their content, seconds since the oldest could begin. A job that
+    is not due yet, one that is paused say, has no age."""
 
     lane: Lane
     state: str

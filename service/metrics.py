@@ -106,7 +106,7 @@ def _queue(found: list[Depth]) -> Iterator[Metric]:
     for name, attribute, help_text in (
         ("jobs", "jobs", "Jobs that wait or run."),
         ("bytes", "bytes", "Bytes of the documents they are about."),
-        ("oldest_seconds", "oldest_s", "Age of the oldest of them."),
+        ("oldest_seconds", "oldest_s", "Time since the oldest of them could begin."),
     ):
         family = GaugeMetricFamily(f"tessera_queue_{name}", help_text, labels=["lane", "state"])
         for depth in found:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestion import job_queue, jobs
 from ingestion.dispatch import Dispatcher
 from ingestion.models import Job, Lane, Priority
+from ingestion.reembed_jobs import PAUSED
 from ingestion.settings import IngestSettings
 from tenants.db import Database
 from tenants.errors import DocumentRejected, Unavailable
@@ -480,3 +481,23 @@ async def test_a_long_queue_is_looked_at_by_its_index(worker_database: Database,
     assert found == {Lane.MAIN: sorted(tenants), Lane.BACKGROUND: [tenants[0]]}
     assert "Seq Scan on jobs" not in plan
     assert "jobs_waiting" in plan
+
+
+async def test_what_is_not_due_has_no_age(worker_database: Database, tenants: list[UUID]) -> None:
+    now = datetime.now(UTC)
+    paused, retried = jobs.new_job(tenants[0], "reembed"), jobs.new_job(tenants[0], "ingest")
+    paused.created_at, paused.not_before = now - timedelta(days=3), PAUSED
+    retried.created_at, retried.not_before, retried.state = (
+        now - timedelta(hours=2),
+        now - timedelta(hours=1),
+        "retrying",
+    )
+    async with worker_database.tenant(tenants[0]) as session:
+        session.add_all([paused, retried])
+        await session.commit()
+    await add(worker_database, tenants[1], 1)
+    async with worker_database.dispatcher() as session:
+        found = {(depth.lane, depth.state): depth for depth in await job_queue.depths(session)}
+    assert (found[Lane.BACKGROUND, "queued"].jobs, found[Lane.BACKGROUND, "queued"].oldest_s) == (1, 0)
+    assert 3600 <= found[Lane.MAIN, "retrying"].oldest_s < 7200
+    assert 0 <= found[Lane.MAIN, "queued"].oldest_s < 600
