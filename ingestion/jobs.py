@@ -216,6 +216,8 @@ async def claim(
         lost = {job.id: _worker_lost(job.attempts) for job in spent}
         await session.execute(_END, {"tenant": tenant_id, "state": "failed", **_arrays(lost)})
         await _give_up(session, tenant_id, [job for job in spent if job.kind == "ingest"])
+        if any(job.kind == "reembed" for job in spent):  # what was made of it is given up there
+            session.add(new_job(tenant_id, "drop_generation"))
     started = await session.scalars(
         update(Job)
         .where(*mine)

@@ -127,19 +127,29 @@ async def _begun(runtime: Runtime, batch: Batch) -> Header | None:
         catalog = PostgresCatalog(session, tenant_id)
         job = await _wanted(session, batch)
         header: Header | None = None
-        if job is not None and "generation" in job.payload:
-            header = await editions.embedding(catalog, job.payload["generation"])
-        elif job is not None:
-            header = await editions.begin(catalog, await _next(session, runtime, job))
-            documents = await repository.count_documents(session, tenant_id)
-            state = {"cursor": 0, "documents": 0, "chunks": 0, "looks": 0, "failed": [], "failures": 0, "empty": []}
-            job.payload = job.payload | state | {"generation": header.number, "of": documents}
-        if job is not None and header is None:
-            end_cancelled(job)
+        if job is not None:
+            first = "generation" not in job.payload
+            header = None if first else await editions.embedding(catalog, job.payload["generation"])
+            if first:
+                header = await _begin(session, runtime, job)
+            if header is None:
+                end_cancelled(job)
         await session.commit()
         if header is not None:
             await editions.prepare(catalog, runtime.indexes.vectors, header)
             await session.commit()
+    return header
+
+
+async def _begin(session: AsyncSession, runtime: Runtime, job: Job) -> Header:
+    """Begin the move; what was made of an earlier one is dropped."""
+    catalog = PostgresCatalog(session, job.tenant_id)
+    if await catalog.generations("embedding"):  # it was cancelled, and its drop finds this one under way
+        jobs.queue_drop(session, job.tenant_id)
+    header = await editions.begin(catalog, await _next(session, runtime, job))
+    documents = await repository.count_documents(session, job.tenant_id)
+    state = {"cursor": 0, "documents": 0, "chunks": 0, "looks": 0, "failed": [], "failures": 0, "empty": []}
+    job.payload, job.progress = job.payload | state | {"generation": header.number, "of": documents}, 0.0
     return header
 
 
@@ -152,9 +162,8 @@ async def _next(session: AsyncSession, runtime: Runtime, job: Job) -> NextEditio
     recipe = Recipe(asked.get("embedding_model") or before.model, asked.get("chunk_tokens") or before.chunk_tokens)
     dim, settings = runtime.models.facts(recipe.model).dim, runtime.indexes.settings
     if live is None:
-        return NextEdition(
-            first_space(tenant_id, number, dim, await placement_of(session, tenant_id), settings), recipe
-        )
+        choice = await placement_of(session, tenant_id)
+        return NextEdition(first_space(tenant_id, number, dim, choice, settings), recipe)
     return NextEdition(space_of(tenant_id, number, dim, live.space.tier, live.space.endpoint, settings), recipe)
 
 

@@ -501,3 +501,19 @@ async def test_what_is_not_due_has_no_age(worker_database: Database, tenants: li
     assert (found[Lane.BACKGROUND, "queued"].jobs, found[Lane.BACKGROUND, "queued"].oldest_s) == (1, 0)
     assert 3600 <= found[Lane.MAIN, "retrying"].oldest_s < 7200
     assert 0 <= found[Lane.MAIN, "queued"].oldest_s < 600
+
+
+async def test_a_move_whose_worker_was_lost_too_often_is_cleared_away(
+    worker_database: Database, tenants: list[UUID]
+) -> None:
+    """In the transaction that fails it: its worker may die before it comes to that."""
+    tenant_id, batch_id = tenants[0], uuid4()
+    async with worker_database.tenant(tenant_id) as session:
+        job = jobs.new_job(tenant_id, "reembed", batch_id=batch_id)
+        job.attempts = 3
+        session.add(job)
+        await session.commit()
+        assert await jobs.claim(session, tenant_id, batch_id, lease=LEASE, max_attempts=3) == []
+        await session.commit()
+        rows = await session.execute(select(Job.kind, Job.state).where(Job.tenant_id == tenant_id))
+        assert sorted(tuple(row) for row in rows) == [("drop_generation", "queued"), ("reembed", "failed")]
