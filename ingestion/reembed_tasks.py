@@ -29,7 +29,7 @@ from shards.catalog import Header, Recipe
 from shards.catalog_postgres import PostgresCatalog
 from shards.editions import NextEdition
 from shards.models import DocumentVersion
-from shards.placement import first_space, space_of
+from shards.placement import first_space, may_stay, next_place, space_of
 from tenants.errors import TesseraError
 from tenants.repository import placement_of
 
@@ -130,7 +130,7 @@ async def _begun(runtime: Runtime, batch: Batch) -> Header | None:
         if job is not None:
             first = "generation" not in job.payload
             header = None if first else await editions.embedding(catalog, job.payload["generation"])
-            if first:
+            if first or (header is not None and not await _may_stay(session, runtime, header)):
                 header = await _begin(session, runtime, job)
             if header is None:
                 end_cancelled(job)
@@ -142,9 +142,9 @@ async def _begun(runtime: Runtime, batch: Batch) -> Header | None:
 
 
 async def _begin(session: AsyncSession, runtime: Runtime, job: Job) -> Header:
-    """Begin the move; what was made of an earlier one is dropped."""
+    """Begin the move, or begin it anew; what was made of an earlier one is dropped."""
     catalog = PostgresCatalog(session, job.tenant_id)
-    if await catalog.generations("embedding"):  # it was cancelled, and its drop finds this one under way
+    if await catalog.generations("embedding"):  # it was cancelled, or lies where the tenant is not to be any more
         jobs.queue_drop(session, job.tenant_id)
     header = await editions.begin(catalog, await _next(session, runtime, job))
     documents = await repository.count_documents(session, job.tenant_id)
@@ -153,18 +153,29 @@ async def _begin(session: AsyncSession, runtime: Runtime, job: Job) -> Header:
     return header
 
 
+async def _may_stay(session: AsyncSession, runtime: Runtime, header: Header) -> bool:
+    """Say whether the next edition may go on where it was begun: the tenant may have been moved since."""
+    tenant_id = header.space.tenant_id
+    live = await PostgresCatalog(session, tenant_id).live()
+    choice = await placement_of(session, tenant_id)
+    if live is not None:
+        return may_stay(header.space, live.space, choice)
+    first = first_space(tenant_id, header.number, header.space.dim, choice, runtime.indexes.settings)
+    return first == header.space
+
+
 async def _next(session: AsyncSession, runtime: Runtime, job: Job) -> NextEdition:
-    """Return where and how the next edition is made: in the live one's tier, and what is not asked for as it was."""
+    """Return where and how the next edition is made; what is not asked for is as it was."""
     tenant_id, asked = job.tenant_id, job.payload
     catalog = PostgresCatalog(session, tenant_id)
     live, number = await catalog.live(), await catalog.last_number() + 1
     before = runtime.indexes.first_recipe if live is None else live.recipe
     recipe = Recipe(asked.get("embedding_model") or before.model, asked.get("chunk_tokens") or before.chunk_tokens)
     dim, settings = runtime.models.facts(recipe.model).dim, runtime.indexes.settings
+    choice = await placement_of(session, tenant_id)
     if live is None:
-        choice = await placement_of(session, tenant_id)
         return NextEdition(first_space(tenant_id, number, dim, choice, settings), recipe)
-    return NextEdition(space_of(tenant_id, number, dim, live.space.tier, live.space.endpoint, settings), recipe)
+    return NextEdition(space_of(tenant_id, number, dim, *next_place(live.space, choice), settings), recipe)
 
 
 async def _wanted(session: AsyncSession, batch: Batch) -> Job | None:

@@ -62,6 +62,21 @@ async def servers_of(catalog: Catalog, choice: Placement) -> set[str]:
     return {"", choice.endpoint} | {header.space.endpoint for header in headers}
 
 
+def next_place(live: Space, choice: Placement) -> tuple[Tier, str]:
+    """Return tier and server in which a next edition is begun: those that the operator names, else the live one's."""
+    if choice.tier in ("isolated", "dedicated"):
+        return choice.tier, choice.endpoint
+    return live.tier, live.endpoint
+
+
+def may_stay(begun: Space, live: Space, choice: Placement) -> bool:
+    """Say whether a next edition may go on in the space in which it was begun: where it would be begun now, or beside
+    the live one, which the upkeep moves after the switch. Nothing more of a tenant that is to be isolated goes into
+    what it shares."""
+    place = (begun.tier, begun.endpoint)
+    return place == next_place(live, choice) or (choice.tier != "isolated" and place == (live.tier, live.endpoint))
+
+
 def target(
     live: Generation, rows: int, choice: Placement, settings: ShardSettings, *, room: int, asked: int | None = None
 ) -> Target | None:

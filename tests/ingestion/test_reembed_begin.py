@@ -91,6 +91,56 @@ async def shop(worker_database: Database) -> Shop:
     return made
 
 
+async def test_a_move_goes_on_where_it_was_begun(shop: Shop) -> None:
+    first = await shop.slice()
+    assert first is not None
+    assert (first.space.tier, await shop.drops()) == ("pooled", 0)
+    again = await shop.slice()
+    assert again is not None
+    assert (again.number, await shop.drops()) == (first.number, 0)
+    await shop.place("dedicated")  # the live one is not moved yet: the upkeep moves both, one after the other
+    again = await shop.slice()
+    assert again is not None
+    assert again.number == first.number
+
+
+@pytest.mark.parametrize("moved", [False, True])
+async def test_nothing_more_of_a_tenant_that_is_to_be_isolated_goes_into_the_pool(shop: Shop, moved: bool) -> None:
+    first = await shop.slice()
+    assert first is not None
+    async with shop.database.tenant(shop.id) as session, session.begin():
+        job = await reembed_jobs.unfinished(session, shop.id)
+        job.payload, job.progress = job.payload | {"cursor": 7, "documents": 40}, 0.5
+    await shop.place("isolated")
+    if moved:
+        await shop.move("isolated")
+    again = await shop.slice()
+    assert again is not None
+    assert (again.space.tier, again.number > first.number) == ("isolated", True)
+    job = await shop.job()
+    assert (job.payload["generation"], job.payload["cursor"], job.payload["documents"]) == (again.number, 0, 0)
+    assert (job.progress, await shop.drops()) == (0.0, 1), "what was begun in the pool is dropped"
+    async with shop.database.tenant(shop.id) as session:
+        [kept] = await PostgresCatalog(session, shop.id).generations("embedding")
+    assert kept.number == again.number
+    assert [space.tier for space in shop.made] == ["pooled", "isolated"]
+    last = await shop.slice()
+    assert last is not None
+    assert last.number == again.number, "once"
+
+
+async def test_a_tenant_that_left_its_isolation_is_not_brought_back(shop: Shop) -> None:
+    await shop.place("isolated")
+    await shop.move("isolated")
+    first = await shop.slice()
+    assert first is not None
+    await shop.place("auto")
+    await shop.move("pooled")
+    again = await shop.slice()
+    assert again is not None
+    assert (first.space.tier, again.space.tier) == ("isolated", "pooled")
+
+
 async def test_what_was_made_of_a_cancelled_move_is_dropped_by_the_next_one(shop: Shop) -> None:
     """The drop that cancelling queued may come when the next move is under way, and finds nothing to give up."""
     first = await shop.slice()

@@ -19,14 +19,22 @@ from shards import editions
 from shards.catalog import Header, Recipe
 from shards.editions import NextEdition
 from shards.index import IndexRow
-from shards.placement import first_space, space_of
+from shards.placement import first_space, may_stay, next_place, space_of
 from shards.probe import AnnQuery
 from tests.shards import simulation
 from tests.shards.memory_catalog import MemoryCatalog
 from tests.shards.simulation import DIM, TENANT, World, unit
 from tests.shards.turns_taken import Version, Violated, pause
 
-KINDS = {"read": 100, "crash": 100, "switched": 25, "gave up": 8, "embedded anew": 2, "rebuilt: dedicated": 50}
+KINDS = {
+    "read": 100,
+    "crash": 100,
+    "switched": 25,
+    "gave up": 8,
+    "embedded anew": 2,
+    "begun anew": 2,
+    "rebuilt: dedicated": 50,
+}
 """What a run counts, and how often each has to happen in fifty runs, or nothing was tried."""
 _AT_ONCE = 3
 
@@ -93,7 +101,10 @@ class EditionWorld(World):
             [header] = await catalog.generations("embedding") or [None]
             if header is None and not self.moving:
                 return None
-            if header is None:
+            live = await catalog.live()
+            if header is None or (live is not None and not may_stay(header.space, live.space, self.placement)):
+                if header is not None:
+                    self.note("begun anew")
                 header = await self.planned(catalog)
             await editions.prepare(catalog, self.vectors, header)
             return header.number
@@ -102,7 +113,7 @@ class EditionWorld(World):
         live, number = await catalog.live(), await catalog.last_number() + 1
         space = first_space(TENANT, number, DIM, self.placement, self.settings)
         if live is not None:
-            space = space_of(TENANT, number, DIM, live.space.tier, live.space.endpoint, self.settings)
+            space = space_of(TENANT, number, DIM, *next_place(live.space, self.placement), self.settings)
         header = await editions.begin(catalog, NextEdition(space, Recipe(f"model {number}")))
         await pause()
         catalog.commit()
