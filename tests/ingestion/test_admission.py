@@ -169,7 +169,8 @@ async def test_a_slow_upload_is_told_so_and_gives_its_room_back(database: Databa
         yield b"more"
 
     key = {"Authorization": "Bearer key"}
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://tessera") as client:
+    transport = httpx.ASGITransport(door)
+    async with asyncio.timeout(30), httpx.AsyncClient(transport=transport, base_url="http://tessera") as client:
         slow = await client.post("/documents", content=sent(3600), headers=key)
         quick = await client.post("/documents", content=sent(0), headers=key)
     assert (slow.status_code, slow.json()["code"]) == (408, "body_too_slow")
