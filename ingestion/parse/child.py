@@ -31,8 +31,10 @@ from ingestion.parse.confine import (
     die_with_parent,
     forbid_calls,
     forbid_children,
+    fork,
     hide_files,
     keep_only,
+    keep_to_itself,
     knows_calls,
     landlock_version,
     leave_network,
@@ -115,7 +117,7 @@ def _admit(control: socket.socket, parsers: Mapping[str, Parser], ocr: Recognise
         return None
     limits = json.loads(message)
     talk, asked = (socket.socket(fileno=descriptor) for descriptor in descriptors)
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         keep_only(talk.fileno())  # not the other workers' sockets and handles either
         _serve(talk, limits, parsers, ocr)
@@ -146,6 +148,7 @@ def _serve(
     os.setsid()
     os.dup2(1, 2)  # stderr, too, goes nowhere: native code may print what it reads
     die_with_parent()
+    keep_to_itself()
     limit_resources(int(limits["memory_bytes"]))
     hide_files(_interpreter_folders())
     text_limits = TextLimits(
@@ -157,7 +160,7 @@ def _serve(
     message, descriptors, _, _ = socket.recv_fds(talk, 64 * MAX_DOCUMENTS, MAX_DOCUMENTS)
     for at, (format_name, descriptor) in enumerate(zip(json.loads(message or b"[]"), descriptors, strict=True)):
         ours, theirs = os.pipe()
-        pid = os.fork()
+        pid = fork()
         if pid == 0:
             for other in (talk.detach(), ours, *descriptors[at + 1 :]):
                 os.close(other)

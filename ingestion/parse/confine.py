@@ -18,6 +18,7 @@ import struct
 from collections.abc import Sequence
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_FORK = ctypes.PyDLL(None, use_errno=True).fork
 _CLONE_NEWNET, _CLONE_NEWUSER, _CLONE_NEWIPC = 0x40000000, 0x10000000, 0x08000000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _O_PATH = 0o10000000
@@ -64,9 +65,27 @@ def leave_network() -> bool:
     return False
 
 
+def fork() -> int:
+    """Fork as `os.fork` does, but for what Python does in the child for the sake of other threads, their locks and
+    random numbers. That touches four of five pages that a short-lived child touches, each of which is copied. Only for
+    a process of one thread.
+
+    Raises:
+        OSError: there can be no further process.
+    """
+    pid = int(_FORK())
+    if pid < 0:
+        raise OSError(ctypes.get_errno(), "fork")
+    return pid
+
+
 def die_with_parent() -> None:
-    """Be killed when the parent goes, keep no core, show nothing in /proc, gain no privilege."""
+    """Be killed when the parent goes. A process that is forked has to say so again."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def keep_to_itself() -> None:
+    """Keep no core, show nothing in /proc, gain no privilege; children inherit it."""
     _prctl(_PR_SET_DUMPABLE, 0)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
@@ -108,7 +127,7 @@ def hide_files(readable: Sequence[str]) -> bool:
     """By Landlock: only what lies under `readable` can be opened, and only to read. False where unsupported.
 
     Where the kernel knows how, it also refuses TCP, abstract sockets and signals to other processes. Needs
-    `die_with_parent` first (no_new_privs).
+    `keep_to_itself` first (no_new_privs).
     """
     version = landlock_version()
     if version < 1:
@@ -153,8 +172,7 @@ def forbid_calls() -> bool:
     """By seccomp: the system calls above fail with EPERM. False where unsupported. Needs no_new_privs."""
     if _PROGRAM is None:
         return False
-    header = ctypes.create_string_buffer(struct.pack("@HP", len(_PROGRAM) // 8, ctypes.addressof(_PROGRAM)))
-    return _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(header)) == 0
+    return _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(_PROGRAM)) == 0
 
 
 def _prctl(option: int, *arguments: int) -> int:
@@ -182,13 +200,16 @@ def _filter(architecture: int, forbidden: Sequence[int]) -> bytes:
 
 
 def _program() -> ctypes.Array[ctypes.c_char] | None:
-    """The filter of this machine, made once: every document's process puts it on."""
+    """The filter of this machine (`struct sock_fprog`), made once: every document's process puts it on."""
     known = _FORBIDDEN.get(platform.machine())
     if known is None:
         return None
     architecture, forbidden = known
     program = _filter(architecture, [int(number) for number in forbidden.split()])
-    return ctypes.create_string_buffer(program, len(program))
+    instructions = ctypes.create_string_buffer(program, len(program))
+    header = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(instructions)))
+    header.instructions = instructions  # type: ignore[attr-defined]  # they live as long
+    return header
 
 
 _PROGRAM = _program()

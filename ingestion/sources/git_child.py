@@ -17,7 +17,14 @@ from dulwich.object_format import DEFAULT_OBJECT_FORMAT
 from dulwich.objects import Blob, Commit, RawObjectID, ShaFile, Tag, Tree
 from dulwich.pack import MemoryPackIndex, Pack, PackData
 
-from ingestion.parse.confine import die_with_parent, forbid_calls, leave_network, limit_cpu, limit_resources
+from ingestion.parse.confine import (
+    die_with_parent,
+    forbid_calls,
+    keep_to_itself,
+    leave_network,
+    limit_cpu,
+    limit_resources,
+)
 from ingestion.sources.files import is_wanted
 
 _MAX_DEPTH = 64
@@ -118,6 +125,7 @@ def main() -> None:
     request = json.loads(sys.stdin.buffer.readline())
     leave_network()
     die_with_parent()
+    keep_to_itself()
     limit_resources(request["memory_bytes"])
     limit_cpu(request["cpu_s"])
     forbid_calls()

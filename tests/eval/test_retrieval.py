@@ -374,7 +374,7 @@ def test_titles_are_cut_to_what_the_api_takes() -> None:
 
 
 def test_metadata_that_cannot_be_stored_is_counted() -> None:
-    kept, dropped = fitting_metadata({"ok": 1, "bad key!": 1, "source": "web", "list": [1], "big": "x" * 2000})
+    kept, dropped = fitting_metadata({"ok": 1, "bad key!": 1, "source": "web", "list": [1], "big": "x" * 2001})
     assert (kept, dropped) == ({"ok": 1, "meta_source": "web"}, 3)
     many = {f"k{number}": number for number in range(65)}
     assert fitting_metadata(many) == ({}, 65)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from service.local.state import StackState
     from tests.conftest import TenantAccess
 
-STILL_S = 3.0
+STILL_S = 1.5
 """`make faults` holds each store still for half a minute."""
 PARAGRAPH = "Line {n} of the inventory: {n} barrels of tar, {n} coils of rope, {n} lanterns of the {n}th kind."
 

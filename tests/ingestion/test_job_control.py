@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import TenantAccess
 
-LONG = "\n\n".join(f"The {n}th beacon of the marsh is lit by keeper number {n * 7} at dusk." for n in range(3000))
+LONG = "\n\n".join(f"The {n}th beacon of the marsh is lit by keeper number {n * 7} at dusk." for n in range(1500))
 
 
 async def begin(tenant: TenantAccess, text: str, name: str = "long.txt") -> dict[str, Any]:
@@ -75,8 +75,8 @@ async def test_a_running_document_is_cancelled_and_tried_again(tenant: TenantAcc
 
 
 async def test_a_queued_document_says_where_it_stands(tenant: TenantAccess) -> None:
-    text = LONG[:20_000]
-    begun = await asyncio.gather(*(begin(tenant, f"{n}\n\n{text}") for n in range(20)))
+    text = LONG[:8_000]
+    begun = await asyncio.gather(*(begin(tenant, f"{n}\n\n{text}") for n in range(16)))
     jobs = [one["job"] for one in begun]
     listed = (await tenant.client.get("/v1/jobs", params={"limit": 100, "state": "queued"})).json()["items"]
     places = {job["position"] for job in listed if job["waiting_for"] == "turn"}

@@ -144,11 +144,14 @@ async def test_a_tenant_moves_while_it_is_in_use(
     first = await shop.chat(5)
     ended = asyncio.Event()
     asking, overlapped = asyncio.create_task(shop.keep_asking(ended)), 0
-    move: dict[str, Any]
-    for move in (
-        {"embedding_model": NAME, "cells": 3},
-        {"chunk_tokens": 40, "embedding_model": "all-MiniLM-L6-v2-float32"},
-    ):
+    moves: dict[str, list[dict[str, Any]]] = {
+        "pooled": [{"chunk_tokens": 40, "embedding_model": NAME}],
+        "dedicated": [
+            {"embedding_model": NAME, "cells": 3},
+            {"chunk_tokens": 40, "embedding_model": "all-MiniLM-L6-v2-float32"},
+        ],
+    }
+    for move in moves[tier]:
         embedding_server.delay_s = 0.3
         location = await reindex(admin, tenant, **move)
         turn = max(shop.held)

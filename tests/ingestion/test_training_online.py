@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 GOODS = ("copper", "barley", "cotton", "amber", "timber", "saffron", "wool", "salt", "indigo", "pepper")
 DOCUMENTS = CELLS_FROM + 100
 """Of one chunk each."""
-GROWN = 4 * CELL_ROWS
+GROWN = 5 * CELL_ROWS // 2
+"""Enough to fill a cell, too little to have all of them trained anew."""
+LOOKS = 1500
+"""At 0.05 s and a question each: an upkeep that never comes fails."""
 
 
 def text_of(number: int) -> str:
@@ -39,6 +42,10 @@ async def jobs(tenant: TenantAccess, state: str) -> list[dict[str, Any]]:
     return [job for job in found if job["kind"] != "drop_generation"]
 
 
+async def unfinished(tenant: TenantAccess) -> list[dict[str, Any]]:
+    return [job for state in ("queued", "running", "retrying") for job in await jobs(tenant, state)]
+
+
 async def test_cells_are_trained_while_the_tenant_is_in_use(tenant: TenantAccess, admin: httpx.AsyncClient) -> None:
     ended = asyncio.Event()
     asked = 0
@@ -60,7 +67,9 @@ async def test_cells_are_trained_while_the_tenant_is_in_use(tenant: TenantAccess
         made |= {item["document"]["external_id"]: item["document"]["id"] for item in items}
     deleted = [str(n) for n in range(50, DOCUMENTS, 37)]
     trained: list[dict[str, Any]] = []
-    while not trained or any([await jobs(tenant, state) for state in ("queued", "running", "retrying")]):
+    for _ in range(LOOKS):
+        if trained and not await unfinished(tenant):
+            break
         if deleted:  # deletions go on while the cells are trained and the rows copied
             gone = deleted.pop()
             assert (await tenant.client.delete(f"/v1/documents/{made.pop(gone)}")).status_code == 202
@@ -71,6 +80,7 @@ async def test_cells_are_trained_while_the_tenant_is_in_use(tenant: TenantAccess
     await asking
     assert asked > 5
     assert not await jobs(tenant, "failed")
+    assert trained, "cells were trained"
     assert trained[0]["result"]["cells"] > 10
 
     answer = (
@@ -78,7 +88,9 @@ async def test_cells_are_trained_while_the_tenant_is_in_use(tenant: TenantAccess
     ).json()
     assert answer["hits"][0]["external_id"] == str(DOCUMENTS - 1)
     assert answer["debug"]["cells"]["total"] == trained[0]["result"]["cells"]
-    for number in range(50, DOCUMENTS, 37):
+    gone_for_good = [number for number in range(50, DOCUMENTS, 37) if str(number) not in made]
+    assert len(gone_for_good) > 5, "deletions went on meanwhile"
+    for number in gone_for_good:
         hits = await tenant.search(text_of(number), k=5)
         assert str(number) not in [hit["external_id"] for hit in hits], "deleted stays deleted in the new generation"
     for number in range(7, DOCUMENTS, 151):
@@ -108,7 +120,9 @@ async def one_topic_grows(tenant: TenantAccess) -> None:
     for start in range(grown.start, grown.stop, 100):
         await upload(tenant, range(start, min(start + 100, grown.stop)))
     divided: list[dict[str, Any]] = []
-    while not divided or any([await jobs(tenant, state) for state in ("queued", "running", "retrying")]):
+    for _ in range(LOOKS):
+        if divided and not await unfinished(tenant):
+            break
         upkeep = [job for job in await jobs(tenant, "done") if job["kind"] == "partition"]
         divided = [job for job in upkeep if job["result"].get("split")] or divided
         await asyncio.sleep(0.05)
@@ -116,6 +130,7 @@ async def one_topic_grows(tenant: TenantAccess) -> None:
     ended.set()
     await asking
     assert not await jobs(tenant, "failed")
+    assert divided, "a cell was divided"
     for number in range(DOCUMENTS, DOCUMENTS + GROWN, 47):
         for tree, plan in (({"eq": number}, "matches"), ({"gte": 40, "lte": number}, "cells")):
             body = {"query": text_of(number), "k": 100, "filter": {"number": tree}, "debug": True}

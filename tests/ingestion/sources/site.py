@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Page:
-    """An answer. `endless` repeats the body for ever; `packed` sends it as gzip."""
+    """An answer. `endless` repeats the body for ever; the body of one that is `packed` is gzip."""
 
     body: bytes = b""
     media_type: str = "text/html; charset=utf-8"
@@ -37,6 +37,8 @@ class Site:
     def put(self, path: str, body: str | bytes, **options: object) -> None:
         """Put a page there."""
         content = body.encode() if isinstance(body, str) else body
+        if options.get("packed"):
+            content = gzip.compress(content)
         self.pages[path] = Page(content, **options)  # type: ignore[arg-type]
 
     def fail(self, path: str, status: int) -> None:
@@ -97,7 +99,6 @@ def site_on(host: str = "127.0.0.1") -> Iterator[Site]:
                 self.send_header("ETag", etag)
                 self.end_headers()
                 return
-            body = gzip.compress(page.body) if page.packed else page.body
             self.send_response(page.status)
             self.send_header("Content-Type", page.media_type)
             for name, value in page.headers.items():
@@ -109,11 +110,11 @@ def site_on(host: str = "127.0.0.1") -> Iterator[Site]:
             if page.endless:
                 self.send_header("Connection", "close")
             else:
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Length", str(len(page.body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(page.body)
             while page.endless:
-                self.wfile.write(body)
+                self.wfile.write(page.body)
             self.close_connection = page.endless
 
         def log_message(self, *_: object) -> None:
