@@ -43,7 +43,7 @@ from ingestion.parse.sandbox import ParseLimits, ParserPool
 from ingestion.settings import IngestSettings
 from shards.embed import Embedder, load_embedder
 
-BAR = 1.25
+BAR = 1.15
 SETS = {"squad_dev": Path("queries.jsonl"), "mtrag/cloud": Path("queries_rewrite.jsonl")}
 SETS["mtrag/clapnq"] = Path("queries_rewrite.jsonl")
 JOINED = 40
@@ -127,7 +127,6 @@ async def texts_of(docs: list[Doc], embedder: Embedder, parsers: ParserPool, set
 
 
 async def through_the_line(client: TesseraClient, docs: list[Doc]) -> Line:
-    began, cpu = time.time(), resource.getrusage(resource.RUSAGE_SELF)
     began, cpu = time.time(), resource.getrusage(resource.RUSAGE_SELF)
     new = [NewDocument(doc.filename, doc.text.encode(), doc.id, doc.title) for doc in docs]
     turn = in_requests(new, lambda document: len(document.content))
