@@ -138,11 +138,13 @@ async def _next(out: asyncio.Queue[T], working: asyncio.Future[None]) -> T:
     """Take from a queue what `working` puts there, or raise why it puts nothing any more."""
     getting = asyncio.ensure_future(out.get())
     waited_for: set[asyncio.Future[Any]] = {getting, working}
-    await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
-    if not getting.done() and out.empty():
+    try:
+        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+        if not getting.done() and out.empty():
+            await working
+        return await getting
+    finally:
         getting.cancel()
-        await working
-    return await getting
 
 
 async def _groups(ready: Buffer[Chunked | None]) -> AsyncGenerator[list[Chunked], None]:
