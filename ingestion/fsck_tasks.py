@@ -102,8 +102,8 @@ async def _mend(check: Check, breaches: Breaches) -> None:
         made += [passages] if passages.texts else []
         if made and (number == len(waiting) or sum(len(one.texts) for one in made) >= GROUP_CHUNKS):
             async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
-                await plan_index(session, runtime, tenant_id)
-                await session.commit()
+                if await plan_index(session, runtime, tenant_id):
+                    await session.commit()
                 await mend.restore_vectors(session, runtime, tenant_id, made)
                 await session.commit()
             made = []

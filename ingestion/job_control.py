@@ -9,8 +9,8 @@ from sqlalchemy import Uuid, any_, func, literal, or_, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestion.jobs import UNFINISHED, lane_of, new_job, remove_traces
-from ingestion.models import Job
+from ingestion.jobs import lane_of, new_job, remove_traces
+from ingestion.models import UNFINISHED_STATES, Job
 from shards.models import Document
 from tenants.errors import Conflict
 
@@ -51,7 +51,7 @@ async def cancel(session: AsyncSession, job: Job, *, caller: str) -> None:
     if CANCELLABLE.get(job.kind) != caller:
         raise Conflict(f"A job of kind {job.kind} cannot be cancelled.", code="not_cancellable")
     await session.refresh(job, with_for_update=True)
-    if job.state not in UNFINISHED:
+    if job.state not in UNFINISHED_STATES:
         raise Conflict(f"The job has ended: it is {job.state}.", code="job_ended")
     job.state, job.stage, job.batch_id, job.lease_until = "cancelled", None, None, None
     job.finished_at = func.clock_timestamp()

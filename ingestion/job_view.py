@@ -11,8 +11,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestion.jobs import UNFINISHED, WAITING
-from ingestion.models import Job, Lane
+from ingestion.jobs import WAITING
+from ingestion.models import UNFINISHED_STATES, Job, Lane
 from ingestion.queue_order import QueueOrders
 from ingestion.schemas import JobOut, WaitingFor, job_out
 from tenants.errors import TooManyRequests
@@ -98,7 +98,7 @@ async def events(look: Callable[[], Awaitable[JobOut]]) -> AsyncIterator[str]:
     spoke = time.monotonic()
     while True:
         job = await look()
-        ended = job.state not in UNFINISHED
+        ended = job.state not in UNFINISHED_STATES
         if job != before or ended:
             yield f"event: {'done' if ended else 'progress'}\ndata: {job.model_dump_json()}\n\n"
             before, spoke = job, time.monotonic()

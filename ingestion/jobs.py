@@ -14,14 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from ingestion import repository
-from ingestion.models import OF_OPERATORS, Job, Lane, Priority
-from ingestion.models import UNFINISHED as IS_UNFINISHED
+from ingestion.models import OF_OPERATORS, UNFINISHED, UNFINISHED_STATES, Job, Lane, Priority
 from tenants.cursor import Position
 from tenants.errors import Conflict, NotFound, TesseraError
 from tenants.repository import newest_first
 
 WAITING = ("queued", "retrying")
-UNFINISHED = ("queued", "retrying", "running")
 _MAIN_KINDS = frozenset({"ingest", "delete", "purge", "erase_tenant"})
 READERS_GRACE = timedelta(seconds=60)
 """How long a retired generation is kept for queries that began before the switch."""
@@ -58,15 +56,15 @@ _END = text(
 
 
 _UPKEEP_BY_STATE = text(
-    "SELECT state, count(*) AS number FROM (SELECT state FROM jobs WHERE kind = 'partition'"
-    " AND state IN ('queued', 'retrying', 'running')"
+    "SELECT state, count(*) AS number FROM (SELECT state FROM jobs WHERE kind = 'partition'"  # noqa: S608 - constants
+    f" AND {UNFINISHED}"
     " UNION ALL SELECT state FROM jobs WHERE kind = 'partition' AND state = 'failed') j GROUP BY state"
 )
 
 
 def unfinished(kind: str) -> TextClause:
     """Return the condition of unfinished jobs of a kind other than `ingest`, as their index says it."""
-    return text(f"jobs.kind = '{kind}' AND jobs.{IS_UNFINISHED}")
+    return text(f"jobs.kind = '{kind}' AND jobs.{UNFINISHED}")
 
 
 def lane_of(kind: str) -> Lane:
@@ -302,7 +300,7 @@ async def keep_state(session: AsyncSession, batch_id: UUID, job: Job, state: dic
 
 async def of_batch(session: AsyncSession, tenant_id: UUID, batch_id: UUID) -> Sequence[Job]:
     """Lock and return the unfinished jobs of a batch."""
-    query = select(Job).where(Job.tenant_id == tenant_id, Job.batch_id == batch_id, Job.state.in_(UNFINISHED))
+    query = select(Job).where(Job.tenant_id == tenant_id, Job.batch_id == batch_id, Job.state.in_(UNFINISHED_STATES))
     return list(await session.scalars(query.order_by(Job.id).with_for_update()))
 
 

@@ -15,7 +15,8 @@ from tenants.db import Base
 
 Timestamp = DateTime(timezone=True)
 # Conditions of partial indexes. A query uses one if it says the same, in words and not in parameters.
-UNFINISHED = "state IN ('queued', 'retrying', 'running')"
+UNFINISHED_STATES = ("queued", "retrying", "running")
+UNFINISHED = f"state IN {UNFINISHED_STATES}"
 OF_OPERATORS = "kind IN ('erase_tenant', 'partition', 'reembed', 'fsck')"
 FORGETTABLE = "finished_at IS NOT NULL AND kind NOT IN ('delete', 'erase_tenant', 'fsck', 'retention')"
 """Ended jobs that are forgotten after a while. What proves a deletion stays; checks and sweeps are told by their own

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
@@ -70,7 +69,7 @@ async def parsed(
             except NotFound as error:
                 yield Rejected(job_id, version, error)
                 continue
-            original = stack.enter_context(await asyncio.to_thread(Original, content))
+            original = stack.enter_context(await Original.of(content))
             items.append((job_id, version, ParseItem(original, version.format, version.filename)))
         patience_s = None if batch.slow else runtime.settings.patience_s
         stream = runtime.parsers.stream([item for *_, item in items], patience_s=patience_s)

@@ -227,13 +227,15 @@ def _joined(parts: Sequence[PassageEmbeddings]) -> PassageEmbeddings:
     )
 
 
-async def plan_index(session: AsyncSession, runtime: Runtime, tenant_id: UUID) -> None:
-    """Plan the tenant's index where it has none yet. The caller commits, and holds the writer lock until it has written
-    to it."""
+async def plan_index(session: AsyncSession, runtime: Runtime, tenant_id: UUID) -> bool:
+    """Plan the tenant's index where it has none yet, and return whether it was so. Then the caller commits before it
+    writes, and holds the writer lock for both."""
     catalog = PostgresCatalog(session, tenant_id)
-    if await catalog.live() is None:
-        served = await served_edition(session, tenant_id)
-        await runtime.indexes.plan_first(catalog, await placement_of(session, tenant_id), edition=served)
+    if await catalog.live() is not None:
+        return False
+    served = await served_edition(session, tenant_id)
+    await runtime.indexes.plan_first(catalog, await placement_of(session, tenant_id), edition=served)
+    return True
 
 
 async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, group: Embedded) -> None:

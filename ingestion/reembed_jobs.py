@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from ingestion import jobs
-from ingestion.jobs import UNFINISHED, lane_of
-from ingestion.models import Job, Priority
+from ingestion.jobs import lane_of
+from ingestion.models import UNFINISHED_STATES, Job, Priority
 from tenants.errors import Conflict
 
 Wish = Literal["go", "pause"]
@@ -51,7 +51,7 @@ async def wish(session: AsyncSession, tenant_id: UUID, wanted: Wish) -> Job:
     job = await unfinished(session, tenant_id)
     await session.refresh(job, with_for_update=True)
     job.payload = job.payload | {"wish": wanted}
-    if job.batch_id is None and job.state in UNFINISHED:
+    if job.batch_id is None and job.state in UNFINISHED_STATES:
         put_back(job, until=PAUSED if wanted == "pause" else None)
     await session.flush()
     return job

@@ -15,16 +15,15 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestion import jobs
-from ingestion.models import FORGETTABLE
+from ingestion.models import FORGETTABLE, UNFINISHED
 from tenants.auth import PLATFORM
 
 LOOK_EVERY_S = 30.0
 FORGET_EVERY_S = 10.0
 _AT_ONCE = 1000
 _KEPT = timedelta(days=30)
-_UNFINISHED = "('queued', 'retrying', 'running')"
 _DUE = (
-    "SELECT t.id FROM tenants t LEFT JOIN LATERAL (SELECT max(j.created_at) AS at, bool_or(j.state IN <unfinished>)"
+    "SELECT t.id FROM tenants t LEFT JOIN LATERAL (SELECT max(j.created_at) AS at, bool_or(j.<unfinished>)"
     " AS unfinished FROM jobs j WHERE j.tenant_id = t.id AND j.kind = :kind) last ON true"
     " WHERE t.state = 'active' AND last.unfinished IS NOT TRUE AND <wanted>"
     " AND greatest(t.created_at, last.at) < now() - CAST(:every AS interval)"
@@ -58,7 +57,7 @@ _FORGET_ENDED = text(
 
 
 def _statement(wanted: str) -> TextClause:
-    return text(_DUE.replace("<wanted>", wanted).replace("<unfinished>", _UNFINISHED))
+    return text(_DUE.replace("<wanted>", wanted).replace("<unfinished>", UNFINISHED))
 
 
 _BY_KIND = {"fsck": _statement(_CHECKS), "retention": _statement(_RETENTIONS)}

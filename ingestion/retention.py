@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestion import jobs
 from ingestion.deletes import delete_documents
-from ingestion.models import Priority
+from ingestion.models import UNFINISHED, Priority
 from ingestion.sources.models import SourceEntry
 from shards.models import Document, DocumentVersion
 from tenants.bulk import insert_all
@@ -18,10 +18,10 @@ from tenants.repository import retention_of
 
 AT_ONCE = 500
 _TOO_MANY = text(
-    "SELECT v.document_id FROM document_versions v JOIN documents d ON d.tenant_id = v.tenant_id"
+    "SELECT v.document_id FROM document_versions v JOIN documents d ON d.tenant_id = v.tenant_id"  # noqa: S608 - constants
     " AND d.id = v.document_id AND d.deleted_at IS NULL WHERE v.tenant_id = :tenant AND v.state IN ('active', 'kept')"
     " AND NOT EXISTS (SELECT FROM jobs j WHERE j.tenant_id = v.tenant_id AND j.document_id = v.document_id"
-    " AND j.state IN ('queued', 'retrying', 'running')) GROUP BY v.document_id"
+    f" AND j.{UNFINISHED}) GROUP BY v.document_id"
     " HAVING count(*) > :keep AND bool_or(v.state = 'kept') LIMIT :most"
 )
 

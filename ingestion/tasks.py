@@ -133,8 +133,8 @@ async def _commit(runtime: Runtime, batch: Batch, step: pipeline.Step) -> None:
     if isinstance(step, pipeline.Embedded):
         async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
             with batch.watch.step("write"):
-                await pipeline.plan_index(session, runtime, tenant_id)
-                await session.commit()
+                if await pipeline.plan_index(session, runtime, tenant_id):
+                    await session.commit()
                 await pipeline.write_group(session, runtime, batch, step)
                 await session.commit()
         return

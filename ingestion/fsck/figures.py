@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ingestion.models import UNFINISHED
 from tenants.auth import PLATFORM
 
 _STORE = text(
@@ -62,9 +63,9 @@ _INSTALLATION = text(
     " AND result -> 'installation' IS NOT NULL ORDER BY finished_at DESC LIMIT 1"
 )
 _REMOVALS = text(
-    "SELECT kind, count(*) AS number, extract(epoch FROM now() - min(created_at)) AS oldest_s FROM jobs"
+    "SELECT kind, count(*) AS number, extract(epoch FROM now() - min(created_at)) AS oldest_s FROM jobs"  # noqa: S608 - constants
     " WHERE kind IN ('delete', 'purge', 'erase_tenant', 'drop_generation')"
-    " AND state IN ('queued', 'retrying', 'running') GROUP BY kind"
+    f" AND {UNFINISHED} GROUP BY kind"
 )
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import TextClause, text
 from ingestion.editions import LIVE_EDITION
 from ingestion.fsck.report import Class
 from ingestion.fsck.truth import ON_ITS_WAY
+from ingestion.models import UNFINISHED
 
 _ACTIVE = (
     "SELECT d.id AS document_id, d.latest_version AS version, d.id AS what FROM documents d"
@@ -102,10 +103,10 @@ _UNDROPPED = (
 )
 # A first generation is planned once: the tenant's next upload goes on with it. A paused job waits, too.
 NOBODY_FINISHES = (
-    "(g.state = 'embedding' OR g.state = 'building' AND EXISTS (SELECT FROM index_generations l"
+    "(g.state = 'embedding' OR g.state = 'building' AND EXISTS (SELECT FROM index_generations l"  # noqa: S608 - constants
     " WHERE l.tenant_id = g.tenant_id AND l.state = 'live')) AND NOT EXISTS (SELECT FROM jobs j"
     " WHERE j.tenant_id = g.tenant_id AND j.kind = CASE g.state WHEN 'embedding' THEN 'reembed' ELSE 'partition' END"
-    " AND j.state IN ('queued', 'retrying', 'running'))"
+    f" AND j.{UNFINISHED})"
 )
 """Whether a generation `g` was begun and no job is to finish it."""
 _UNBUILT = (
@@ -148,7 +149,7 @@ _MEANINGS = {
     "<live edition>": LIVE_EDITION,
     "<live generation>": "(SELECT l.generation FROM index_generations l WHERE l.tenant_id = :tenant"
     " AND l.state = 'live')",
-    "<waits>": "j.state IN ('queued', 'retrying', 'running')",
+    "<waits>": f"j.{UNFINISHED}",
     "<nobody finishes>": NOBODY_FINISHES,
     "<late>": "now() - interval '10 minutes'",
 }

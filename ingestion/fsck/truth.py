@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestion.editions import LIVE_EDITION
 from ingestion.fsck.digest import Digest, bucket_column, columns, digest_of
+from ingestion.models import UNFINISHED
 from shards.catalog import Header
 
 _SERVED = (
@@ -41,10 +42,9 @@ _BY_BUCKET = text(f"SELECT {_BUCKET} AS bucket, {_CHUNK_DIGEST}{_SERVED}{_MINE} 
 _IN_BUCKETS = text(
     f"SELECT c.id, d.active_version_no AS version_no{_SERVED}{_MINE} AND {_BUCKET} = ANY(CAST(:buckets AS integer[]))"
 )
-_UNFINISHED = "('queued', 'retrying', 'running')"
 ON_ITS_WAY = (
     "EXISTS (SELECT FROM jobs j WHERE j.tenant_id = {0}.tenant_id AND j.document_id = {0}.{1}"
-    f" AND j.state IN {_UNFINISHED})"
+    f" AND j.{UNFINISHED})"
 )
 """Whether a document has an unfinished job: to be filled with the alias of a table and its column of the document."""
 _CHUNKS = text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 from typing import IO, Self
@@ -20,6 +21,11 @@ class Original:
         self._file: IO[bytes] | None = None
         if len(content) > _IN_MEMORY:
             self._file, self._content = _nameless(content), b""
+
+    @classmethod
+    async def of(cls, content: bytes) -> Self:
+        """Hold a content, in a thread where it is written to a file."""
+        return await asyncio.to_thread(cls, content) if len(content) > _IN_MEMORY else cls(content)
 
     def __enter__(self) -> Self:
         return self

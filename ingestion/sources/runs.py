@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from ingestion import jobs
-from ingestion.models import Job, Priority
+from ingestion.models import UNFINISHED_STATES, Job, Priority
 from ingestion.sources.models import Source, SourceClock, SourceRun
 from tenants.cursor import Position
 from tenants.errors import TesseraError
@@ -31,7 +31,7 @@ async def queue(session: AsyncSession, source: Source, cause: str) -> tuple[Sour
     run: SourceRun | None = await session.scalar(unfinished)
     if run is not None:
         job = await session.get(Job, (source.tenant_id, run.job_id))
-        if job is not None and job.state in jobs.UNFINISHED:
+        if job is not None and job.state in UNFINISHED_STATES:
             return run, job
         await end(session, run, **_outcome(job))
     run_id = uuid7()
@@ -143,7 +143,7 @@ async def _as_their_jobs(session: AsyncSession, runs: list[SourceRun]) -> None:
     open_runs = [run for run in runs if run.finished_at is None]
     for run in open_runs:
         job = await session.get(Job, (run.tenant_id, run.job_id))
-        if job is None or job.state not in jobs.UNFINISHED:
+        if job is None or job.state not in UNFINISHED_STATES:
             outcome = _outcome(job)
             session.expunge(run)
             run.state, run.error = outcome["state"], outcome["error"]
