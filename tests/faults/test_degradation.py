@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
-from service.local.state import running_stack
+from tests.faults.victims import kill
 
 if TYPE_CHECKING:
     from service.local.state import StackState
@@ -26,10 +23,7 @@ async def search(tenant: TenantAccess) -> dict[str, Any]:
 async def test_a_dead_vector_store_is_flagged_and_recovers(stack: StackState, tenant: TenantAccess) -> None:
     await tenant.upload("The winter berth of the ferry is at the north quay.")
     assert (await search(tenant))["degraded"] == []
-    now = running_stack(Path(stack.env["TESSERA_DATA_DIR"]))
-    assert now is not None
-    milvus = next(child for child in now.children if child.name == "milvus")
-    psutil.Process(milvus.pid).send_signal(signal.SIGKILL)
+    kill(Path(stack.env["TESSERA_DATA_DIR"]), "milvus", whole=True)
     body = await search(tenant)
     assert body["degraded"] == ["ann"]
     assert [hit["ranks"]["ann"] for hit in body["hits"]] == [None]

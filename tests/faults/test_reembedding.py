@@ -4,20 +4,18 @@ a pause, a change of mind, an original that is lost."""
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import psutil
 import pytest
 from sqlalchemy import text
 
-from service.local.state import running_stack
 from tenants.db import Database
 from tenants.settings import DatabaseSettings
 from tests.embedding_server import NAME
+from tests.faults.victims import kill
 from tests.ingestion.damage import fsck
 from tests.ingestion.test_reembedding import Shop, finished, line_of, reindex
 
@@ -109,11 +107,7 @@ async def test_a_killed_worker_goes_on_where_it_was(
     location = await reindex(admin, shop.tenant, embedding_model=NAME)
     before = await seen_at(admin, location, 0.3)
     asked = slow.asked
-    now = running_stack(Path(stack.env["TESSERA_DATA_DIR"]))
-    assert now is not None
-    worker = next(child for child in now.children if child.name == "worker")
-    for victim in (psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)):
-        victim.send_signal(signal.SIGKILL)
+    kill(Path(stack.env["TESSERA_DATA_DIR"]), "worker", whole=True)
     await shop.check(3)
     after: list[dict[str, Any]] = []
     job = await finished(admin, location, after)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import psutil
 from sqlalchemy import update
 
 from ingestion import jobs
 from ingestion.models import Job
-from service.local.state import running_stack
 from tenants.errors import Unavailable
+from tests.faults.victims import kill
 
 if TYPE_CHECKING:
     import httpx
@@ -27,12 +24,7 @@ if TYPE_CHECKING:
 
 
 def kill_milvus(stack: StackState) -> None:
-    now = running_stack(Path(stack.env["TESSERA_DATA_DIR"]))
-    assert now is not None
-    for child in now.children:
-        if child.name == "milvus":
-            with suppress(psutil.NoSuchProcess):
-                psutil.Process(child.pid).send_signal(signal.SIGKILL)
+    kill(Path(stack.env["TESSERA_DATA_DIR"]), "milvus", whole=True)
 
 
 async def test_upkeep_waits_for_the_vector_store(

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
-from service.local.state import running_stack
 from tests.faults.inside import superuser
+from tests.faults.victims import kill
 
 if TYPE_CHECKING:
     from service.local.state import StackState
@@ -25,12 +22,7 @@ async def test_a_document_whose_worker_is_killed_is_finished_once(stack: StackSt
     job_id = answer.json()["job"]["id"]
     while (await tenant.client.get(f"/v1/jobs/{job_id}")).json()["stage"] != "embedding":
         await asyncio.sleep(0.05)
-    now = running_stack(Path(stack.env["TESSERA_DATA_DIR"]))
-    assert now is not None
-    worker = next(child for child in now.children if child.name == "worker")
-    victims = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]
-    for victim in victims:
-        victim.send_signal(signal.SIGKILL)
+    kill(Path(stack.env["TESSERA_DATA_DIR"]), "worker", whole=True)
     with superuser(stack) as connection:
         # The only worker's next life knows that nobody holds this, whatever the lease says.
         connection.execute("UPDATE jobs SET lease_until = now() + interval '1 hour' WHERE id = %s", [job_id])

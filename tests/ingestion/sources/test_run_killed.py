@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
-from service.local.state import running_stack
+from tests.faults.victims import kill
 
 if TYPE_CHECKING:
     from service.local.state import StackState
@@ -32,12 +28,7 @@ async def test_a_run_whose_worker_is_killed_is_finished_once(stack: StackState, 
     while "/p20" not in site.paths():
         await asyncio.sleep(0.05)
     assert (await sources.runs(source))[0]["added"] == 16, "what was read is written and counted, batch by batch"
-    now = running_stack(Path(stack.env["TESSERA_DATA_DIR"]))
-    assert now is not None
-    worker = psutil.Process(next(child for child in now.children if child.name == "worker").pid)
-    for victim in [worker, *worker.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):
-            victim.send_signal(signal.SIGKILL)
+    kill(Path(stack.env["TESSERA_DATA_DIR"]), "worker", whole=True)
     gate.set()
     job = await sources.access.job(job_id)
     assert (job["state"], job["attempts"]) == ("done", 2), job
