@@ -78,7 +78,7 @@ class IngestSettings(BaseModel):
     """There is one worker process alone, as in the local stack: when it starts, whatever ran before has lost its worker
     and is given out at once, without waiting for the lease."""
     poll_s: float = Field(default=0.1, gt=0)
-    """Seconds between two looks of the dispatcher at the queue."""
+    """Least seconds between two looks of the dispatcher at the queue. It looks when there is something new."""
     fsck_every_s: float = Field(default=86_400.0, ge=0)
     """Every tenant's stores are compared with Postgres once in so many seconds; 0 only when asked."""
     sweep_every_s: float = Field(default=86_400.0, ge=0)

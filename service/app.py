@@ -27,6 +27,7 @@ from service import health, metrics, openapi, problems
 from service.edge import RequestEdge
 from service.resources import open_resources
 from service.settings import Settings
+from service.wake import Waker
 from shards import api as shards_api
 from shards import provisioning_api
 from shards.usage import UsageWatch
@@ -78,7 +79,7 @@ async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
     if len(pepper) < 32:
         raise Misconfigured("The setting TESSERA_SECRET_PEPPER is missing or shorter than 32 characters.")
     async with open_resources(settings, settings.database.url) as resources:
-        redis = Redis.from_url(settings.redis.url)
+        redis, waker = Redis.from_url(settings.redis.url), Waker(settings.redis.url)
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
         usage = UsageWatch(resources.database, resources.indexes, settings.shards)
         retriever = Retriever(
@@ -103,6 +104,7 @@ async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
                 "models": resources.models,
                 "usage": usage,
                 "redis": redis,
+                "waker": waker,
                 "pepper": pepper,
                 "cursors": CursorSigner(pepper),
                 "authenticator": Authenticator(resources.database, pepper=pepper, admin_key=admin_key),
@@ -121,4 +123,5 @@ async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         finally:
             await usage.aclose()
             await generator.aclose()
+            await waker.aclose()
             await redis.aclose()

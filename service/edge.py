@@ -1,4 +1,5 @@
-"""What wraps every request before routing: its id, and the limit on its body while it streams in."""
+"""What wraps every request before routing: its id, the limit on its body while it streams in, and that
+work which it gave is begun."""
 
 from __future__ import annotations
 
@@ -17,6 +18,8 @@ _JSON_LIMIT = 1024 * 1024
 _FORM_OVERHEAD = 1024 * 1024
 _DRAIN_BYTES = 16 * 1024 * 1024
 _DRAIN_S = 3.0
+_ACCEPTED = 202
+"""Answered to what made a job."""
 
 
 class RequestEdge:
@@ -41,6 +44,8 @@ class RequestEdge:
             await self._app(scope, exchange.receive, exchange.send)
         except TooLarge:
             await exchange.refuse()
+        if exchange.status == _ACCEPTED:
+            scope["state"]["waker"].wake()
 
     def _limit(self, scope: Scope) -> int:
         if scope["path"] in _UPLOADS:
@@ -56,6 +61,7 @@ class _Exchange:
         self._received = 0
         self._exceeded = False
         self._answered = False
+        self.status = 0
 
     def declared_too_large(self, scope: Scope) -> bool:
         declared = dict(scope["headers"]).get(b"content-length", b"0")
@@ -76,7 +82,7 @@ class _Exchange:
             await self.refuse()
             return
         if message["type"] == "http.response.start":
-            self._answered = True
+            self._answered, self.status = True, message["status"]
             message["headers"] = [*message.get("headers", []), (b"x-request-id", self._request_id)]
         await self._send(message)
 

@@ -7,7 +7,6 @@ import logging
 import math
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -26,6 +25,7 @@ from ingestion.sources.due import queue_due
 from service.alive import keep_alive
 from service.broker import BrokerMemory, make_celery
 from service.settings import Settings
+from service.wake import Woken
 from shards.index_models import IndexGeneration
 from shards.usage_models import IndexUse
 from tenants.auth import PLATFORM
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 _TIDY_EVERY_S = 600.0
 _UPKEEP_EVERY_S = 15.0
 _SOURCES_EVERY_S = 2.0
+_LOOK_EVERY_S = 1.0
+"""What is due later, or was not told, is found within this."""
 _AWAY_PAUSE_S = 1.0
 _RELEASES = 100
 """Most collections released at a time."""
@@ -82,8 +84,8 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     sign = keep_alive(Redis.from_url(settings.redis.url), "scheduler")
     memory, periodic = BrokerMemory(settings.redis.url), works(database, settings)
+    woken = Woken(settings.redis.url)
     while not stop.is_set():
-        pause = settings.ingest.poll_s
         try:
             if await memory.was_lost() and (returned := await dispatcher.broker_forgot()):
                 log.warning("the broker has lost its memory: %d jobs are given out again", returned)
@@ -92,10 +94,10 @@ async def run(settings: Settings) -> None:
                 await one.run_if_due(loop.time())
         except Unavailable as error:
             log.warning("waiting for a server: %s", error.detail)
-            pause = _AWAY_PAUSE_S
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), pause)
+            await asyncio.sleep(_AWAY_PAUSE_S)
+        await woken.wait(stop, least_s=settings.ingest.poll_s, most_s=_LOOK_EVERY_S)
     sign.set()
+    await woken.aclose()
     await memory.aclose()
     await database.aclose()
 

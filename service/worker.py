@@ -10,7 +10,7 @@ import logging
 from contextlib import AsyncExitStack
 from typing import Any
 
-from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown
+from celery.signals import setup_logging, task_postrun, worker_init, worker_ready, worker_shutdown
 from redis import Redis
 
 from ingestion.job_queue import return_lost
@@ -27,6 +27,7 @@ from service.broker import make_celery
 from service.quotes import StoredQuotes
 from service.resources import open_resources
 from service.settings import Settings
+from service.wake import Waker
 from tenants.errors import TesseraError
 
 settings = Settings()
@@ -73,6 +74,10 @@ async def _open_runtime() -> Runtime:
     await parsers.start()
     background = Background(settings.sources.runs_at_once, settings.sources.runs_per_tenant)
     _stack.push_async_callback(background.aclose)
+    waker = Waker(settings.redis.url)
+    _stack.push_async_callback(waker.aclose)
+    # There is room for another batch, and maybe what this one left to do.
+    task_postrun.connect(lambda **_: Shell.loop.call_soon_threadsafe(waker.wake), weak=False)
     return Runtime(
         database=resources.database,
         objects=resources.objects,

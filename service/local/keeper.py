@@ -113,7 +113,7 @@ class Keeper:
         """Return when it is healthy, has ended, or the time is over."""
         deadline = time.monotonic() + self.spec.start_timeout_s
         while time.monotonic() < deadline and not running.exited.is_set():
-            if await self._answers(running):
+            if await is_ready(self.spec.probe) and await self._has_its_port(running):
                 self._set("healthy")
                 return
             await wait(running.exited, ASK_STARTING_S)
@@ -157,15 +157,14 @@ class Keeper:
         while not running.exited.is_set():
             await wait(running.exited, ASK_RUNNING_S)
             if not running.exited.is_set():
-                self._set("healthy" if await self._answers(running) else "unhealthy")
+                self._set("healthy" if await is_ready(self.spec.probe) else "unhealthy")
         # What it leaves behind may hold its files and its port.
         await running.sweep()
         return was_healthy and time.monotonic() - began >= self._backoff.settled_s
 
-    async def _answers(self, running: Running) -> bool:
-        """Whether it is ready, and itself what answered: while it was down, another program may have taken its port."""
-        if not await is_ready(self.spec.probe):
-            return False
+    async def _has_its_port(self, running: Running) -> bool:
+        """Whether it is itself what answered: while it was down, another program may have taken its port. One that
+        lives keeps its port."""
         port = self.spec.port
         return port is None or await asyncio.to_thread(lambda: processes.listens(processes.tree(running.pid), port))
 
