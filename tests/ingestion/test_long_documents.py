@@ -8,7 +8,6 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID
 
@@ -17,7 +16,6 @@ import pytest
 
 from ingestion import jobs, pipeline
 from ingestion.batch import Batch
-from ingestion.dispatch import Dispatcher
 from ingestion.models import Lane
 from ingestion.parse.sandbox import ParserPool
 from ingestion.parsing import GivenBack, Overdue
@@ -28,10 +26,10 @@ from shards.embed import PassageEmbeddings
 from shards.models import DocumentVersion
 from tenants.db import Database
 from tests.ingestion.parse.test_docx import archive, paragraph
-from tests.ingestion.test_dispatch import Broker, add, tenants
+from tests.ingestion.queue_rows import LEASE, Queue
 from tests.ingestion.test_slow_lane import Originals, Worker, batch_of, parsers
 
-__all__ = ["parsers", "tenants"]
+__all__ = ["parsers"]
 PAGE = b"word " * 12_000
 """Sixty chunks of 200 tokens."""
 
@@ -161,24 +159,22 @@ async def test_parsing_waits_for_embedding(parsers: ParserPool) -> None:
 
 
 async def test_another_tenants_note_goes_on_while_a_long_document_is_embedded(
-    worker_database: Database, tenants: list[UUID], parsers: ParserPool
+    queue: Queue, parsers: ParserPool
 ) -> None:
-    hostile, other, _ = tenants
+    hostile, other, _ = queue.tenants
     content = LONG["docx"]
     assert len(content) < 15_000, "many of them fit into one batch"
     settings = IngestSettings(in_flight=1)
-    worker = LineWorker(Originals({"long": content}), parsers, settings, database=worker_database)
-    broker = Broker()
-    dispatcher = Dispatcher(worker_database, settings, broker)
-    await add(worker_database, hostile, 1, cost=len(content))
-    await dispatcher.tick()
-    await add(worker_database, other, 1)
-    assert await dispatcher.tick() == 0, "the only place of the main lane is taken"
+    worker = LineWorker(Originals({"long": content}), parsers, settings, database=queue.database)
+    queue.start(in_flight=1)
+    await queue.add(hostile, cost=len(content))
+    await queue.tick()
+    await queue.add(other)
+    assert await queue.tick() == 0, "the only place of the main lane is taken"
     batch, versions = work_of({"long": content}, settings)
-    batch.tenant_id, batch.batch_id = hostile, broker.sent[0][2]
-    async with worker_database.tenant(hostile) as session, session.begin():
-        lease = timedelta(seconds=30)
-        batch.jobs = await jobs.claim(session, hostile, batch.batch_id, lease=lease, max_attempts=3)
+    batch.tenant_id, batch.batch_id = hostile, queue.sent[0].batch_id
+    async with queue.transaction(hostile) as session:
+        batch.jobs = await jobs.claim(session, hostile, batch.batch_id, lease=LEASE, max_attempts=3)
     [version] = versions.values()
     async with (
         asyncio.timeout(20),
@@ -187,8 +183,8 @@ async def test_another_tenants_note_goes_on_while_a_long_document_is_embedded(
         first = await anext(steps)
         assert isinstance(first, Overdue)
         await _commit(cast(Runtime, worker), batch, first)
-        assert await dispatcher.tick() == 1
-        assert broker.sent[1][1] == other
+        assert await queue.tick() == 1
+        assert queue.sent[1].tenant_id == other
         assert not worker.embedder.go_on.is_set(), "and the long one is not done"
 
 
