@@ -11,12 +11,18 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
+import numpy as np
 import pytest
 
 from service.local.milvus import SERVER
+from shards.memory import MemoryVectors
 from shards.milvus import MilvusVectors
+from shards.names import Space
 from shards.settings import MilvusSettings
+from shards.vectors import VectorStore
+from tests.stores.chunk_vectors import CELLS, DIM, Rng
 
 EXTERNAL = os.environ.get("TESSERA_TEST_MILVUS_URI", "")
 """Run the suite of the vector store against this server instead, for example a Milvus cluster."""
@@ -91,6 +97,27 @@ async def milvus_store(milvus_uri: str) -> AsyncIterator[MilvusVectors]:
     store = MilvusVectors(MilvusSettings(uri=milvus_uri, consistency="Strong"))
     yield store
     await store.aclose()
+
+
+@pytest.fixture(params=["milvus", "memory"])
+def store(request: pytest.FixtureRequest) -> VectorStore:
+    """Each store of vectors in turn."""
+    return request.getfixturevalue("milvus_store") if request.param == "milvus" else MemoryVectors()
+
+
+@pytest.fixture(params=["dedicated", "isolated"])
+async def space(store: VectorStore, request: pytest.FixtureRequest) -> AsyncIterator[Space]:
+    """A space of its own with four cells."""
+    space = Space(uuid4(), 1, DIM, request.param)
+    await store.create(space, cells=CELLS)
+    yield space
+    await store.drop(space)
+
+
+@pytest.fixture
+def rng() -> Rng:
+    """The same numbers for every test."""
+    return np.random.default_rng(1)
 
 
 @pytest.fixture
