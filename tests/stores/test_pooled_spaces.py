@@ -8,12 +8,10 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 
-from shards.memory import MemoryVectors
-from shards.milvus import MilvusVectors
 from shards.names import Space
-from shards.vectors import ChunkVector, StorePlace, VectorStore, VersionScope
+from shards.vectors import ChunkVector, StorePlace, VectorStore
+from tests.stores.chunk_vectors import DIM, Rng, found, listed, scope, unit
 
-DIM = 16
 STEPS = 150
 
 
@@ -29,16 +27,8 @@ class Model:
         return sorted(scores, reverse=True)[:k]
 
 
-def unit(rng: np.random.Generator) -> np.ndarray:
-    vector = rng.standard_normal(DIM).astype(np.float32)
-    return vector / np.linalg.norm(vector)
-
-
-class PooledConformance:
-    """A subclass names the store."""
-
-    async def test_nobody_sees_or_changes_what_another_has(self, store: VectorStore) -> None:
-        rng = np.random.default_rng(1)
+class TestPool:
+    async def test_nobody_sees_or_changes_what_another_has(self, store: VectorStore, rng: Rng) -> None:
         tenants, bucket = [uuid4() for _ in range(3)], int(rng.integers(1000))
         spaces = [Space(tenant, number, DIM, "pooled", bucket) for tenant in tenants for number in (1, 2)]
         # The same chunks and versions in all of them: nothing but the space tells them apart.
@@ -58,8 +48,7 @@ class PooledConformance:
             assert await store.count(space) == len(model.rows[space])
             await store.drop(space)
 
-    async def test_rows_are_listed_with_whose_they_are(self, store: VectorStore) -> None:
-        rng = np.random.default_rng(3)
+    async def test_rows_are_listed_with_whose_they_are(self, store: VectorStore, rng: Rng) -> None:
         first, second = uuid4(), uuid4()
         mine = [Space(first, number, DIM, "pooled", 64 * 7 + 3) for number in (1, 2)]
         spaces = [*mine, Space(second, 1, DIM, "pooled", 64 * 7 + 3), Space(second, 2, DIM, "pooled", 64 * 7 + 9)]
@@ -69,22 +58,20 @@ class PooledConformance:
         place = StorePlace("", "", spaces[0].collection)
         assert place in await store.places()
         assert await store.places(first) == [], "it is nobody's own"
-        listed = [one async for page in store.pool_rows(place) for one in page]
+        pool = await listed(store.pool_rows(place))
         for number, space in enumerate(spaces, start=1):
-            own = {one.row for one in listed if (one.tenant_id, one.generation) == (space.tenant_id, space.generation)}
-            assert own == {row async for page in store.held_rows(space) for row in page}
+            own = {one.row for one in pool if (one.tenant_id, one.generation) == (space.tenant_id, space.generation)}
+            assert own == set(await listed(store.held_rows(space)))
             assert {(row.partition, row.version_no) for row in own} == {(space.partition(0), number)}
             assert len(own) == number
-        [gone] = [one.row for one in listed if one.tenant_id == first and one.generation == 1]
+        [gone] = [one.row for one in pool if one.tenant_id == first and one.generation == 1]
         await store.delete_pool_rows(place, [gone])
         assert await store.still_held(spaces[0], [gone]) == set()
         assert [await store.count(space) for space in spaces] == [0, 2, 3, 4]
         for space in spaces:
             await store.drop(space)
 
-    async def change(
-        self, store: VectorStore, model: Model, space: Space, chunk_ids: list[UUID], rng: np.random.Generator
-    ) -> None:
+    async def change(self, store: VectorStore, model: Model, space: Space, chunk_ids: list[UUID], rng: Rng) -> None:
         held, draw = model.rows[space], rng.random()
         some = [chunk_ids[at] for at in rng.choice(len(chunk_ids), 8, replace=False)]
         versions = [int(version) for version in rng.choice(6, 2, replace=False)]
@@ -106,50 +93,35 @@ class PooledConformance:
             held.clear()
             await store.create(space, cells=1)
 
-    async def check(
-        self, store: VectorStore, model: Model, space: Space, chunk_ids: list[UUID], rng: np.random.Generator
-    ) -> None:
+    async def check(self, store: VectorStore, model: Model, space: Space, chunk_ids: list[UUID], rng: Rng) -> None:
         held, query = model.rows[space], unit(rng)
         assert await store.count(space) == len(held)
         versions = {int(version) for version in rng.choice(6, 3, replace=False)}
-        scope = VersionScope(np.array(sorted(versions), dtype=np.int64))
         for cells, allowed in ((None, None), ([0], None), (None, versions), ([0], versions)):
-            found = await store.search(space, query, k=7, cells=cells, scope=scope if allowed else None)
-            assert [hit.score for hit in found] == pytest.approx(model.best(space, query, 7, allowed), abs=1e-5)
-            assert all(float(held[hit.chunk_id].vector @ query) == pytest.approx(hit.score, abs=1e-5) for hit in found)
-        scanned = [row async for page in store.scan(space, batch=5) for row in page]
+            hits = await found(store, space, query, 7, cells=cells, within=scope(allowed) if allowed else None)
+            assert list(hits.values()) == pytest.approx(model.best(space, query, 7, allowed), abs=1e-5)
+            assert hits == pytest.approx({key: float(held[key].vector @ query) for key in hits}, abs=1e-5)
+        scanned = await listed(store.scan(space, batch=5), 5)
         assert sorted(row.chunk_id for row in scanned) == sorted(held)
         assert all(np.array_equal(row.vector, held[row.chunk_id].vector) for row in scanned)
-        assert sorted([key async for page in store.keys(space, cells=[0]) for key in page]) == sorted(held)
+        assert sorted(await listed(store.keys(space, cells=[0]))) == sorted(held)
         fetched = await store.fetch(space, {0: chunk_ids})
         assert {row.chunk_id: row.version_no for row in fetched} == {
             chunk_id: row.version_no for chunk_id, row in held.items()
         }
 
-    async def test_its_one_cell_is_nobodys_to_change(self, store: VectorStore) -> None:
+    async def test_its_one_cell_is_nobodys_to_change(self, store: VectorStore, rng: Rng) -> None:
         space = Space(uuid4(), 1, DIM, "pooled", 5)
         with pytest.raises(ValueError, match="cells"):
             await store.create(space, cells=2)
         await store.create(space, cells=1)
         for cells in ([1], [0, 1]):
             with pytest.raises(ValueError, match="cells"):
-                await store.search(space, unit(np.random.default_rng(2)), k=1, cells=cells, scope=None)
+                await found(store, space, unit(rng), 1, cells=cells)
         for work in (store.add_cells, store.drop_cells):
             with pytest.raises(ValueError, match="shared"):
                 await work(space, [1])
         assert await store.release(space) is False
-
-
-class TestMilvusPool(PooledConformance):
-    @pytest.fixture
-    def store(self, milvus_store: MilvusVectors) -> VectorStore:
-        return milvus_store
-
-
-class TestMemoryPool(PooledConformance):
-    @pytest.fixture
-    def store(self) -> VectorStore:
-        return MemoryVectors()
 
 
 @pytest.mark.parametrize(
