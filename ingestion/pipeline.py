@@ -238,6 +238,13 @@ async def plan_index(session: AsyncSession, runtime: Runtime, tenant_id: UUID) -
     return True
 
 
+async def look_after(session: AsyncSession, runtime: Runtime, tenant_id: UUID) -> None:
+    """Queue the upkeep of the tenant's index when what was committed calls for it."""
+    live = await runtime.indexes.live(PostgresCatalog(session, tenant_id))
+    if live is not None and runtime.indexes.wants_upkeep(live, live.rows, await placement_of(session, tenant_id)):
+        await jobs.queue_partition(session, tenant_id)
+
+
 async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, group: Embedded) -> None:
     """Write a group into engines and Postgres and flip its documents, in the caller's transaction and writer lock."""
     tenant_id = batch.tenant_id
@@ -269,7 +276,6 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
             results[document.job_id]["left_out"] = noted(document.left_out)
     if flips:
         catalog = PostgresCatalog(session, tenant_id)
-        placement = await placement_of(session, tenant_id)
         generation = await runtime.indexes.open(catalog)
         require_recipe(runtime, generation.header)
         index_rows, chunk_rows = rows_of(passages, group.embeddings, generation.header.edition)
@@ -280,9 +286,6 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
             await repository.store_chunks(session, tenant_id, chunk_rows)
         await used(session, tenant_id)
         replaced = await repository.flip_active(session, flips)
-        rows = await repository.count_chunks(session, tenant_id)
-        if runtime.indexes.wants_upkeep(generation, rows, placement):
-            await jobs.queue_partition(session, tenant_id)
         await _queue_purges(session, tenant_id, replaced)
     await _supersede(session, tenant_id, superseded)
     await jobs.finish(session, tenant_id, results)

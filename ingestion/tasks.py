@@ -22,9 +22,7 @@ from ingestion.batch import Batch, held
 from ingestion.models import Job
 from ingestion.parsing import Overdue, Rejected
 from ingestion.runtime import RecipeChanged, Runtime, of_tenant
-from shards.catalog_postgres import PostgresCatalog
 from tenants.errors import TesseraError, Unavailable
-from tenants.repository import placement_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -125,6 +123,9 @@ async def _ingest_held(runtime: Runtime, batch: Batch) -> None:
         async with aclosing(pipeline.steps(runtime, batch, versions)) as steps:
             async for step in steps:
                 await _commit(runtime, batch, step)
+        async with runtime.database.tenant(batch.tenant_id) as session:
+            await pipeline.look_after(session, runtime, batch.tenant_id)
+            await session.commit()
     log.info("tenant %s: %d documents, milliseconds %s", batch.tenant_id, len(batch.jobs), batch.watch.total())
 
 
@@ -167,9 +168,7 @@ async def _purge(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
     async def work(session: Any, job: Job) -> dict[str, Any]:
         assert job.document_id is not None
         receipt = await removal.purge_document(session, runtime, tenant_id, job.document_id)
-        live = await runtime.indexes.live(PostgresCatalog(session, tenant_id))
-        if live is not None and runtime.indexes.wants_upkeep(live, live.rows, await placement_of(session, tenant_id)):
-            await jobs.queue_partition(session, tenant_id)
+        await pipeline.look_after(session, runtime, tenant_id)
         return receipt
 
     await one_job(runtime, tenant_id, batch_id, "purging", work, before=before)

@@ -26,7 +26,7 @@ from tenants.settings import DatabaseSettings
 from tests.embedding_server import DIM, NAME, EmbeddingServer
 
 START_TIMEOUT_S = 240
-CELLS_FROM, CELL_ROWS = 1_500, 100
+CELLS_FROM, CELL_ROWS = 1_000, 50
 """The stack's tenants have an index of their own, divided into cells, from so many chunks, not from 4,000."""
 FOLDERS = "folders"
 """Beside the data folder: where tenants of the stack may register folders as sources."""

@@ -22,7 +22,7 @@ LOOKS = 1500
 
 def text_of(number: int) -> str:
     if number >= DOCUMENTS:
-        return f"Ledger page {number} of the salt pans: the brine of basin {number % 7} was weighed."
+        return f"Lot {number} holds {GOODS[0]} and {GOODS[0]}."
     return f"Lot {number} holds {GOODS[number % 10]} and {GOODS[number // 10 % 10]}."
 
 
