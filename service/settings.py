@@ -6,15 +6,19 @@ one whose address is missing is started by the local stack.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
 
 from ingestion.settings import IngestSettings
 from ingestion.sources.settings import SourceSettings
 from rag.settings import GenerationSettings, SearchSettings
 from shards.settings import EmbedSettings, LexicalSettings, MilvusSettings, ShardSettings
+from tenants.errors import Misconfigured
 from tenants.settings import DatabaseSettings, ObjectSettings, RedisSettings, SecretSettings
 
 
@@ -57,3 +61,30 @@ class Settings(BaseSettings):
     sources: SourceSettings = Field(default_factory=SourceSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
+
+    def __init__(self, **values: Any) -> None:
+        """Read the environment; `values` come before it.
+
+        Raises:
+            Misconfigured: a setting has a value that it may not have; the values are not said, some are secret.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise Misconfigured(" ".join(map(_refusal, error.errors(include_input=False)))) from None
+        except SettingsError as error:
+            raise Misconfigured(_not_json(error)) from None
+
+
+def _not_json(error: SettingsError) -> str:
+    """Say which setting is not JSON, as far as it is told."""
+    group = re.search(r'field "(\w+)"', str(error))
+    named = f"TESSERA_{group[1].upper()}_*" if group else "TESSERA_*"
+    return f"A setting {named} is not the JSON that it must be: {error.__cause__ or error}."
+
+
+def _refusal(fault: Any) -> str:
+    """Say in words what pydantic has against a setting."""
+    places = [str(place) for place in fault["loc"]]
+    named, inner = "_".join(["TESSERA", *places[:2]]).upper(), ".".join(places[2:])
+    return f"The setting {named}{f' ({inner})' if inner else ''} is wrong: {fault['msg']}."

@@ -52,6 +52,24 @@ def test_an_unknown_command_is_named():
     assert "No such command 'upp'" in result.output
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("TESSERA_API_PORT", "sesame", "The setting TESSERA_API_PORT is wrong: Input should be a valid integer"),
+        ("TESSERA_EMBED_MODELS", '{"m": {"kind": "sesame"}}', "The setting TESSERA_EMBED_MODELS (m.kind) is wrong"),
+        ("TESSERA_EMBED_MODELS", "{sesame", "A setting TESSERA_EMBED_* is not the JSON that it must be"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_its_value_is_not(tmp_path, name, value, said):
+    words = [sys.executable, "-m", "service.cli.main", "status"]
+    env = {"TESSERA_DATA_DIR": str(tmp_path), name: value}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=env)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"tessera: {said}")
+    assert "sesame" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_what_a_caller_can_be_told_is_one_sentence(tmp_path):
     (tmp_path / "run.json").write_text("{")
     words = [sys.executable, "-m", "service.cli.main", "status"]
