@@ -72,7 +72,7 @@ class Job(Base):
             "id",
             postgresql_where=text("state IN ('queued', 'retrying') AND batch_id IS NULL AND kind <> 'ingest'"),
         ),
-        Index("jobs_given_out", "lease_until", postgresql_where=text("batch_id IS NOT NULL")),
+        Index("jobs_given_out", "tenant_id", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
         Index("jobs_listing", "tenant_id", "created_at", "id"),
         Index("jobs_document", "tenant_id", "document_id"),
         Index("jobs_unfinished", "tenant_id", "created_at", "id", postgresql_where=text(UNFINISHED)),

@@ -69,6 +69,14 @@ def test_every_unique_index_begins_with_the_tenant(connection: Connection, table
     assert {first for _, first in firsts} == {"tenant_id"}
 
 
+def test_no_index_knows_of_a_sign_of_life(connection: Connection) -> None:
+    """Or each renewal of a lease would write to all indexes of the jobs of a batch."""
+    query = "SELECT indexdef FROM pg_indexes WHERE tablename = 'jobs'"
+    found = " ".join(connection.execute(text(query)).scalars())
+    assert "batch_id" in found
+    assert [column for column in ("lease_until", "stage", "progress") if column in found] == []
+
+
 @pytest.mark.parametrize("role", ["tessera_app", "tessera_worker"])
 def test_the_service_roles_own_nothing_and_bypass_nothing(connection: Connection, role: str) -> None:
     row = connection.execute(
