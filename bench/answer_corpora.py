@@ -19,7 +19,8 @@ from ingestion.chunk import Chunk, chunk_document, embedding_text
 from ingestion.parse.detect import detect_format
 from ingestion.parse.document import ParsedDocument, TextLimits
 from ingestion.parse.flow import ParseItem
-from ingestion.parse.sandbox import ParseLimits, parse_documents
+from ingestion.parse.limits import ParseLimits
+from ingestion.parse.sandbox import parse_documents
 from ingestion.parse.txt import parse_txt
 from ingestion.settings import IngestSettings
 from rag.passages import Passage, Ranks

@@ -24,7 +24,8 @@ from typing import Any
 
 from ingestion.parse.detect import HEAD_BYTES, detect_format
 from ingestion.parse.flow import ParseItem
-from ingestion.parse.sandbox import ParseLimits, ParserPool
+from ingestion.parse.limits import ParseLimits
+from ingestion.parse.sandbox import ParserPool
 from tenants.errors import DocumentRejected, UnsupportedType
 
 _WITHIN_S = 20.0

@@ -39,7 +39,8 @@ from eval.upload import UNTITLED, fitting_title
 from ingestion.chunk import chunk_document, embedding_text
 from ingestion.parse.document import ParsedDocument
 from ingestion.parse.flow import ParseItem
-from ingestion.parse.sandbox import ParseLimits, ParserPool
+from ingestion.parse.limits import ParseLimits
+from ingestion.parse.sandbox import ParserPool
 from ingestion.settings import IngestSettings
 from shards.embed import Embedder, load_embedder
 

@@ -14,7 +14,8 @@ from celery.signals import setup_logging, task_postrun, worker_init, worker_read
 from redis import Redis
 
 from ingestion.job_queue import return_lost
-from ingestion.parse.sandbox import ParseLimits, ParserPool
+from ingestion.parse.limits import ParseLimits
+from ingestion.parse.sandbox import ParserPool
 from ingestion.runtime import Runtime, SlowPlaces
 from ingestion.sources.background import Background
 from ingestion.sources.connect import SourceTools

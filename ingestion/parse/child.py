@@ -1,10 +1,10 @@
 """The parser processes: a nursery that never sees a document, and the workers it forks.
 
-`python -m ingestion.parse.child FD` is the nursery. It imports the parsers, leaves the network, and then waits on
-the socket FD: each message asks for one worker and brings the two sockets to serve it with. A worker serves one
-batch of one tenant. It reads no document either: it forks a process for each, confined before it sees a byte,
-and hands on exactly one answer of it. So nothing that a document does to its process can touch another document, and
-forking from a warm process costs about a millisecond.
+`main` is the nursery; `all_formats.py` and `text_formats.py` run it with the parsers that they import. It leaves the
+network, and then waits on a socket: each message asks for one worker and brings the two sockets to serve it with. A
+worker serves one batch of one tenant. It reads no document either: it forks a process for each, confined before it
+sees a byte, and hands on exactly one answer of it. So nothing that a document does to its process can touch another
+document, and forking from a warm process costs about a millisecond.
 
 The nursery alone signals workers: it is their parent, so a process id cannot be anybody else's. Whoever asked
 for a worker hangs up its second socket to have it killed, and reads from it how it ended.
@@ -44,8 +44,8 @@ from ingestion.parse.confine import (
 from ingestion.parse.document import ParsedDocument, Recogniser, TextLimits
 from ingestion.parse.frames import HEADER, MAX_DOCUMENTS, pack, pack_failure
 from ingestion.parse.ocr import OcrUnavailable, open_recogniser
-from ingestion.parse.registry import PARSERS, Parser
 from ingestion.parse.rejections import rejected
+from ingestion.parse.text_registry import Parser
 from tenants.errors import DocumentRejected
 
 _PIECE = 256 * 1024
@@ -60,7 +60,7 @@ class _Worker:
     asked: socket.socket
 
 
-def main(parsers: Mapping[str, Parser] = PARSERS) -> None:
+def main(parsers: Mapping[str, Parser]) -> None:
     """Run the nursery on the socket whose descriptor is the first argument, until its other end closes.
 
     The second argument says what pictures are read with: an object for `open_recogniser`, or null.
@@ -252,7 +252,3 @@ def _interpreter_folders() -> list[str]:
     """Where Python may still load a codec from. Never the project's own folder: data may lie below it."""
     paths = sysconfig.get_paths()
     return [paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"]]
-
-
-if __name__ == "__main__":
-    main()

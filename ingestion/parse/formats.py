@@ -47,4 +47,6 @@ ZIPPED = frozenset({"docx", "pptx", "xlsx", "odt", "ods", "odp", "epub", "zip"})
 COMPOUND = frozenset({"xls", "msg"})
 BINARY = ZIPPED | COMPOUND | {"pdf", "rtf"}
 """Formats that a signature tells; the others are text."""
+PLAIN = frozenset({"txt", "markdown", "csv", "tsv", "json", "jsonl"})
+"""Formats whose parsers are Python alone (`text_registry.py`)."""
 KNOWN_TYPES = ", ".join(f"{known.shown} ({', '.join(known.extensions)})" for known in FORMATS.values())

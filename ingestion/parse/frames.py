@@ -1,12 +1,11 @@
 """What goes over the sockets between the service and its parser processes: framed JSON, and text as UTF-8.
 
 The answering side may have been taken over by the document it parses, so every number is checked and every
-length bounded before it is believed. Nothing is unpickled.
+length bounded before it is believed. Nothing is unpickled. Parser processes have this in memory, so it needs little.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import struct
 from collections.abc import Sequence
@@ -18,12 +17,9 @@ from tenants.errors import DocumentRejected
 
 HEADER = struct.Struct(">II")
 """Lengths of the head and of the text behind it."""
-_MAX_HEAD = 16 * 1024**2
-_MAX_BYTES_A_CHARACTER = 4
+MAX_HEAD = 16 * 1024**2
 _MAX_TITLE = 1000
 _MAX_CODE = 40
-_LARGE = 512 * 1024
-"""Answers longer than this are unpacked in a thread, so as not to hold up the event loop."""
 
 MAX_DOCUMENTS = 64
 """Documents of one request: as many descriptors go over a socket at once."""
@@ -31,10 +27,6 @@ MAX_DOCUMENTS = 64
 
 class BrokenFrame(Exception):
     """The other side sent what it may not."""
-
-
-class ParserGone(Exception):
-    """The other side went away in the middle of an answer, or before it."""
 
 
 class ParserFailed(Exception):
@@ -60,7 +52,7 @@ def pack(answer: ParsedDocument | DocumentRejected) -> bytes:
         "left_out": left_out,
     }
     framed = _framed(head, answer.text)
-    if HEADER.unpack_from(framed)[0] > _MAX_HEAD:
+    if HEADER.unpack_from(framed)[0] > MAX_HEAD:
         return pack(rejected("document_too_long"))
     return framed
 
@@ -75,22 +67,8 @@ def _framed(head: dict[str, Any], text: str) -> bytes:
     return HEADER.pack(len(encoded), len(body)) + encoded + body
 
 
-async def read_answer(stream: asyncio.StreamReader, max_text_chars: int) -> ParsedDocument | DocumentRejected:
-    """The next answer on a stream. Raises ParserFailed, ParserGone, BrokenFrame."""
-    try:
-        head_bytes, body_bytes = HEADER.unpack(await stream.readexactly(HEADER.size))
-        if head_bytes > _MAX_HEAD or body_bytes > max_text_chars * _MAX_BYTES_A_CHARACTER:
-            raise BrokenFrame("an answer is too long")
-        head = await stream.readexactly(head_bytes)
-        body = await stream.readexactly(body_bytes)
-        if head_bytes + body_bytes > _LARGE:
-            return await asyncio.to_thread(_unpacked, head, body)
-        return _unpacked(head, body)
-    except (asyncio.IncompleteReadError, ConnectionError) as error:
-        raise ParserGone from error
-
-
-def _unpacked(head: bytes, body: bytes) -> ParsedDocument | DocumentRejected:
+def unpack(head: bytes, body: bytes) -> ParsedDocument | DocumentRejected:
+    """What an answer says, head and text as its header parts them. Raises ParserFailed, BrokenFrame."""
     try:
         return _believed(json.loads(head), body.decode())
     except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:

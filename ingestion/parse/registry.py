@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
-from ingestion.parse.delimited import parse_csv, parse_tsv
 from ingestion.parse.detect import HEAD_BYTES, detect_format
 from ingestion.parse.document import ParsedDocument, TextLimits
 from ingestion.parse.docx import parse_docx
 from ingestion.parse.eml import parse_eml
 from ingestion.parse.epub import parse_epub
 from ingestion.parse.html import parse_html
-from ingestion.parse.json_records import parse_json, parse_jsonl
-from ingestion.parse.markdown import parse_markdown
 from ingestion.parse.msg import parse_msg
 from ingestion.parse.odf import parse_odp, parse_ods, parse_odt
 from ingestion.parse.pdf import parse_pdf
 from ingestion.parse.pptx import parse_pptx
 from ingestion.parse.rtf import parse_rtf
 from ingestion.parse.spreadsheet import parse_xls, parse_xlsx
-from ingestion.parse.txt import parse_txt
+from ingestion.parse.text_registry import TEXT_PARSERS, Parser
 from ingestion.parse.xml_document import parse_xml_document
 from ingestion.parse.zip_files import parse_zip
-
-Parser = Callable[[bytes, TextLimits], ParsedDocument]
 
 
 def parse_part(name: str, data: bytes, limits: TextLimits, declared: str | None = None) -> ParsedDocument:
@@ -34,8 +29,7 @@ def parse_part(name: str, data: bytes, limits: TextLimits, declared: str | None 
 
 
 PARSERS: Mapping[str, Parser] = {
-    "txt": parse_txt,
-    "markdown": parse_markdown,
+    **TEXT_PARSERS,
     "html": parse_html,
     "pdf": parse_pdf,
     "docx": parse_docx,
@@ -47,10 +41,6 @@ PARSERS: Mapping[str, Parser] = {
     "odp": parse_odp,
     "rtf": parse_rtf,
     "epub": parse_epub,
-    "csv": parse_csv,
-    "tsv": parse_tsv,
-    "json": parse_json,
-    "jsonl": parse_jsonl,
     "xml": parse_xml_document,
     "eml": partial(parse_eml, parse_part),
     "msg": partial(parse_msg, parse_part),

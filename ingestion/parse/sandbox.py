@@ -12,65 +12,23 @@ import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
+from ingestion.parse.answers import ParserGone, read_answer
 from ingestion.parse.document import ParsedDocument
 from ingestion.parse.flow import ParseItem, ParseStream
-from ingestion.parse.frames import MAX_DOCUMENTS, BrokenFrame, ParserFailed, ParserGone, read_answer
+from ingestion.parse.frames import MAX_DOCUMENTS, BrokenFrame, ParserFailed
+from ingestion.parse.limits import ParseLimits
+from ingestion.parse.nurseries import Nurseries, NurseryGone
 from ingestion.parse.original import Original
 from ingestion.parse.rejections import rejected
-from ingestion.settings import IngestSettings
 from tenants.errors import DocumentRejected, Unavailable
 
 _LOGGER = logging.getLogger(__name__)
-_ROOT = Path(__file__).parents[2]
-_COMMAND = ("-m", "ingestion.parse.child")
-_START_S = 30.0
 _END_S = 5.0
 _NURSERY_ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class ParseLimits:
-    """Bounds of one document; memory is the address space of the process, interpreter included."""
-
-    memory_bytes: int = 1024**3
-    cpu_s: int = 60
-    wall_s: float = 120.0
-    max_text_chars: int = 20_000_000
-    max_pages: int = 2000
-    ocr: bool = True
-    """Whether pictures of text are read where Tesseract is installed."""
-    ocr_languages: str = "eng"
-    ocr_max_pages: int = 40
-    ocr_data: str | None = None
-
-    @classmethod
-    def from_settings(cls, settings: IngestSettings) -> Self:
-        """The limits an installation has set."""
-        return cls(
-            memory_bytes=settings.parse_memory_bytes,
-            cpu_s=settings.parse_cpu_s,
-            wall_s=settings.parse_wall_s,
-            max_text_chars=settings.max_text_chars,
-            max_pages=settings.max_pages,
-            ocr=settings.ocr == "auto",
-            ocr_languages=settings.ocr_languages,
-            ocr_max_pages=settings.ocr_max_pages,
-            ocr_data=settings.ocr_data,
-        )
-
-    @property
-    def recogniser(self) -> str:
-        """What a nursery is told about reading pictures."""
-        if not self.ocr:
-            return "null"
-        return json.dumps({"languages": self.ocr_languages, "max_pages": self.ocr_max_pages, "folder": self.ocr_data})
 
 
 @dataclass(frozen=True)
@@ -82,25 +40,19 @@ class _Death:
     """Whether a second try, alone, could end differently."""
 
 
-class _NurseryGone(Exception):
-    """The nursery does not answer; no document is to blame."""
-
-
 class ParserPool:
-    """Owns one nursery process and has it fork a fresh worker for every batch.
+    """Has nurseries fork a fresh worker for every batch; `command` starts another nursery than the usual ones.
 
     Belongs to one event loop. `parse` may run several times at once.
     """
 
-    def __init__(self, limits: ParseLimits, *, command: Sequence[str] = _COMMAND) -> None:
+    def __init__(self, limits: ParseLimits, *, command: Sequence[str] | None = None) -> None:
         self._limits = limits
-        self._command = command
-        self._nursery: _Nursery | None = None
-        self._starting = asyncio.Lock()
+        self._nurseries = Nurseries(limits, command)
 
     async def start(self) -> None:
         """Warm up, so that the first batch does not wait. Raises Unavailable."""
-        await self._warm()
+        await self._nurseries.start()
 
     async def parse(self, items: Sequence[ParseItem]) -> list[ParsedDocument | DocumentRejected]:
         """What became of each item, in order; otherwise as `stream`."""
@@ -123,20 +75,8 @@ class ParserPool:
         return ParseStream(items, patience_s, self._parse_one_after_another)
 
     async def aclose(self) -> None:
-        """End the nursery and with it every worker."""
-        async with self._starting:
-            nursery, self._nursery = self._nursery, None
-        if nursery is not None:
-            await nursery.aclose()
-
-    async def _warm(self) -> _Nursery:
-        async with self._starting:
-            if self._nursery is not None and self._nursery.alive:
-                return self._nursery
-            if self._nursery is not None:
-                await self._nursery.aclose()
-            self._nursery = await _Nursery.start(self._command, self._limits)
-            return self._nursery
+        """End the nurseries and with them every worker."""
+        await self._nurseries.aclose()
 
     async def _parse_one_after_another(self, stream: ParseStream, first: int) -> None:
         """Parse the items of a stream from `first` on, until the end or until one is overdue and then done."""
@@ -147,7 +87,7 @@ class ParserPool:
             begun = at
             try:
                 at, death = await self._serve(stream, at, size)
-            except _NurseryGone as error:
+            except NurseryGone as error:
                 failures += 1
                 if failures == _NURSERY_ATTEMPTS:
                     raise Unavailable("The parsers cannot be started.", code="parser_unavailable") from error
@@ -164,8 +104,8 @@ class ParserPool:
 
     async def _serve(self, stream: ParseStream, first: int, size: int) -> tuple[int, _Death | None]:
         """Give items to a fresh worker; return the one that comes next, and how the worker died at it if it did."""
-        nursery = await self._warm()
-        batch = stream.items[first : first + size]
+        batch = self._nurseries.served_together(stream.items[first : first + size])
+        nursery = await self._nurseries.warm(batch[0].format)
         at = first
         with contextlib.ExitStack() as stack:
             talk, theirs = stack.enter_context(_pair(socket.SOCK_STREAM))
@@ -208,7 +148,7 @@ class ParserPool:
         except (TimeoutError, ConnectionError):
             message = b"{}"  # it closed its socket and lives on
         if not message:
-            raise _NurseryGone
+            raise NurseryGone
         end = json.loads(message)
         code, peak = end.get("exit"), end.get("peak_bytes", 0)
         if code == -signal.SIGXCPU:
@@ -227,84 +167,6 @@ async def parse_documents(items: Sequence[ParseItem], limits: ParseLimits) -> li
         return await pool.parse(items)
     finally:
         await pool.aclose()
-
-
-class _Nursery:
-    """The process that forks workers, and the socket to it."""
-
-    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
-        self._process = process
-        self._control = control
-
-    @classmethod
-    async def start(cls, command: Sequence[str], limits: ParseLimits) -> _Nursery:
-        """Raises Unavailable."""
-        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        control.setblocking(False)
-        with theirs:
-            nursery = cls(await asyncio.to_thread(_spawn, command, theirs, limits.recogniser), control)
-        try:
-            async with asyncio.timeout(_START_S):
-                ready = await asyncio.get_running_loop().sock_recv(control, 4096)
-        except (TimeoutError, ConnectionError):
-            ready = b""
-        if not ready:
-            await nursery.aclose()
-            raise Unavailable("The parsers cannot be started.", code="parser_unavailable")
-        told = json.loads(ready)
-        if told["no_ocr"]:
-            _LOGGER.info("scanned pages are not read: %s", told["no_ocr"])
-        for layer in told["missing"]:
-            _LOGGER.warning("parsers run without a %s: this system does not allow it", layer)
-        return nursery
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process still runs."""
-        return self._process.poll() is None
-
-    def ask(self, limits: ParseLimits, talk: socket.socket, asked: socket.socket) -> None:
-        """Have a worker forked that serves `talk`. Raises _NurseryGone."""
-        message = json.dumps(
-            {
-                "memory_bytes": limits.memory_bytes,
-                "cpu_s": limits.cpu_s,
-                "max_text_chars": limits.max_text_chars,
-                "max_pages": limits.max_pages,
-            }
-        ).encode()
-        try:
-            socket.send_fds(self._control, [message], [talk.fileno(), asked.fileno()])
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise _NurseryGone from error
-
-    async def aclose(self) -> None:
-        """Hang up, which ends it, and wait."""
-        self._control.close()
-        try:
-            await asyncio.to_thread(self._process.wait, _END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            await asyncio.to_thread(self._process.wait)
-
-
-def _spawn(command: Sequence[str], control: socket.socket, recogniser: str) -> subprocess.Popen[bytes]:
-    """Start the nursery in a session of its own, with nothing of our environment in its."""
-    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        [sys.executable, "-s", "-P", *command, str(control.fileno()), recogniser],
-        pass_fds=(control.fileno(),),
-        env={
-            "PYTHONPATH": str(_ROOT),
-            "LANG": "C.UTF-8",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "MALLOC_ARENA_MAX": "1",
-            "OMP_THREAD_LIMIT": "1",  # what is confined can start no thread
-        },
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ from sqlalchemy import delete, select
 from ingestion import job_queue, jobs
 from ingestion.batch import Batch
 from ingestion.models import Job, Lane
-from ingestion.parse.sandbox import ParseLimits, ParserPool
+from ingestion.parse.limits import ParseLimits
+from ingestion.parse.sandbox import ParserPool
 from ingestion.parsing import Opened, Overdue, Rejected, parsed
 from ingestion.runtime import Kept, Runtime, SlowPlaces
 from ingestion.settings import IngestSettings

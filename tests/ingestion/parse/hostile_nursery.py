@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ingestion.parse.child import PARSERS, main
+from ingestion.parse.child import main
 from ingestion.parse.document import Block, ParsedDocument, TextLimits
+from ingestion.parse.registry import PARSERS
 
 _seen: list[str] = []
 

@@ -8,8 +8,9 @@ import struct
 
 import pytest
 
+from ingestion.parse.answers import ParserGone, read_answer
 from ingestion.parse.document import Block, LeftOut, ParsedDocument
-from ingestion.parse.frames import BrokenFrame, ParserFailed, ParserGone, pack, pack_failure, read_answer
+from ingestion.parse.frames import BrokenFrame, ParserFailed, pack, pack_failure
 from tenants.errors import DocumentRejected
 
 _DOCUMENT = ParsedDocument(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.formats import as_expected, parse_all, read_manifest
-from ingestion.parse.sandbox import ParseLimits
+from ingestion.parse.limits import ParseLimits
 
 _FOLDER = os.environ.get("TESSERA_PARSER_DOCS")
 

@@ -11,8 +11,9 @@ import pytest
 
 from ingestion.parse.document import LeftOut, ParsedDocument, TextLimits
 from ingestion.parse.flow import ParseItem
+from ingestion.parse.limits import ParseLimits
 from ingestion.parse.ocr import OcrUnavailable, Tesseract, open_recogniser
-from ingestion.parse.sandbox import ParseLimits, ParserPool
+from ingestion.parse.sandbox import ParserPool
 from tenants.errors import DocumentRejected
 from tests.ingestion.parse.packing import pdf_of, read, refusal, stream
 

@@ -19,7 +19,8 @@ import pytest
 from ingestion.parse.confine import landlock_version
 from ingestion.parse.document import ParsedDocument
 from ingestion.parse.flow import ParseItem
-from ingestion.parse.sandbox import ParseLimits, ParserPool, parse_documents
+from ingestion.parse.limits import ParseLimits
+from ingestion.parse.sandbox import ParserPool, parse_documents
 from ingestion.settings import IngestSettings
 from tenants.errors import DocumentRejected, Unavailable
 
@@ -181,6 +182,20 @@ async def test_a_killed_nursery_is_replaced_in_the_middle_of_a_batch(pool: Parse
     assert nursery_of(pool).pid != first.pid
 
 
+async def test_text_is_parsed_beside_nothing_but_its_parsers(write: Write):
+    pool = ParserPool(ParseLimits())
+    items = [write("txt", "one"), write("markdown", "two"), write("html", "<p>three"), write("txt", "four")]
+    try:
+        assert [outcome(answer) for answer in await pool.parse(items)] == ["one", "two", "three", "four"]
+        nurseries = [process for process in psutil.Process().children() if "ingestion.parse" in str(process.cmdline())]
+        held = {process.cmdline()[-3]: {Path(one.path).name for one in process.memory_maps()} for process in nurseries}
+    finally:
+        await pool.aclose()
+    text, everything = held["ingestion.parse.text_formats"], held["ingestion.parse.all_formats"]
+    assert [name for name in text if any(other in name for other in ("pdfium", "_ssl", "_asyncio"))] == []
+    assert [name for name in everything if "pdfium" in name]
+
+
 async def test_a_nursery_that_cannot_start_is_unavailable_for_now(write: Write, capfd: pytest.CaptureFixture[str]):
     pool = ParserPool(ParseLimits(), command=("-m", "no_such_module"))
     with pytest.raises(Unavailable) as caught:
@@ -212,7 +227,8 @@ async def test_no_orphan_is_left_when_the_service_is_killed(write: Write):
         import asyncio, sys
         from pathlib import Path
         from ingestion.parse.flow import ParseItem
-        from ingestion.parse.sandbox import ParseLimits, ParserPool
+        from ingestion.parse.limits import ParseLimits
+        from ingestion.parse.sandbox import ParserPool
 
         async def main():
             pool = ParserPool(ParseLimits(), command=(sys.argv[1],))
