@@ -4,16 +4,20 @@ is first needed; there are as many as the operator declared."""
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from shards.catalog import Recipe
 from shards.dense import SPECIAL_TOKENS, DenseEmbedder, DenseModel
 from shards.embed import NAME, NAME_FLOAT32, Embedder, MiniLmEmbedder, load_embedder
-from shards.remote_model import RemoteModel
 from shards.sentence_model import SentenceModel
 from shards.settings import EmbedModel, EmbedSettings
 from tenants.errors import FieldError, InvalidRequest, Misconfigured, Unavailable
+
+if TYPE_CHECKING:
+    from shards.remote_model import RemoteModel
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class EmbedModels:
         if settings.model not in self.names:
             raise Misconfigured(f"TESSERA_EMBED_MODEL is {settings.model!r}, not one of {', '.join(self.names)}.")
         self.default = self.facts(settings.model)
+        if any(model.kind == "openai" for model in settings.models.values()):
+            _remote_model()  # now, not when the first question waits for it
 
     @property
     def names(self) -> list[str]:
@@ -82,7 +88,7 @@ class EmbedModels:
             return self.bundled.in_float32()
         declared = self._declared_as(name)
         model: DenseModel
-        model = RemoteModel(name, declared) if declared.kind == "openai" else SentenceModel(name, declared)
+        model = _remote_model()(name, declared) if declared.kind == "openai" else SentenceModel(name, declared)
         return DenseEmbedder(name, declared.dim, declared.max_tokens, model, self.bundled)
 
     def _declared_as(self, name: str) -> EmbedModel:
@@ -92,6 +98,12 @@ class EmbedModels:
                 code="embedder_unavailable",
             )
         return self._declared[name]
+
+
+def _remote_model() -> type[RemoteModel]:
+    """Import it where a server is declared; for its client alone a process starts 0.7 s later."""
+    found: type[RemoteModel] = importlib.import_module("shards.remote_model").RemoteModel
+    return found
 
 
 def check_recipe(models: EmbedModels, now: Recipe, model: str | None, chunk_tokens: int | None) -> None:
