@@ -78,7 +78,7 @@ async def test_a_document_is_found_asked_about_and_deleted(
 
 
 async def test_a_refusal_is_one_sentence_with_code_and_request(run: Callable[..., Any], tenant: Any) -> None:
-    ended = run("search", "x", "--filter", '{"team": {"like": "x"}}', "--json", key=tenant.key, ok=False)
+    ended = run("search", "x", "--filter", '{"team": {"like": "x"}}', "--json", key=tenant.key, ok=False, fresh=True)
     assert ended.stdout == ""
     assert re.fullmatch(
         r"tessera: The filter is not valid: filter\.team\.like .*\(invalid_filter, request [0-9a-f-]{36}\)\n",
@@ -87,7 +87,7 @@ async def test_a_refusal_is_one_sentence_with_code_and_request(run: Callable[...
 
 
 def test_nothing_at_the_address_is_said_plainly(run: Callable[..., Any]) -> None:
-    ended = run("search", "x", "--url", "http://127.0.0.1:9", "--key", "tsr_live_x", ok=False)
+    ended = run("search", "x", "--url", "http://127.0.0.1:9", "--key", "tsr_live_x", ok=False, fresh=True)
     assert "http://127.0.0.1:9 cannot be reached" in ended.stderr
     assert "Traceback" not in ended.stderr
 
