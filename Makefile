@@ -33,7 +33,7 @@ setup-dev:
 	@$(PYTHON) setup/install.py --dev
 
 test: lint ## Check and test everything: what CI runs; PYTEST_ARGS='-k name' for some tests, PYTEST_JOBS=0 for one process
-	$(call step,pytest,$(BIN)/pytest -n $(PYTEST_JOBS) --dist loadgroup $(PYTEST_ARGS))
+	$(call step,pytest,$(BIN)/pytest -n $(PYTEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS))
 
 lint: setup-dev ## Style, types and the order of packages
 	$(call step,ruff check,$(BIN)/ruff check .)

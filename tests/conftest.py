@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from service.database import prepare, role_url
 from service.local.ports import free_port
@@ -24,20 +25,36 @@ from tenants.db import Database
 from tenants.roles import APP, OWNER, WORKER, RolePasswords
 from tenants.settings import DatabaseSettings
 from tests.embedding_server import DIM, NAME, EmbeddingServer
+from tests.faults.own_stack import own_stack
 
 START_TIMEOUT_S = 240
 CELLS_FROM, CELL_ROWS = 1_000, 50
 """The stack's tenants have an index of their own, divided into cells, from so many chunks, not from 4,000."""
 FOLDERS = "folders"
 """Beside the data folder: where tenants of the stack may register folders as sources."""
+ON_FRAGILE_STACK = {
+    "tests/faults/test_kill_rounds.py",
+    "tests/faults/test_short_of_stores.py",
+    "tests/ingestion/test_fsck_foreign.py",
+}
+NOBODYS_SERVER = '{"eu": {"uri": "http://127.0.0.1:1"}}'
+"""A vector server that is always away."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, those of the stack run in one of them, one after the other, and the tests
-    of any other module stay together."""
-    for item in items:
-        shared = "stack" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("stack" if shared else item.path.name))
+class ByModule(LoadFileScheduling):
+    """Where tests run in several processes, those of a module stay together, and so do those of the fragile stack. A
+    process whose tests want the stack has one of its own: all of them in one process would take longer than the rest.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return "fragile" if module in ON_FRAGILE_STACK else module
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
+    """Groups by mark (`--dist loadgroup`) are lost between this pytest and this pytest-xdist."""
+    return ByModule(config, log)
 
 
 @dataclass(frozen=True)
@@ -128,6 +145,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory, embedding_server: EmbeddingS
     yield state
     stopped = tessera("down", data_dir=data_dir)
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+
+
+@pytest.fixture(scope="session")
+def fragile_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackState]:
+    """Another whole stack, that may be killed piece by piece and is checked as a whole: who breaks it waits until it is
+    healthy, and who needs it to be whole erases what it leaves."""
+    with own_stack(tmp_path_factory.mktemp("fragile") / "data", TESSERA_MILVUS_ENDPOINTS=NOBODYS_SERVER) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from tests.faults.proxy import Mode, Proxy, proxy_before
 if TYPE_CHECKING:
     from service.local.state import StackState
 
-FAILURES_S = 3.0
+FAILURES_S = 1.5
 """How long a way of failing lasts after an upload was seen to wait for its end."""
 
 
@@ -38,13 +38,13 @@ class Short:
 
 
 @pytest.fixture(scope="module")
-async def short(stack: StackState, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Short]:
+async def short(fragile_stack: StackState, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Short]:
     """A stack of its own, with the other's Milvus behind a proxy, and a small file system where it may have one."""
     folder = tmp_path_factory.mktemp("short")
     objects = folder / "objects"
     objects.mkdir()
     before = small_disk.words_before(objects)
-    target = urlsplit(stack.env["TESSERA_MILVUS_URI"]).port
+    target = urlsplit(fragile_stack.env["TESSERA_MILVUS_URI"]).port
     assert target is not None
     with ExitStack() as held:
         milvus = held.enter_context(proxy_before(target))
@@ -56,6 +56,17 @@ async def short(stack: StackState, tmp_path_factory: pytest.TempPathFactory) -> 
             tenant = await new_tenant(admin, "short")
             async with tenant.client:
                 yield Short(own, tenant, milvus, objects, small=bool(before))
+            milvus.heal()
+            await erase(admin, tenant)
+
+
+async def erase(admin: httpx.AsyncClient, tenant: TenantAccess) -> None:
+    """Leave nothing in the Milvus of the other stack, to which this tenant is nobody."""
+    erasing = (await admin.delete(f"/v1/admin/tenants/{tenant.id}")).headers["location"]
+    async with asyncio.timeout(60):
+        while (job := (await admin.get(erasing)).json())["state"] != "done":
+            assert job["state"] != "failed", job
+            await asyncio.sleep(0.1)
 
 
 async def search(tenant: TenantAccess, query: str) -> dict[str, Any]:

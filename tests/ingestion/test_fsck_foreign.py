@@ -19,32 +19,30 @@ from shards.names import Space, collection_prefix, lexical_name, tenant_database
 from shards.vectors import ChunkVector
 from tenants.auth import PLATFORM
 from tests.conftest import TenantAccess, new_tenant, tessera
-from tests.faults.own_stack import own_stack
 from tests.ingestion.damage import Stores, fsck, opened, unit_vector
 
 if TYPE_CHECKING:
-    import pytest
+    from service.local.state import StackState
 
 EXPECTED = {"vectors": {"orphan": 4, "wrong_tenant": 3}, "lexical": {"orphan": 1}, "objects": {"orphan": 2}}
 
 
-async def test_what_belongs_to_no_tenant_is_found_and_removed(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """In a stack of its own: every tenant of it is checked, again and again."""
-    folder = tmp_path_factory.mktemp("foreign") / "data"
-    with own_stack(folder, TESSERA_MILVUS_ENDPOINTS='{"eu": {"uri": "http://127.0.0.1:1"}}') as stack:
-        headers = {"Authorization": f"Bearer {stack.admin_key}"}
-        async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=60) as admin, opened(stack) as stores:
-            tenant = await new_tenant(admin, "tenant")
-            async with tenant.client:
-                await tenant.upload("The harbour master keeps a log.", external_id="log")
-                root = Path(stack.env["TESSERA_OBJECTS_URL"].removeprefix("file://"))
-                await strew_and_sweep(admin, tenant, stores, root)
-                await a_server_is_away(admin, tenant, stores)
-                checked = tessera("fsck", "--all", data_dir=folder)
-                assert checked.returncode == 1, "nothing is known of what could not be checked"
-                assert "not checked: vector server 'eu'" in checked.stdout
-                answer = await admin.delete(f"/v1/admin/tenants/{tenant.id}")
-                await ended(admin, answer)
+async def test_what_belongs_to_no_tenant_is_found_and_removed(fragile_stack: StackState) -> None:
+    """Not in the stack of the other tests: every tenant of it is checked, again and again."""
+    stack, folder = fragile_stack, Path(fragile_stack.env["TESSERA_DATA_DIR"])
+    headers = {"Authorization": f"Bearer {stack.admin_key}"}
+    async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=60) as admin, opened(stack) as stores:
+        tenant = await new_tenant(admin, "tenant")
+        async with tenant.client:
+            await tenant.upload("The harbour master keeps a log.", external_id="log")
+            root = Path(stack.env["TESSERA_OBJECTS_URL"].removeprefix("file://"))
+            await strew_and_sweep(admin, tenant, stores, root)
+            await a_server_is_away(admin, tenant, stores)
+            checked = tessera("fsck", "--all", data_dir=folder)
+            assert checked.returncode == 1, "nothing is known of what could not be checked"
+            assert "not checked: vector server 'eu'" in checked.stdout
+            answer = await admin.delete(f"/v1/admin/tenants/{tenant.id}")
+            await ended(admin, answer)
 
 
 async def a_server_is_away(admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores) -> None:
