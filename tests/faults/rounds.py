@@ -103,6 +103,9 @@ class Trial:
     stack: StackState
     seed: int
     admin: httpx.AsyncClient
+    writers: int = WRITERS
+    readers: int = READERS
+    """Of each tenant."""
     history: History = field(default_factory=History)
     moments: Moments = field(default_factory=Moments)
     clients: list[Client] = field(default_factory=list)
@@ -154,10 +157,10 @@ class Trial:
         stop = asyncio.Event()
         work = []
         for place, client in enumerate(self.clients):
-            for number in range(WRITERS):
+            for number in range(self.writers):
                 random = Random(f"writer {self.seed} {start} {place} {number}")
                 work.append(Writer(client, 1000 * start + 100 * place + number, random).run(stop))
-            readers = (Random(f"reader {self.seed} {start} {place} {number}") for number in range(READERS))
+            readers = (Random(f"reader {self.seed} {start} {place} {number}") for number in range(self.readers))
             work += [keep_reading(client, random, stop) for random in readers]
         tasks = [asyncio.create_task(one) for one in work]
         try:
@@ -262,11 +265,13 @@ class Trial:
 
 
 @asynccontextmanager
-async def trial(stack: StackState, seed: int, *, tenants: int = 2) -> AsyncIterator[Trial]:
+async def trial(
+    stack: StackState, seed: int, *, tenants: int = 2, writers: int = WRITERS, readers: int = READERS
+) -> AsyncIterator[Trial]:
     """Make tenants with a client each; the second tenant's index has collections of its own."""
     headers = {"Authorization": f"Bearer {stack.admin_key}"}
     async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=60) as admin:
-        made = Trial(stack, seed, admin)
+        made = Trial(stack, seed, admin, writers, readers)
         for number in range(tenants):
             slug = f"faults-{seed}-{number}-{int(time.time())}"
             body = {"slug": slug, "name": slug}

@@ -20,7 +20,7 @@ PARAGRAPH = "Line {n} of the inventory: {n} barrels of tar, {n} coils of rope, {
 
 
 async def test_nothing_is_lost_while_stores_do_not_answer(stack: StackState) -> None:
-    async with trial(stack, seed=1) as made:
+    async with trial(stack, seed=1, writers=2, readers=1) as made:
         await made.hold_still(STORES, STILL_S)
 
 

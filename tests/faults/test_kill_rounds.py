@@ -19,7 +19,7 @@ def test_the_slice_kills_every_kind_of_process() -> None:
 
 
 async def test_nothing_is_lost_doubled_or_undead(fragile_stack: StackState) -> None:
-    async with trial(fragile_stack, SEED) as made:
+    async with trial(fragile_stack, SEED, writers=2, readers=1) as made:
         await made.run(ROUNDS, look_every=ROUNDS)
     acknowledged = [c for changes in made.history.changes.values() for c in changes if c.outcome == "acknowledged"]
     assert {change.kind for change in acknowledged} == {"put", "delete"}, "the load did its work meanwhile"
