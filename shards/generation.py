@@ -107,11 +107,10 @@ def routing_of(micros: MicroRows, dimension: float | None) -> Routing | None:
 
 def _merged(known: MicroRows, changed: MicroRows) -> MicroRows:
     size = max(int(changed.micro.max(initial=-1)) + 1, len(known.micro))
-    more = size - len(known.micro)
 
     def patched(before: NDArray[np.generic], after: NDArray[np.generic]) -> NDArray[np.generic]:
-        widths = [(0, more)] + [(0, 0)] * (before.ndim - 1)
-        values = np.pad(before, widths)
+        values = np.zeros((size, *before.shape[1:]), dtype=before.dtype)
+        values[: len(before)] = before
         values[changed.micro] = after
         return values
 

@@ -79,15 +79,16 @@ class MemoryVectors:
 
     async def delete_versions(self, space: Space, versions: Sequence[int]) -> int:
         """See `VectorStore.delete_versions`."""
-        found = self._found(space)
-        gone = [key for key, row in found.rows.items() if row.version_no in set(versions)]
+        found, wanted = self._found(space), set(versions)
+        gone = [key for key, row in found.rows.items() if row.version_no in wanted]
         for key in gone:
             del found.rows[key]
         return len(gone)
 
     async def count_versions(self, space: Space, versions: Sequence[int]) -> int:
         """See `VectorStore.count_versions`."""
-        return sum(row.version_no in set(versions) for row in self._found(space).rows.values())
+        wanted = set(versions)
+        return sum(row.version_no in wanted for row in self._found(space).rows.values())
 
     async def delete_chunks(self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> None:
         """See `VectorStore.delete_chunks`."""
@@ -141,10 +142,11 @@ class MemoryVectors:
         """See `VectorStore.scan`."""
         found = self._found(space)
         _check_cells(found, cells or ())
+        wanted = None if versions is None else set(versions)
         rows = [
             row
             for (_, cell), row in found.rows.items()
-            if (cells is None or cell in cells) and (versions is None or row.version_no in set(versions))
+            if (cells is None or cell in cells) and (wanted is None or row.version_no in wanted)
         ]
         for start in range(0, len(rows), batch):
             yield rows[start : start + batch]
@@ -291,8 +293,8 @@ class MemoryLexical:
 
     async def delete_versions(self, index: str, versions: Sequence[int]) -> int:
         """See `LexicalStore.delete_versions`."""
-        entries = self._entries(index)
-        gone = [chunk_id for chunk_id, entry in entries.items() if entry.version_no in set(versions)]
+        entries, wanted = self._entries(index), set(versions)
+        gone = [chunk_id for chunk_id, entry in entries.items() if entry.version_no in wanted]
         for chunk_id in gone:
             del entries[chunk_id]
         return len(gone)
@@ -330,7 +332,8 @@ class MemoryLexical:
 
     async def count_versions(self, index: str, versions: Sequence[int]) -> int:
         """See `LexicalStore.count_versions`."""
-        return sum(entry.version_no in set(versions) for entry in self._entries(index).values())
+        wanted = set(versions)
+        return sum(entry.version_no in wanted for entry in self._entries(index).values())
 
     async def delete_chunks(self, index: str, chunk_ids: Sequence[UUID]) -> None:
         """See `LexicalStore.delete_chunks`."""

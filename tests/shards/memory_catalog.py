@@ -73,9 +73,9 @@ class CatalogState:
             self.micros[(generation, number)] = replace(known, rows=known.rows + rows, stamp=stamp, total=total)
 
     def add(self, generation: int, places: Sequence[Place]) -> set[UUID]:
-        fresh = {place.chunk_id for place in places if (generation, place.chunk_id) not in self.places}
-        self.places |= {(generation, place.chunk_id): place for place in places if place.chunk_id in fresh}
-        return fresh
+        fresh = {key: place for place in places if (key := (generation, place.chunk_id)) not in self.places}
+        self.places |= fresh
+        return {chunk_id for _, chunk_id in fresh}
 
     def move(self, generation: int, places: Sequence[Place]) -> None:
         for place in places:
@@ -83,7 +83,8 @@ class CatalogState:
                 self.places[(generation, place.chunk_id)] = place
 
     def remove(self, generation: int, versions: Sequence[int]) -> list[Place]:
-        gone = [key for key, place in self.places.items() if key[0] == generation and place.version_no in set(versions)]
+        wanted = set(versions)
+        gone = [key for key, place in self.places.items() if place.version_no in wanted and key[0] == generation]
         return [self.places.pop(key) for key in gone]
 
     def plan_change(self, generation: int, kind: str, parents: Sequence[int], children: int) -> CellChange:
@@ -123,7 +124,8 @@ class CatalogState:
         self.chunks |= chunks
 
     def purge(self, versions: Sequence[int]) -> None:
-        self.chunks = {chunk_id: version for chunk_id, version in self.chunks.items() if version not in set(versions)}
+        gone = set(versions)
+        self.chunks = {chunk_id: version for chunk_id, version in self.chunks.items() if version not in gone}
 
     def purge_editions(self, chunks: Collection[UUID]) -> None:
         self.chunks = {chunk_id: version for chunk_id, version in self.chunks.items() if chunk_id not in chunks}

@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,7 +174,7 @@ class World:
 
     async def read(self) -> None:
         async with self.transaction() as catalog:
-            began = {row.chunk_id: version for version in self.active.values() for row in version.rows}
+            began = {row.chunk_id for version in self.active.values() for row in version.rows}
             generation = await self.indexes.live(catalog)
         if generation is None:
             if began:
@@ -187,7 +187,7 @@ class World:
         shown = [chunk_id for chunk_id in hits if chunk_id in now]
         if len(shown) != len(set(shown)):
             raise Violated("a chunk was found twice")
-        lost = [chunk_id for chunk_id in began if chunk_id in now and chunk_id not in set(hits)]
+        lost = (began - set(hits)) & now
         if lost:
             raise Violated(f"{len(lost)} of {len(began)} chunks were not found ({found.plan})")
         self.note("read")
@@ -239,7 +239,7 @@ class World:
         for at in range(self.chance.randint(2, 12)):
             vector = topic + np.array([self.chance.gauss(0, 0.4) for _ in range(DIM)])
             vector = (vector / np.linalg.norm(vector)).astype(np.float32)
-            rows.append(IndexRow(uuid5(TENANT, f"{number}:{at}"), number, "", "word", vector))
+            rows.append(IndexRow(UUID(int=number << 32 | at), number, "", "word", vector))
         version = Version(number, document, rows)
         if not any(other.document == document for other in self.uploads):
             self.versions[number] = version
