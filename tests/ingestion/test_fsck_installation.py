@@ -81,7 +81,7 @@ async def test_a_busy_tenant_shows_no_false_difference(admin: httpx.AsyncClient,
                 files = {"file": (f"{name}.md", text.encode())}
                 answer = await tenant.client.post("/v1/documents", files=files, data={"external_id": name})
                 made[name] = answer.json()["document"]["id"]
-            await asyncio.sleep(random_.random() / 10)
+            await asyncio.sleep(random_.random() / 4)
 
     async def move() -> None:
         for tier in ("dedicated", "isolated", "auto"):
@@ -120,9 +120,10 @@ async def test_any_damage_is_mended(
         tenant = await make_tenant(tier)
         async with tenant.client:
             names = [str(n) for n in range(8)]
-            for name in names:
-                text = f"# Log {name}\n\nBeacon {name} burns oil.\n\n# More\n\nKeeper {name} rows."
-                await tenant.upload(text, f"{name}.md", external_id=name)
+            texts = {
+                name: f"# Log {name}\n\nBeacon {name} burns oil.\n\n# More\n\nKeeper {name} rows." for name in names
+            }
+            await asyncio.gather(*(tenant.upload(texts[name], f"{name}.md", external_id=name) for name in names))
             if tier != "pooled":
                 placed = await admin.post(f"/v1/admin/tenants/{tenant.id}/placement", json={"tier": tier})
                 while (await admin.get(placed.headers["location"])).json()["state"] != "done":

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from service.local.state import StackState
     from tests.conftest import TenantAccess
 
-DOCUMENTS = 60
+DOCUMENTS = 20
 
 
 def sentence(number: int) -> str:
@@ -63,6 +63,7 @@ async def test_an_index_moves_while_it_is_used(
                 hits = (await tenant.client.post("/v1/search", json=body)).json()["hits"]
                 assert [hit["external_id"] for hit in hits].count("3") == 1
             asked += 1
+            await asyncio.sleep(0.05)
 
     async def write() -> None:
         nonlocal written
@@ -139,22 +140,21 @@ async def test_a_cold_index_is_released_and_wakes(
 ) -> None:
     await tenant.upload(sentence(5), "5.txt", external_id="5")
     await place(admin, tenant, tier="dedicated")
-    await asyncio.sleep(0.2)
     database = Database(stack.env["TESSERA_DATABASE_WORKER_URL"], DatabaseSettings(pool_size=1))
     async with database.tenant(UUID(tenant.id)) as session, session.begin():
         await session.execute(text("UPDATE index_use SET used_at = now() - interval '2 days'"))
     await database.aclose()
-    for _ in range(300):
+    for _ in range(120):
         shown = await shards(admin, tenant)
         if shown["released_at"]:
             break
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.25)
     assert shown["released_at"], shown
     assert [hit["external_id"] for hit in await tenant.search(sentence(5))] == ["5"]
-    for _ in range(150):
+    for _ in range(60):
         shown = await shards(admin, tenant)
         if not shown["released_at"]:
             break
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.25)
     assert shown["released_at"] is None
     assert 0 < shown["woke_ms"] < 10_000
