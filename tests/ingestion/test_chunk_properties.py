@@ -46,7 +46,7 @@ _TITLES = st.one_of(st.text(max_size=40), _PARAGRAPHS, st.builds(lambda word, n:
 _LIMITS = st.sampled_from([32, 60, 200, 254, 400])
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(text=_MARKDOWN, title=_TITLES, max_tokens=_LIMITS)
 def test_chunks_of_markdown(text: str, title: str, max_tokens: int):
     try:
