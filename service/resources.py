@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -50,7 +51,15 @@ async def open_resources(settings: Settings, database_url: str) -> AsyncIterator
         stack.push_async_callback(lexical.aclose)
         first = models.default
         indexes = TenantIndexes(vectors, lexical, settings.shards, embedder=first.name, dim=first.dim)
+        _keep_for_good()
         yield Resources(settings, database, Objects(settings.objects.url), models, models.bundled, indexes)
+
+
+def _keep_for_good() -> None:
+    """Leave what there is by now out of every later garbage collection: modules and models, 240,000 objects that stay.
+    A full collection stops the whole process for 0.15 s with them, and for milliseconds without."""
+    gc.collect()
+    gc.freeze()
 
 
 async def _warm_up(embedder: Embedder) -> None:
