@@ -47,7 +47,7 @@ class IngestSettings(BaseModel):
     """Most scanned pages of one document that are read; each takes about a second."""
     chunk_tokens: int = Field(default=200, ge=32)
     """Upper bound of a chunk's own text, in tokens of the embedder; headings come on top, within the model's limit."""
-    batch_documents: int = Field(default=512, ge=1)
+    batch_documents: int = Field(default=128, ge=1)
     """Documents of one tenant that one task takes together; fewer while several tenants wait."""
     batch_bytes: int = Field(default=2 * 1024 * 1024, ge=1)
     """Bytes of content that one task takes together (a larger document goes alone), and the quantum of fairness."""
