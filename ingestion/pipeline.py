@@ -238,11 +238,10 @@ async def plan_index(session: AsyncSession, runtime: Runtime, tenant_id: UUID) -
     return True
 
 
-async def look_after(session: AsyncSession, runtime: Runtime, tenant_id: UUID) -> None:
-    """Queue the upkeep of the tenant's index when what was committed calls for it."""
+async def wants_upkeep(session: AsyncSession, runtime: Runtime, tenant_id: UUID) -> bool:
+    """Say whether what was committed calls for work on the tenant's index."""
     live = await runtime.indexes.live(PostgresCatalog(session, tenant_id))
-    if live is not None and runtime.indexes.wants_upkeep(live, live.rows, await placement_of(session, tenant_id)):
-        await jobs.queue_partition(session, tenant_id)
+    return live is not None and runtime.indexes.wants_upkeep(live, live.rows, await placement_of(session, tenant_id))
 
 
 async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, group: Embedded) -> None:

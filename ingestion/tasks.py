@@ -123,10 +123,20 @@ async def _ingest_held(runtime: Runtime, batch: Batch) -> None:
         async with aclosing(pipeline.steps(runtime, batch, versions)) as steps:
             async for step in steps:
                 await _commit(runtime, batch, step)
-        async with runtime.database.tenant(batch.tenant_id) as session:
-            await pipeline.look_after(session, runtime, batch.tenant_id)
-            await session.commit()
+        await _look_after(runtime, batch.tenant_id)
     log.info("tenant %s: %d documents, milliseconds %s", batch.tenant_id, len(batch.jobs), batch.watch.total())
+
+
+async def _look_after(runtime: Runtime, tenant_id: UUID) -> None:
+    """Queue upkeep where it is wanted: under the writer lock, since a tenant that was erased meanwhile gets no job."""
+    database = runtime.database
+    async with database.tenant(tenant_id) as session:
+        if not await pipeline.wants_upkeep(session, runtime, tenant_id):
+            return
+    async with database.writer_lock(tenant_id), database.tenant(tenant_id) as session:
+        if await pipeline.wants_upkeep(session, runtime, tenant_id):
+            await jobs.queue_partition(session, tenant_id)
+            await session.commit()
 
 
 async def _commit(runtime: Runtime, batch: Batch, step: pipeline.Step) -> None:
@@ -168,7 +178,8 @@ async def _purge(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
     async def work(session: Any, job: Job) -> dict[str, Any]:
         assert job.document_id is not None
         receipt = await removal.purge_document(session, runtime, tenant_id, job.document_id)
-        await pipeline.look_after(session, runtime, tenant_id)
+        if await pipeline.wants_upkeep(session, runtime, tenant_id):
+            await jobs.queue_partition(session, tenant_id)
         return receipt
 
     await one_job(runtime, tenant_id, batch_id, "purging", work, before=before)
