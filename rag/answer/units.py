@@ -19,8 +19,10 @@ Kind = Literal["sentence", "item", "row", "heading", "code"]
 _HEADING = re.compile(r"(#{1,6})\s+(?=\S)")
 _UNDERLINE = re.compile(r"={3,}|-{3,}|~{3,}")
 _BULLET = re.compile(r"(?:[-*+•‣▪◦●·–—]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+(?=\S)")
-_FENCE = re.compile(r"```|~~~")
+_FENCE = re.compile(r"(`{3,}|~{3,})[ \t]*[^\s`~]*")
+"""Begins code, with the name of a language or without; what says more is text. (CommonMark allows more words.)"""
 _RULE = re.compile(r"[|+\s:=-]*[-=]{2,}[|+\s:=-]*")
+_CLOSING_MARKS = re.compile(r"[#\s]+$")
 _GAP = re.compile(r"\S {3,}(?=\S)")
 _NUMBERED = re.compile(r"\d+(?:\.\d+)+\.?\s+[^\W\d]")
 _LONGEST_WRAPPED = 160
@@ -90,7 +92,7 @@ def _read(reader: _Reader, lines: list[_Line], i: int) -> int:
     if not line.text:
         _flush(reader)
         return i + 1
-    if _FENCE.match(line.text):
+    if following is not None and _FENCE.fullmatch(line.text):
         return _read_code(reader, lines, i)
     if _has_bars(line) and (line.text.startswith("|") or (following is not None and _has_bars(following))):
         return _read_table(reader, lines, i)
@@ -130,7 +132,7 @@ def _is_title(line: _Line) -> bool:
 
 def _add_heading(reader: _Reader, line: _Line, level: int, skip: int) -> None:
     _flush(reader)
-    text = line.text[skip:].rstrip("# ")
+    text = _CLOSING_MARKS.sub("", line.text[skip:])
     if not text:
         return
     reader.lead = None
@@ -142,9 +144,9 @@ def _add_heading(reader: _Reader, line: _Line, level: int, skip: int) -> None:
 
 def _read_code(reader: _Reader, lines: list[_Line], i: int) -> int:
     _flush(reader)
-    fence = lines[i].text[:3]
+    fence = lines[i].text[0]
     j = i + 1
-    while j < len(lines) and not lines[j].text.startswith(fence):
+    while j < len(lines) and not (lines[j].text.startswith(3 * fence) and not lines[j].text.strip(fence)):
         j += 1
     body = [line for line in lines[i + 1 : j] if line.text]
     if body:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,5 +53,12 @@ def test_units_are_in_order_without_overlap_and_lose_no_letter(text: str) -> Non
         at = unit.end
     leads = {unit.lead for unit in units if unit.lead}
     covered = {i for start, end in [*((u.start, u.end) for u in units), *leads] for i in range(start, end)}
-    lost = [i for i, character in enumerate(text) if character == "Z" and i not in covered]
+    languages = {i for found in re.finditer(r"(?:`{3,}|~{3,})[ \t]*([^\s`~]+)", text) for i in range(*found.span(1))}
+    lost = [i for i, one in enumerate(text) if one == "Z" and i not in covered and i not in languages]
     assert not lost
+
+
+@pytest.mark.parametrize("text", ["~~~Z", "```Z", "```Z and more\na", "```\na\n```Z\n```", "~~~\na\n~~~ Z b\n~~~"])
+def test_what_only_looks_like_a_fence_is_not_lost(text: str) -> None:
+    at = text.index("Z")
+    assert any(unit.start <= at < unit.end for unit in split_units(text))
