@@ -72,6 +72,10 @@ def schedule(seed: int, rounds: int) -> list[Round]:
     return planned
 
 
+_AFTER_ALL = 1_000_000
+"""More rounds than there are: what is written while stores are held still has words of its own."""
+
+
 class Moments:
     """What clients notice, for a round that waits for it."""
 
@@ -132,7 +136,7 @@ class Trial:
 
     async def hold_still(self, names: Sequence[str], seconds: float) -> None:
         """Stop each of these for so long under load, then look at everything. Raises as `run` does."""
-        async with self._loaded(0):
+        async with self._loaded(_AFTER_ALL):
             for name in names:
                 await asyncio.sleep(0.5)
                 async with victims.held_still(self.data_dir, name):
