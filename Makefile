@@ -8,9 +8,11 @@ SEEDS ?= 20000
 FIRST ?= 2000
 ROUNDS ?= 200
 SEED ?=
+SERVERS ?=
+ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up down setup setup-dev test lint sim faults bench lock clean
+.PHONY: help up down servers servers-down setup setup-dev test test-servers lint sim faults bench lock clean
 
 # Run one step under its name; when it fails say which, and pass its exit status on.
 define step
@@ -18,13 +20,23 @@ define step
 endef
 
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
-up: setup ## Start everything here, ingest the example documents, ask questions, show the answers
-	@$(BIN)/tessera up --demo
+# With SERVERS=1 a command has the settings of the real servers, and nothing else is different.
+on_servers = $(if $(SERVERS),set -e; settings="$$($(BIN)/tessera servers env)"; eval "$$settings";)
 
-down: setup ## Drain and stop what `make up` started; the documents stay
-	@$(BIN)/tessera down
+up: setup $(if $(SERVERS),servers) ## Start everything here, ingest examples, ask questions; SERVERS=1 on the real servers
+	@$(on_servers) $(BIN)/tessera up --demo
+	@$(if $(SERVERS),printf '\nOn the real servers: first eval "$$(%s servers env)". To stop: make down SERVERS=1\n' $(BIN)/tessera)
+
+down: setup ## Drain and stop what `make up` started; the documents stay (SERVERS=1: what `make up SERVERS=1` did)
+	@$(on_servers) $(BIN)/tessera down
+
+servers: setup ## Fetch and start Postgres, Redis, Milvus, OpenSearch, S3, vLLM; ONLY='milvus s3' for some
+	@$(BIN)/tessera servers up $(ONLY)
+
+servers-down: setup ## End these servers; their data stay
+	@$(BIN)/tessera servers down
 
 setup: ## Install the locked packages into .venv (the other targets do so by themselves)
 	@$(PYTHON) setup/install.py
@@ -34,6 +46,9 @@ setup-dev:
 
 test: lint ## Check and test everything: what CI runs; PYTEST_ARGS='-k name' for some tests, PYTEST_JOBS=0 for one process
 	$(call step,pytest,$(BIN)/pytest -n $(PYTEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS))
+
+test-servers: setup-dev ## The suites of every protocol and the tests of the stack on the real servers, none left out
+	$(call step,test-servers,$(BIN)/python -m tests.on_servers $(PYTEST_ARGS))
 
 lint: setup-dev ## Style, types and the order of packages
 	$(call step,ruff check,$(BIN)/ruff check .)

@@ -16,7 +16,9 @@ import asyncio
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
@@ -26,11 +28,13 @@ from numpy.typing import NDArray
 
 from bench.local_stack import arguments, print_line, running
 from eval.client import TesseraClient
-from eval.datasets import load_set
+from eval.datasets import CorpusRow, load_set
 from eval.progress import Silent
 from eval.retrieval import ingest
 from eval.scratch import workplace
+from service.local.state import StackState
 from service.resources import Resources, open_resources
+from service.settings import Settings
 from shards.catalog_postgres import PostgresCatalog
 from shards.generation import Generation
 from shards.index import TenantIndexes
@@ -74,17 +78,17 @@ def calls(
     return {"service": service, "embedding": embedding, "milvus": milvus, "bm25": bm25}
 
 
-async def timed(parts: dict[str, Call], questions: list[str]) -> dict[str, list[float]]:
-    """Milliseconds of every part for every question."""
+async def timed(parts: dict[str, Call], questions: list[str], *, warm_up: int = WARM_UP) -> dict[str, list[float]]:
+    """Milliseconds of every part for every question; `warm_up` of them are asked once before."""
     names = list(parts)
     spent: dict[str, list[float]] = defaultdict(list)
-    for number, question in enumerate([*questions[:WARM_UP], *questions]):
+    for number, question in enumerate([*questions[:warm_up], *questions]):
         first = number % len(names)
         for name in names[first:] + names[:first]:
             began = time.perf_counter()
             await parts[name](question)
             milliseconds = 1000 * (time.perf_counter() - began)
-            if number >= WARM_UP:
+            if number >= min(warm_up, len(questions)):
                 spent[name].append(milliseconds)
     return spent
 
@@ -114,34 +118,62 @@ async def stages(client: TesseraClient, questions: list[str]) -> dict[str, float
     return {stage: round(float(np.median(values)), 2) for stage, values in found.items()}
 
 
-async def bench(data_dir: Path, data: Path, slug: str, documents: int, limit: int) -> dict[str, object]:
-    state, settings = running(data_dir)
+@dataclass(frozen=True)
+class Opened:
+    """A running stack with the tenant that is searched: its client, its engines, and what is called of them."""
+
+    client: TesseraClient
+    resources: Resources
+    generation: Generation
+    vectors: dict[str, NDArray[np.float32]]
+    chunks: int
+
+    @property
+    def parts(self) -> dict[str, Call]:
+        return calls(self.client, self.resources, self.generation, self.vectors)
+
+
+def asked_of(data: Path, documents: int, limit: int) -> tuple[list[CorpusRow], list[str]]:
+    """The passages that the tenant is filled with, and the questions, of all sets in turns."""
     sets = [load_set(data / name, queries=QUESTIONS) for name in SETS]
-    texts = [question.text for question in in_turns(one.questions for one in sets)[:limit]]
     corpus = in_turns([row for row in one.corpus if (row.text or "").strip()] for one in sets)[:documents]
+    return corpus, [question.text for question in in_turns(one.questions for one in sets)[:limit]]
+
+
+@asynccontextmanager
+async def opened(
+    state: StackState, settings: Settings, slug: str, corpus: list[CorpusRow], texts: list[str]
+) -> AsyncIterator[Opened]:
+    """Open a stack's engines beside its service, with a tenant that holds the passages."""
     async with TesseraClient(state.url, state.admin_key) as admin:
         kept = workplace(admin, Silent(), name="bench-search", slug=slug, keep=True, bm25_weight=None)
         async with kept as place, TesseraClient(state.url, place.key) as client:
             if not place.held:
                 await ingest(client, place, corpus, Silent(), concurrency=8)
-            async with open_resources(settings, settings.database.url) as resources:
+            async with open_resources(settings, "TESSERA_DATABASE_URL") as resources:
                 async with resources.database.tenant(UUID(place.id)) as session:
                     generation = await resources.indexes.live(PostgresCatalog(session, UUID(place.id)))
                 assert generation is not None
                 chunks = await resources.indexes.vectors.count(generation.space)
                 vectors = {text: (await resources.embedder.embed_query(text)).vector for text in texts}
-                spent = await timed(calls(client, resources, generation, vectors), texts)
-                asked = like_the_service(resources.indexes, vectors[texts[0]], 100)
-                seen = await resources.indexes.search_ann(generation, asked)
-                return {
-                    "bench": "search",
-                    "tenant": slug,
-                    "chunks": chunks,
-                    "questions": len(texts),
-                    "cells": {"visited": seen.cells_visited, "total": seen.cells_total},
-                    **verdict(spent, chunks),
-                    "stages_p50_ms": await stages(client, texts[:50]),
-                }
+                yield Opened(client, resources, generation, vectors, chunks)
+
+
+async def bench(data_dir: Path, data: Path, slug: str, documents: int, limit: int) -> dict[str, object]:
+    corpus, texts = asked_of(data, documents, limit)
+    async with opened(*running(data_dir), slug, corpus, texts) as on:
+        spent = await timed(on.parts, texts)
+        asked = like_the_service(on.resources.indexes, on.vectors[texts[0]], 100)
+        seen = await on.resources.indexes.search_ann(on.generation, asked)
+        return {
+            "bench": "search",
+            "tenant": slug,
+            "chunks": on.chunks,
+            "questions": len(texts),
+            "cells": {"visited": seen.cells_visited, "total": seen.cells_total},
+            **verdict(spent, on.chunks),
+            "stages_p50_ms": await stages(on.client, texts[:50]),
+        }
 
 
 def main() -> None:

@@ -134,7 +134,7 @@ async def bench(data_dir: Path, data: Path, documents: int, seconds: float) -> d
         async with kept as place, TesseraClient(state.url, place.key) as client:
             if not place.held:
                 await ingest(client, place, corpus[:documents], Silent(), concurrency=8)
-            async with open_resources(settings, settings.database.url) as resources:
+            async with open_resources(settings, "TESSERA_DATABASE_URL") as resources:
                 tenant_id = UUID(place.id)
                 ids, matrix = await rows_of(resources, tenant_id)
                 texts = [question.text for question in questions]

@@ -171,7 +171,7 @@ async def bench(data_dir: Path, data: Path, count: int, chunks: int, asked: int)
             await fill(access, passages[number * each : (number + 1) * each])
         await in_turn({"ten": ten}, questions[:50])
         alone = (await in_turn({"ten": ten}, questions))["ten"]
-        resources = await stack.enter_async_context(open_resources(settings, settings.database.worker_url))
+        resources = await stack.enter_async_context(open_resources(settings, "TESSERA_DATABASE_WORKER_URL"))
         templates = [await Template.read(resources, access.id) for access in ten]
         began, written = time.perf_counter(), sum(len(one.rows["chunks"]) for one in templates)
         for number, access in enumerate(others):

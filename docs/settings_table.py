@@ -29,7 +29,7 @@ def row(name: str, field: FieldInfo) -> str:
     """Return one line: name, default, meaning."""
     assert field.description, f"{name} has no description"
     default = field.get_default(call_default_factory=True)
-    unset = default in ("", None, {}) or (isinstance(default, SecretStr) and not default.get_secret_value())
+    unset = default in ("", None, {}, []) or (isinstance(default, SecretStr) and not default.get_secret_value())
     shown = "" if unset else f"`{default}`"
     return f"| `TESSERA_{name.upper()}` | {shown} | {' '.join(field.description.split())} |\n"
 

@@ -280,21 +280,33 @@ class TesseraClient:
         return await self._json("POST", "/v1/search", json=body)
 
     async def ask(
-        self, message: str, *, conversation_id: str | None = None, filter: Mapping[str, Any] | None = None
+        self,
+        message: str,
+        *,
+        conversation_id: str | None = None,
+        filter: Mapping[str, Any] | None = None,
+        model: str | None = None,
     ) -> Json:
         """Return the whole answer at once."""
-        body = {"message": message, "stream": False} | _given(conversation_id=conversation_id, filter=filter)
+        given = _given(conversation_id=conversation_id, filter=filter, model=model)
+        body = {"message": message, "stream": False} | given
         return await self._json("POST", "/v1/chat", json=body)
 
     async def chat(
-        self, message: str, *, conversation_id: str | None = None, filter: Mapping[str, Any] | None = None
+        self,
+        message: str,
+        *,
+        conversation_id: str | None = None,
+        filter: Mapping[str, Any] | None = None,
+        model: str | None = None,
     ) -> AsyncGenerator[tuple[str, Json], None]:
         """Yield the events of a streamed answer: `retrieval`, then `delta` and `citation`, at last `done`.
 
         Raises:
             ApiProblem: the event `error`, or a stream that ends without `done` (`answer_broken_off`).
         """
-        body = {"message": message, "stream": True} | _given(conversation_id=conversation_id, filter=filter)
+        given = _given(conversation_id=conversation_id, filter=filter, model=model)
+        body = {"message": message, "stream": True} | given
         async with self._transport.stream("POST", "/v1/chat", json=body) as response:
             async for event in parse_events(response.aiter_bytes()):
                 data: Json = json.loads(event.data)

@@ -1,11 +1,11 @@
-"""One batch of work under its lease: claim, beat, and end each job under its fence."""
+"""One batch of work under its lease: claim, beat, and end each job under its fence; or hand it back."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
@@ -22,7 +22,7 @@ _FIRST_BEAT_S = 1.0
 _SHORTEST_BEAT_S = 0.5
 
 
-@dataclass
+@dataclass(eq=False)
 class Batch:
     """A batch that this worker holds."""
 
@@ -36,6 +36,8 @@ class Batch:
     ended: bool = False
     lost: bool = False
     """Every job of it was cancelled, or given to another worker."""
+    stopped: bool = False
+    """This process leaves, and has no more time for it."""
     owner: asyncio.Task[object] | None = None
     """What works on it, to be stopped when it is lost."""
     watch: Stopwatch = field(default_factory=Stopwatch)
@@ -87,17 +89,56 @@ class Batch:
                 )
         return True
 
+    def stop(self) -> None:
+        """Stop the work on it; its jobs are handed back."""
+        self.stopped = True
+        if self.owner is not None:
+            self.owner.cancel()
+
     def end(self) -> None:
         """Stop the heartbeat at its next turn."""
         self.ended = True
         self._beat.set()
 
 
+class Holdings:
+    """The batches that this process holds. When it is to end it first begins nothing new, then hands back the rest."""
+
+    def __init__(self) -> None:
+        self.leaving = False
+        self._held: set[Batch] = set()
+
+    def leave(self, within_s: float) -> None:
+        """Begin no further document, and stop what has not ended in so many seconds. Called in the event loop."""
+        if not self.leaving:
+            self.leaving = True
+            asyncio.get_running_loop().call_later(within_s, self._stop)
+
+    @contextmanager
+    def holding(self, batch: Batch) -> Iterator[None]:
+        """Count a batch as held."""
+        self._held.add(batch)
+        try:
+            yield
+        finally:
+            self._held.discard(batch)
+
+    def _stop(self) -> None:
+        for batch in tuple(self._held):
+            log.warning("batch %s of tenant %s is handed back: this worker ends", batch.batch_id, batch.tenant_id)
+            batch.stop()
+
+
+HOLDINGS = Holdings()
+"""Of this process."""
+
+
 @asynccontextmanager
 async def held(database: Database, settings: IngestSettings, tenant_id: UUID, batch_id: UUID) -> AsyncIterator[Batch]:
     """Claim a batch and keep its lease alive; `jobs` is empty when another worker has it.
 
-    The work in the context is stopped, without an error, when a beat finds that nothing of the batch is left to it.
+    The work in the context is stopped, without an error, when a beat finds that nothing of the batch is left to it, and
+    when this process has to end. Then the jobs wait again, and the attempt does not count.
     """
     batch = Batch(database, settings, tenant_id, batch_id, owner=asyncio.current_task())
     async with database.tenant(tenant_id) as session, session.begin():
@@ -106,14 +147,26 @@ async def held(database: Database, settings: IngestSettings, tenant_id: UUID, ba
         )
     beating = asyncio.create_task(batch.beat())
     try:
-        yield batch
+        with HOLDINGS.holding(batch):
+            yield batch
     except asyncio.CancelledError:
-        if not batch.lost or batch.owner is None:
+        if not (batch.lost or batch.stopped) or batch.owner is None:
             raise
         batch.owner.uncancel()
-        log.info("batch %s of tenant %s was cancelled, or lost to another worker", batch_id, tenant_id)
+        if batch.stopped:
+            await hand_back(database, tenant_id, batch_id)
+        else:
+            log.info("batch %s of tenant %s was cancelled, or lost to another worker", batch_id, tenant_id)
     finally:
         batch.end()
         beating.cancel()
         with suppress(asyncio.CancelledError):
             await beating
+
+
+async def hand_back(database: Database, tenant_id: UUID, batch_id: UUID) -> None:
+    """Put back what a batch still holds, because its worker ends: another goes on with the jobs, which did not fail."""
+    stopped = Unavailable("The worker was stopped.", code="worker_stopped")
+    with suppress(Unavailable):  # then the lease runs out
+        async with database.tenant(tenant_id) as session, session.begin():
+            await jobs.wait(session, tenant_id, batch_id, stopped)

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import UUID
 
-from ingestion.batch import Batch
+from ingestion.batch import HOLDINGS, Batch
 from ingestion.chunk import Chunk, chunk_document
 from ingestion.parse.document import LeftOut
 from ingestion.parsing import GivenBack, Opened, Overdue, Rejected, parsed
@@ -45,9 +45,11 @@ class _Turn:
     chunks: int = 0
 
     def over(self) -> bool:
-        """Whether others come first now; never, for a batch that is not in the main lane."""
+        """Whether others come first now, or this process is to end; never, for a batch that is not in the main lane."""
         settings = self.batch.settings
-        late = self.chunks >= settings.batch_chunks or time.monotonic() - self.began > settings.batch_s
+        late = (
+            HOLDINGS.leaving or self.chunks >= settings.batch_chunks or time.monotonic() - self.began > settings.batch_s
+        )
         return late and not self.batch.slow
 
 

@@ -3,7 +3,8 @@
 Deficit round-robin over tenants (Shreedhar and Varghese, SIGCOMM 1995): in each round a tenant is credited a quantum of
 bytes, and those with credit left give out a batch in turn, so a tenant with a large import delays another by one batch
 at most, and one with a document larger than the quantum waits for as many rounds as it has taken too much.
-Each lane has a ring and a bound of its own, so slow documents and work on indexes take no place from uploads.
+Each lane has a ring and a bound of its own, so slow documents and work on indexes take no place from uploads; and so
+has each lane of a queue that not every worker reads (`queues.py`).
 The broker never holds more than a few batches. What it loses comes back: at once when it says so or when its memory is
 gone, else when the lease runs out.
 """
@@ -11,7 +12,7 @@ gone, else when the lease runs out.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
@@ -19,6 +20,7 @@ from uuid import UUID
 from ingestion import job_queue
 from ingestion.job_queue import Flying
 from ingestion.models import Lane
+from ingestion.queues import COMMON, EVERY_WORKERS, ModelQueues, Routes
 from ingestion.settings import IngestSettings
 from tenants.db import Database
 from tenants.errors import Unavailable
@@ -38,8 +40,8 @@ TASKS = {
     "retention": "ingestion.retention",
 }
 
-Send = Callable[[str, UUID, UUID], None]
-"""Gives a batch to the broker: task name, tenant id, batch id. Raises `Unavailable` when the broker is away."""
+Send = Callable[[str, UUID, UUID, str], None]
+"""Gives a batch to the broker: task name, tenant id, batch id, queue. Raises `Unavailable` when the broker is away."""
 NextBatch = Callable[[UUID, Lane, int, int], Awaitable[int | None]]
 """Gives out a tenant's next batch in a lane, by its turn and the number of tenants that wait; returns its bytes."""
 _BATCHES_A_ROUND = 16
@@ -59,6 +61,7 @@ class Ring:
     bound: int
     bound_per_tenant: int
     quantum: int
+    queue: str = COMMON
     deficits: dict[UUID, int] = field(default_factory=dict)
     turns: Counter[UUID] = field(default_factory=Counter)
     last: UUID | None = None
@@ -109,9 +112,13 @@ class Ring:
 
 
 class Dispatcher:
-    """Holds a ring of tenants for each lane between ticks."""
+    """Holds a ring of tenants for each lane of each queue between ticks."""
 
-    def __init__(self, database: Database, settings: IngestSettings, send: Send) -> None:
+    def __init__(
+        self, database: Database, settings: IngestSettings, send: Send, queues: ModelQueues = EVERY_WORKERS
+    ) -> None:
+        self._readers: Mapping[str, int] = {COMMON: 1}
+        self._queues = queues
         self._database = database
         self._settings = settings
         self._send = send
@@ -120,7 +127,26 @@ class Dispatcher:
             Lane.SLOW: (settings.slow_in_flight, settings.slow_in_flight),
             Lane.BACKGROUND: (settings.background_in_flight, settings.background_in_flight),
         }
-        self._rings = [Ring(lane, *bound, settings.batch_bytes) for lane, bound in bounds.items()]
+        self._bounds = bounds
+        self._rings = [
+            Ring(lane, *bound, settings.batch_bytes, queue)
+            for queue in (COMMON, *queues.names)
+            for lane, bound in bounds.items()
+        ]
+        self.readers = self._readers
+
+    @property
+    def readers(self) -> Mapping[str, int]:
+        """How many worker processes read each queue; each can have as many batches as the settings say, and what nobody
+        reads is given none."""
+        return self._readers
+
+    @readers.setter
+    def readers(self, numbers: Mapping[str, int]) -> None:
+        self._readers = numbers
+        for ring in self._rings:
+            number = numbers.get(ring.queue, 0)
+            ring.bound, ring.bound_per_tenant = (number * bound for bound in self._bounds[ring.lane])
 
     async def tick(self) -> int:
         """Return lost batches to the queue and give out new ones; return how many batches were sent."""
@@ -129,20 +155,34 @@ class Dispatcher:
             if flying.lost:
                 await job_queue.return_lost(session)
                 flying = await job_queue.flying(session)
-            waiting = await job_queue.waiting(session) if self._has_room(flying) else {}
-        return sum(
-            [await ring.give_out(waiting.get(ring.lane, []), flying.of(ring.lane), self._next) for ring in self._rings]
-        )
+            routes = await self._queues.routes(session, flying.tenants)
+            waiting = await job_queue.waiting(session) if self._has_room(flying, routes) else {}
+            routes = await self._queues.routes(session, flying.tenants.union(*waiting.values()))
+        return sum([await self._give_out(ring, waiting.get(ring.lane, []), flying, routes) for ring in self._rings])
 
     async def broker_forgot(self) -> int:
         """Queue again every batch that no worker has begun: the broker has lost its memory. Return how many jobs."""
         async with self._database.dispatcher() as session, session.begin():
             return await job_queue.return_unstarted(session)
 
-    def _has_room(self, flying: Flying) -> bool:
-        return any(sum(flying.of(ring.lane).values()) < ring.bound for ring in self._rings)
+    async def _give_out(self, ring: Ring, waiting: list[UUID], flying: Flying, routes: Routes) -> int:
+        kinds = {tenant_id: routes.kinds(tenant_id, ring.queue, TASKS) for tenant_id in waiting}
+        mine = [tenant_id for tenant_id in waiting if kinds[tenant_id] != frozenset()]
 
-    async def _next(self, tenant_id: UUID, lane: Lane, turn: int, share: int) -> int | None:
+        async def following(tenant_id: UUID, lane: Lane, turn: int, share: int) -> int | None:
+            return await self._next(tenant_id, lane, turn, share, ring.queue, kinds[tenant_id])
+
+        return await ring.give_out(mine, self._flying(ring, flying, routes), following)
+
+    def _has_room(self, flying: Flying, routes: Routes) -> bool:
+        return any(sum(self._flying(ring, flying, routes).values()) < ring.bound for ring in self._rings)
+
+    def _flying(self, ring: Ring, flying: Flying, routes: Routes) -> dict[UUID, int]:
+        return flying.of(ring.lane, lambda tenant_id, kind: routes.queue(tenant_id, kind) == ring.queue)
+
+    async def _next(
+        self, tenant_id: UUID, lane: Lane, turn: int, share: int, queue: str, kinds: frozenset[str] | None
+    ) -> int | None:
         """Send the next batch of one of `share` tenants that wait; return its bytes, None when nothing is due."""
         async with self._database.dispatcher() as session:
             batch = await job_queue.give_out(
@@ -154,12 +194,13 @@ class Dispatcher:
                 max_cost=self._settings.batch_bytes,
                 # There is a place for every batch that is given out, so one that no worker begins was lost on the way.
                 lease=timedelta(seconds=self._settings.lease_s),
+                kinds=kinds,
             )
             await session.commit()
         if batch is None:
             return None
         try:
-            self._send(TASKS[batch.kind], tenant_id, batch.batch_id)
+            self._send(TASKS[batch.kind], tenant_id, batch.batch_id, queue)
         except Unavailable:
             async with self._database.dispatcher() as session, session.begin():
                 await job_queue.return_unstarted(session, batch_id=batch.batch_id)

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from ingestion import jobs
 from ingestion.schemas import DeleteOut, job_out
 from tenants import repository
-from tenants.auth import current_admin
+from tenants.auth import current_admin, no_longer_believed
 from tenants.state import database_of
 
 _REQUESTS_END = timedelta(seconds=2)
-"""Requests that were let in before the keys stopped (half a second) have ended when the erasure begins."""
+"""Requests that were let in before the keys stopped have ended when the erasure begins."""
 router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(current_admin)])
 
 
@@ -26,5 +26,6 @@ async def delete_tenant(request: Request, response: Response, tenant_id: UUID) -
         job = jobs.new_job(tenant_id, "erase_tenant", delay=_REQUESTS_END)
         session.add(job)
         await session.commit()
+    await no_longer_believed()
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return DeleteOut(job=job_out(job))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Uuid, any_, func, literal, or_, select, text, update
+from sqlalchemy import ColumnElement, Uuid, any_, func, literal, or_, select, text, true, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
@@ -18,9 +18,9 @@ from tenants.models import Tenant
 
 # Runs of sources take no place: a worker has them go on beside its tasks, and bounds them itself.
 _FLYING = text(
-    "SELECT tenant_id, lane, count(DISTINCT batch_id) AS batches, bool_or(lease_until < now()) AS lost"
+    "SELECT tenant_id, lane, kind, count(DISTINCT batch_id) AS batches, bool_or(lease_until < now()) AS lost"
     " FROM jobs WHERE batch_id IS NOT NULL AND (kind NOT IN ('sync', 'preview') OR lease_until < now())"
-    " GROUP BY tenant_id, lane"
+    " GROUP BY tenant_id, lane, kind"
 )
 _GOING_ON = {"deleting": ("erase_tenant", "fsck"), "suspended": ("erase_tenant", "fsck", "delete", "purge")}
 """Kinds of jobs that are given out for a tenant that is not active: what was deleted before must leave the stores. The
@@ -76,22 +76,29 @@ class GivenOut:
 
 @dataclass(frozen=True)
 class Flying:
-    """Batches that were given out, by lane and tenant; whether the lease of one ran out."""
+    """Batches that were given out, by lane, tenant and kind; whether the lease of one ran out."""
 
-    batches: dict[Lane, dict[UUID, int]]
+    batches: dict[tuple[Lane, UUID, str], int]
     lost: bool
 
-    def of(self, lane: Lane) -> dict[UUID, int]:
-        """Return a copy of one lane's."""
-        return dict(self.batches.get(lane, {}))
+    def of(self, lane: Lane, belongs: Callable[[UUID, str], bool] = lambda _tenant, _kind: True) -> dict[UUID, int]:
+        """Return how many each tenant has in a lane, of those that belong by their tenant and kind."""
+        found: dict[UUID, int] = {}
+        for (place, tenant_id, kind), batches in self.batches.items():
+            if place is lane and belongs(tenant_id, kind):
+                found[tenant_id] = found.get(tenant_id, 0) + batches
+        return found
+
+    @property
+    def tenants(self) -> set[UUID]:
+        """Return whose they are."""
+        return {tenant_id for _, tenant_id, _ in self.batches}
 
 
 async def flying(session: AsyncSession) -> Flying:
     """Count what was given out and has not ended."""
     rows = (await session.execute(_FLYING)).all()
-    batches: dict[Lane, dict[UUID, int]] = {}
-    for row in rows:
-        batches.setdefault(Lane(row.lane), {})[row.tenant_id] = row.batches
+    batches = {(Lane(row.lane), row.tenant_id, row.kind): row.batches for row in rows}
     return Flying(batches, any(row.lost for row in rows))
 
 
@@ -129,19 +136,28 @@ async def return_unstarted(session: AsyncSession, *, batch_id: UUID | None = Non
 
 
 async def give_out(
-    session: AsyncSession, tenant_id: UUID, lane: Lane, *, turn: int, size: int, max_cost: int, lease: timedelta
+    session: AsyncSession,
+    tenant_id: UUID,
+    lane: Lane,
+    *,
+    turn: int,
+    size: int,
+    max_cost: int,
+    lease: timedelta,
+    kinds: frozenset[str] | None = None,
 ) -> GivenOut | None:
     """Take the next jobs of one tenant in a lane as a batch: documents together, anything else and any repeat alone.
 
     `turn` counts the batches of the tenant in this lane: removals and documents take turns, and every fourth batch
     begins with the lowest priority, so that a steady stream of one starves no other. A job that was tried before goes
     alone, so that one that kills its worker takes no other with it. Of a tenant that is not active only what may go on
-    is given out, its erasure first. Returns None when no job is due; the caller commits before it sends the batch.
+    is given out, its erasure first; of any, only jobs of `kinds`, where they are said. Returns None when no job is due;
+    the caller commits before it sends the batch.
     """
     taken: list[UUID] = []
     kind, cost = "", 0
     going_on = _GOING_ON.get(await session.scalar(select(Tenant.state).where(Tenant.id == tenant_id)) or "")
-    for condition in _preferences(lane, turn) if going_on is None else _of_kinds(going_on):
+    for condition in _preferences(lane, turn, kinds) if going_on is None else _of_kinds(going_on, kinds):
         for job in await _next(session, tenant_id, lane, condition, size if lane is Lane.MAIN else 1):
             alone = job.attempts > 0 or job.kind != "ingest"
             if taken and (alone or cost + job.cost > max_cost):
@@ -163,20 +179,28 @@ async def give_out(
     return GivenOut(batch_id, kind, cost)
 
 
-def _preferences(lane: Lane, turn: int) -> Sequence[ColumnElement[bool]]:
+def _preferences(lane: Lane, turn: int, kinds: frozenset[str] | None) -> Sequence[ColumnElement[bool]]:
     if lane is not Lane.MAIN:
-        return [Job.priority == priority for priority in Priority]
-    documents = [(Job.kind == "ingest") & (Job.priority == priority) for priority in Priority]
-    removals: ColumnElement[bool] = Job.kind != "ingest"
+        wanted = _among(kinds)
+        return [] if kinds is not None and not kinds else [wanted & (Job.priority == one) for one in Priority]
+    # What cannot be among them is not looked for: a queue of documents may be long.
+    ingested = kinds is None or "ingest" in kinds
+    documents = [(Job.kind == "ingest") & (Job.priority == one) for one in Priority] if ingested else []
+    others = None if kinds is None else kinds - {"ingest"}
+    removals = [(Job.kind != "ingest") & _among(others)] if others is None or others else []
     if turn % 4 == 3:
-        return [*reversed(documents), removals]
-    return [removals, *documents] if turn % 2 == 0 else [*documents, removals]
+        return [*reversed(documents), *removals]
+    return [*removals, *documents] if turn % 2 == 0 else [*documents, *removals]
 
 
-def _of_kinds(kinds: Sequence[str]) -> Sequence[ColumnElement[bool]]:
-    first, *others = kinds
-    removals = Job.kind != "ingest"
+def _of_kinds(going_on: Sequence[str], kinds: frozenset[str] | None) -> Sequence[ColumnElement[bool]]:
+    first, *others = going_on
+    removals = (Job.kind != "ingest") & _among(kinds)
     return [removals & (Job.kind == first), removals & Job.kind.in_(others)]
+
+
+def _among(kinds: frozenset[str] | None) -> ColumnElement[bool]:
+    return true() if kinds is None else Job.kind.in_(sorted(kinds))
 
 
 async def _next(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Annotated
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from ingestion import job_control, jobs
 from ingestion.job_view import events, shown
 from ingestion.models import Job
 from ingestion.schemas import JobList, JobOut, JobState, RetryIn, RetryOut, job_out
-from ingestion.state import queue_orders_of, signs_of, viewers_of
+from ingestion.state import closing_of, queue_orders_of, queue_watch_of, signs_of, viewers_of
 from tenants.auth import CurrentCaller, CurrentTenant
 from tenants.context import AdminContext, TenantContext
 from tenants.errors import TesseraError
@@ -24,7 +25,7 @@ router = APIRouter(prefix="/v1", tags=["jobs"], route_class=IdempotentRoute)
 Limit = Annotated[int, Query(ge=1, le=100)]
 _EVENTS = {
     "content": {"text/event-stream": {}},
-    "description": "`progress` with the job, at last `done`",
+    "description": "`progress` with the job, at last `done`; `reconnect` where the process is about to stop",
 }
 
 
@@ -42,7 +43,9 @@ async def list_jobs(
     async with database_of(request).tenant(tenant.tenant_id) as session:
         found = await jobs.list_jobs(session, tenant.tenant_id, state=state, after=after, limit=limit)
         items, following = signer.page(scope, found, limit)
-        told = await shown(session, tenant.tenant_id, items, signs_of(request), queue_orders_of(request))
+        told = await shown(
+            session, tenant.tenant_id, items, signs_of(request), queue_orders_of(request), queue_watch_of(request)
+        )
         return JobList(items=told, next=following)
 
 
@@ -65,18 +68,19 @@ async def get_job(request: Request, caller: CurrentCaller, job_id: UUID) -> JobO
 async def get_events(request: Request, caller: CurrentCaller, job_id: UUID) -> StreamingResponse:
     """Follow a job as server-sent events until it has ended."""
     await _look(request, caller, job_id)  # an unknown job is a 404, not a stream
-    viewers, owner = viewers_of(request), caller.tenant_id if isinstance(caller, TenantContext) else UUID(int=0)
-    viewers.enter(owner)
+    owner = caller.tenant_id if isinstance(caller, TenantContext) else UUID(int=0)
+    place = AsyncExitStack()
+    await place.enter_async_context(viewers_of(request).taken(owner))
 
     async def stream() -> AsyncIterator[str]:
         try:
-            async for event in events(lambda: _look(request, caller, job_id)):
+            async for event in events(lambda: _look(request, caller, job_id), closing_of(request)):
                 yield event
         except TesseraError as error:
             # The response has begun, so the one handler cannot render this; the client asks for the job anew.
             yield f'event: error\ndata: {{"code": "{error.code}"}}\n\n'
         finally:
-            viewers.leave(owner)
+            await place.aclose()
 
     return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
@@ -107,7 +111,9 @@ async def _look(request: Request, caller: TenantContext | AdminContext, job_id: 
     _, tenant_id = await _owner(request, caller, job_id)
     async with database_of(request).tenant(tenant_id) as session:
         job = await jobs.get_job(session, tenant_id, job_id)
-        return (await shown(session, tenant_id, [job], signs_of(request), queue_orders_of(request)))[0]
+        return (
+            await shown(session, tenant_id, [job], signs_of(request), queue_orders_of(request), queue_watch_of(request))
+        )[0]
 
 
 async def _owner(request: Request, caller: TenantContext | AdminContext, job_id: UUID) -> tuple[str, UUID]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,9 @@ from tenants.errors import FieldError, InvalidMetadata
 
 _MAX_KEYS = 64
 _MAX_LIST = 100
+LANGUAGE = "language"
+"""The built-in field that metadata set: the language of the document, which its words are stemmed by."""
+_TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,3}")
 
 
 def parse_metadata(raw: str | None, *, max_bytes: int) -> dict[str, Any] | None:
@@ -74,6 +78,10 @@ def _typed(item: Any) -> dict[str, Any]:
 def _check(pointer: str, key: str, value: Any) -> None:
     if not FIELD_NAME.fullmatch(key):
         raise _invalid(pointer, "is not a field name (letters, digits, '_', '.', '-'; at most 64)")
+    if key == LANGUAGE:
+        if not isinstance(value, str) or not _TAG.fullmatch(value):
+            raise _invalid(pointer, "must be the tag of a language, like `de` or `pt-BR`")
+        return
     if key in BUILT_INS:
         raise _invalid(pointer, "is the name of a built-in field")
     if isinstance(value, list):

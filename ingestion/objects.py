@@ -1,29 +1,38 @@
-"""Object storage: originals and extracted texts, under names made by the server. The only door to obstore."""
+"""Object storage: originals, under names made by the server, on a local folder, S3, Google or Azure alike.
+
+An object is there as a whole or not at all: a large one goes in parts that the store joins at the end, and what breaks
+off is never seen. Nothing is held in memory but a few parts.
+"""
 
 from __future__ import annotations
 
-import errno
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import urlparse
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import obstore
-from obstore.exceptions import BaseError, NotFoundError
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.exceptions import PreconditionError
 
-from tenants.errors import NoRoom, NotFound, Unavailable
+from ingestion.object_stores import Failure, is_full, is_missing, is_object_missing, is_refused, open_store
+from tenants.errors import Misconfigured, NoRoom, NotFound, TesseraError, Unavailable
+from tenants.settings import ObjectSettings
 
 if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta
 
 
 _TENANTS = "tenants/"
+_PROBES = "probes/"
 _DELETED_AT_ONCE = 1000
 """What S3 takes in one request."""
+_LOOKS_AT_ONCE = 16
+_PART_BYTES = 5 * 1024 * 1024
+"""The least that S3 takes."""
+_PARTS_AT_ONCE = 3
 
 
 def object_key(tenant_id: UUID, document_id: UUID, version: int) -> str:
@@ -51,51 +60,65 @@ class Stored:
 
 
 class Objects:
-    """Puts, reads and deletes objects. Raises `Unavailable` when the store is away."""
+    """Puts, reads and deletes objects.
 
-    def __init__(self, url: str) -> None:
-        self._store: ObjectStore
-        if urlparse(url).scheme == "file":
-            folder = Path(urlparse(url).path)
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._store = LocalStore(folder, automatic_cleanup=True)
-        else:
-            self._store = from_url(url)
+    Every call may raise `Unavailable`: `objects_unavailable` when the store does not answer, `objects_refused` when it
+    refuses the service, until its operator mends that.
+    """
+
+    def __init__(self, settings: ObjectSettings) -> None:
+        self._url = settings.url
+        self._store = open_store(settings)
 
     async def put(self, key: str, content: BinaryIO) -> None:
         """Store a whole object; it is complete when this returns, and absent when this raises.
 
         Raises:
             NoRoom: the store is full (`objects_full`).
-            Unavailable: it does not answer.
         """
         try:
-            await obstore.put_async(self._store, key, content)
-        except (BaseError, OSError) as error:
-            raise (_full() if _is_full(error) else _away(error)) from error
+            await obstore.put_async(self._store, key, content, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
+        except Failure as error:
+            raise _refused() if is_object_missing(error) else _failed(error) from error
 
     async def get(self, key: str) -> bytes:
         """Return a whole object; raise `NotFound` when it is missing."""
-        try:
-            return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
-        except (NotFoundError, FileNotFoundError) as error:
-            raise NotFound("The original of this document is missing.", code="original_missing") from error
-        except (BaseError, OSError) as error:
-            raise _away(error) from error
+        return b"".join([block async for block in await self.open(key)])
 
     async def open(self, key: str) -> AsyncIterator[bytes]:
-        """Return the blocks of an object; raise `NotFound` now, not at the first block, when it is missing."""
+        """Return the blocks of an object; raise `NotFound` now, not at the first block, when it is missing.
+
+        A large one is asked for range by range, so that no request lasts as long as its reader takes.
+        """
         try:
             result = await obstore.get_async(self._store, key)
-        except (NotFoundError, FileNotFoundError) as error:
-            raise NotFound("The original of this document is missing.", code="original_missing") from error
-        except (BaseError, OSError) as error:
-            raise _away(error) from error
-        return _blocks(result)
+        except Failure as error:
+            raise _failed(error) from error
+        return self._blocks(key, result)
+
+    async def _blocks(self, key: str, result: GetResult) -> AsyncIterator[bytes]:
+        size, e_tag = result.meta["size"], result.meta["e_tag"]
+        try:
+            if size <= _PART_BYTES:
+                yield bytes(await result.bytes_async())
+                return
+            del result  # closes its answer
+            for start in range(0, size, _PART_BYTES):
+                wanted = {"range": (start, min(start + _PART_BYTES, size)), "if_match": e_tag}
+                part = await obstore.get_async(self._store, key, options=wanted)  # type: ignore[arg-type]
+                yield bytes(await part.bytes_async())
+        except PreconditionError as error:
+            raise Unavailable("The original was replaced while it was read.", code="objects_unavailable") from error
+        except Failure as error:
+            raise _failed(error) from error
 
     async def delete(self, keys: list[str]) -> int:
         """Delete objects; return how many existed."""
-        existing = [key for key in keys if await self.head(key) is not None]
+        existing: list[str] = []
+        for start in range(0, len(keys), _LOOKS_AT_ONCE):
+            some = keys[start : start + _LOOKS_AT_ONCE]
+            found = await asyncio.gather(*(self.head(key) for key in some))
+            existing += [key for key, stored in zip(some, found, strict=True) if stored is not None]
         await self._delete(existing)
         return len(existing)
 
@@ -117,64 +140,95 @@ class Objects:
         """Delete objects; False when one of them is missing, and others may then be left."""
         try:
             await obstore.delete_async(self._store, keys)
-        except (NotFoundError, FileNotFoundError):
-            return False
-        except (BaseError, OSError) as error:
-            raise _away(error) from error
+        except Failure as error:
+            if is_object_missing(error):
+                return False
+            raise _failed(error) from error
         return True
 
     async def head(self, key: str) -> Stored | None:
         """Return what is known of an object, None when there is none."""
         try:
             return _stored(await obstore.head_async(self._store, key))
-        except (NotFoundError, FileNotFoundError):
-            return None
-        except (BaseError, OSError) as error:
-            raise _away(error) from error
+        except Failure as error:
+            if is_object_missing(error):
+                return None
+            raise _failed(error) from error
 
     async def listing(self, tenant_id: UUID) -> AsyncIterator[list[Stored]]:
         """Stream every object of a tenant, a page at a time."""
         try:
             async for page in obstore.list(self._store, prefix=f"{_TENANTS}{tenant_id}/"):
                 yield [_stored(meta) for meta in page]
-        except (BaseError, OSError) as error:
-            raise _away(error) from error
+        except Failure as error:
+            raise _failed(error) from error
 
     async def tenants(self) -> list[str]:
         """Return the names under which tenants have objects: their ids, and whatever else lies there."""
         try:
             found = await obstore.list_with_delimiter_async(self._store, prefix=_TENANTS)
-        except (BaseError, OSError) as error:
-            raise _away(error) from error
+        except Failure as error:
+            raise _failed(error) from error
         names = [str(prefix) for prefix in found["common_prefixes"]]
         return sorted(name.removeprefix(_TENANTS).strip("/") for name in names)
 
     async def list_tenant(self, tenant_id: UUID) -> list[str]:
         """Return the keys of every object of a tenant."""
+        return [stored.key async for page in self.listing(tenant_id) for stored in page]
+
+    async def check(self) -> None:
+        """List, put, read and delete, as the service will.
+
+        Raises:
+            Misconfigured: the bucket is missing, or the service may not do one of these; names the setting.
+            Unavailable: the store does not answer, or is full.
+        """
+        key, content = f"{_PROBES}{uuid4()}", b"A probe of Tessera; it may be deleted."
+        doing = "listed"
         try:
-            pages = obstore.list(self._store, prefix=f"{_TENANTS}{tenant_id}/")
-            return [meta["path"] async for page in pages for meta in page]
-        except (BaseError, OSError) as error:
-            raise _away(error) from error
+            await obstore.list_with_delimiter_async(self._store, prefix=_TENANTS)
+            doing = "written to"
+            await obstore.put_async(self._store, key, content)
+            doing = "read"
+            await (await obstore.get_async(self._store, key)).bytes_async()
+            doing = "deleted from"
+            await obstore.delete_async(self._store, [key])
+        except Failure as error:
+            with suppress(*Failure):
+                await obstore.delete_async(self._store, [key])
+            raise self._verdict(error, doing) from error
+
+    def _verdict(self, error: Exception, doing: str) -> TesseraError:
+        if is_missing(error):
+            detail = f"TESSERA_OBJECTS_URL names {self._url!r}, and there is no such bucket"
+            return Misconfigured(f"{detail}: create it, or correct the URL, TESSERA_OBJECTS_ENDPOINT or _REGION.")
+        if is_refused(error):
+            detail = f"The object store {self._url!r} may not be {doing} with these credentials"
+            return Misconfigured(
+                f"{detail}: correct TESSERA_OBJECTS_ACCESS_KEY_ID and _SECRET_ACCESS_KEY, or grant them the right."
+            )
+        if is_full(error):
+            return Unavailable(f"The object store {self._url!r} is full: make room.", code="objects_full")
+        return Unavailable(
+            f"The object store {self._url!r} does not answer ({type(error).__name__}): start it, or correct"
+            " TESSERA_OBJECTS_URL and TESSERA_OBJECTS_ENDPOINT.",
+            code="objects_unavailable",
+        )
 
 
 def _stored(meta: ObjectMeta) -> Stored:
     return Stored(meta["path"], meta["size"], meta["last_modified"])
 
 
-async def _blocks(result: GetResult) -> AsyncIterator[bytes]:
-    async for block in result.stream(min_chunk_size=1 << 18):
-        yield bytes(block)
-
-
-def _is_full(error: Exception) -> bool:
-    """obstore passes the operating system's number on in words alone."""
-    return any(f"os error {number}" in str(error) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-
-
-def _full() -> NoRoom:
-    return NoRoom("The object store is full; the operator has to make room.", code="objects_full")
-
-
-def _away(error: Exception) -> Unavailable:
+def _failed(error: Exception) -> TesseraError:
+    if is_object_missing(error):
+        return NotFound("The original of this document is missing.", code="original_missing")
+    if is_full(error):
+        return NoRoom("The object store is full; the operator has to make room.", code="objects_full")
+    if is_refused(error) or is_missing(error):
+        return _refused()
     return Unavailable(f"The object store does not answer ({type(error).__name__}).", code="objects_unavailable")
+
+
+def _refused() -> Unavailable:
+    return Unavailable("The object store refuses the service; the operator has to look.", code="objects_refused")

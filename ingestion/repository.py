@@ -47,6 +47,7 @@ _ACTIVATE = text(
 )
 _SERVE = text(
     "UPDATE documents d SET state = 'active', title = v.title, format = v.format, metadata = v.metadata,"  # noqa: S608 - constants
+    " language = v.metadata ->> 'language',"
     " active_version = v.version, active_version_no = v.version_no, updated_at = v.indexed_at"
     f" FROM document_versions v, {_FLIPS} WHERE d.tenant_id = :tenant AND d.id = f.document_id"
     " AND v.tenant_id = :tenant AND v.document_id = f.document_id AND v.version = f.version"

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from ingestion.chunk import Chunk
+from ingestion.metadata import LANGUAGE
 from shards.embed import PassageEmbeddings
 from shards.index import IndexRow
 from shards.models import DocumentVersion
@@ -42,7 +43,8 @@ def rows_of(
         for number, chunk in enumerate(document.chunks, start=document.first):
             identity = chunk_id(version, chunk, edition)
             heading = " > ".join((document.title, *chunk.headings))
-            index.append(IndexRow(identity, version.version_no, heading, chunk.text, embeddings.vectors[number]))
+            vector, language = embeddings.vectors[number], version.doc_metadata.get(LANGUAGE)
+            index.append(IndexRow(identity, version.version_no, heading, chunk.text, vector, language))
             stored.append(
                 {
                     "tenant_id": version.tenant_id,

@@ -16,7 +16,7 @@ from tenants.errors import TesseraError
 DocumentState = Literal["pending", "active", "failed"]
 JobState = Literal["queued", "running", "retrying", "done", "failed", "cancelled"]
 PriorityName = Literal["interactive", "bulk", "background"]
-WaitingFor = Literal["turn", "worker", "pause", "slow_lane", "scheduler", "workers"]
+WaitingFor = Literal["turn", "worker", "pause", "slow_lane", "scheduler", "workers", "model_workers"]
 
 
 _PRIORITIES: dict[int, PriorityName] = {

@@ -52,13 +52,13 @@ class IngestSettings(BaseModel):
     batch_bytes: int = Field(default=2 * 1024 * 1024, ge=1)
     """Bytes of content that one task takes together (a larger document goes alone), and the quantum of fairness."""
     in_flight: int = Field(default=4, ge=1)
-    """Batches given to the broker at one time, over all tenants: four for each worker process."""
+    """Batches given to the broker at one time, over all tenants, for each worker process that lives."""
     in_flight_per_tenant: int = Field(default=3, ge=1)
     """The same for one tenant."""
     slow_in_flight: int = Field(default=2, ge=1)
-    """Slow documents in work at one time, beside these."""
+    """Slow documents in work at one time, beside these, for each worker process."""
     background_in_flight: int = Field(default=2, ge=1)
-    """Upkeep of indexes, runs of sources and checks in work at one time, beside these."""
+    """Upkeep of indexes, runs of sources and checks in work at one time, beside these, for each worker process."""
     patience_s: float = Field(default=2.0, gt=0)
     """A document that takes longer to parse is slow: the others of its batch go on without it."""
     long_chunks: int = Field(default=500, ge=1)
@@ -69,11 +69,19 @@ class IngestSettings(BaseModel):
     batch_s: float = Field(default=20.0, gt=0)
     """The same after so many seconds."""
     streams_per_tenant: int = Field(default=20, ge=1)
-    """Streams of job events that a tenant may have open on one API process."""
+    """Streams of job events that a tenant may have open, over all API processes."""
     max_attempts: int = Field(default=3, ge=1)
     """How often a job is tried before it fails."""
     lease_s: float = Field(default=15.0, gt=1)
     """A running job whose lease is not renewed for this long is given to another worker."""
+    workers: int = Field(default=1, ge=1, le=16)
+    """Worker processes of the local stack; each parses and embeds on every core."""
+    drain_s: float = Field(default=20.0, ge=0)
+    """Seconds after SIGTERM in which a worker ends what it has begun; the rest it hands back, for another to do."""
+    queues: str = ""
+    """Queues that a worker reads, separated by commas: `tessera` is that of all work but what needs a model of
+    `sentence-transformers`, `gpu` that of such models unless they name another. Without it `tessera`, and where
+    `tessera[torch]` is installed also those of all declared models."""
     sole_worker: bool = False
     """There is one worker process alone, as in the local stack: when it starts, whatever ran before has lost its worker
     and is given out at once, without waiting for the lease."""

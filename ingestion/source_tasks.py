@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing
 from itertools import islice
 from typing import Any
 from uuid import UUID
 
 from ingestion import job_queue, jobs
-from ingestion.batch import Batch, held
+from ingestion.batch import Batch, hand_back, held
 from ingestion.runtime import Runtime
 from ingestion.sources import preview, repository, sync
 from ingestion.sources.config import whole
@@ -20,7 +20,7 @@ from ingestion.sources.entries import Connector, Entry, Unchanged
 from ingestion.sources.models import Source, SourceEntry
 from ingestion.sources.reading import read_all
 from ingestion.tasks import Shell, bounded, fail_batch, task
-from tenants.errors import SourceUnavailable, TesseraError, Unavailable
+from tenants.errors import SourceUnavailable, TesseraError
 
 log = logging.getLogger(__name__)
 _AT_A_TIME = 16
@@ -62,22 +62,13 @@ async def _held(runtime: Runtime, tenant_id: UUID, batch_id: UUID, work: Work) -
         except sync.RunLost:
             log.info("a run of tenant %s was taken over or its source removed", tenant_id)
         except asyncio.CancelledError:
-            await _give_back(runtime, batch)
+            await hand_back(runtime.database, tenant_id, batch_id)
             raise
         except TimeoutError:
             await _fail(runtime, batch, SourceUnavailable("The run took too long.", code="source_timeout"))
         except TesseraError as error:
             log.warning("a source of tenant %s: %s", tenant_id, error.code)
             await _fail(runtime, batch, error)
-
-
-async def _give_back(runtime: Runtime, batch: Batch) -> None:
-    """The worker stops: another one goes on with the job, which has not failed."""
-    with suppress(Unavailable):
-        async with runtime.database.tenant(batch.tenant_id) as session:
-            stopped = Unavailable("The worker was stopped.", code="worker_stopped")
-            await jobs.wait(session, batch.tenant_id, batch.batch_id, stopped)
-            await session.commit()
 
 
 async def _fail(runtime: Runtime, batch: Batch, error: TesseraError) -> None:

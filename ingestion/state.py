@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import Request
 
 from ingestion.admission import Admission
 from ingestion.job_view import Signs, Viewers
 from ingestion.objects import Objects
 from ingestion.queue_order import QueueOrders
+from ingestion.queues import QueueWatch
 from ingestion.settings import IngestSettings
 from ingestion.sources.settings import SourceSettings
 from ingestion.sources.vault import Vault
@@ -37,10 +40,22 @@ def viewers_of(request: Request) -> Viewers:
     return viewers
 
 
+def closing_of(request: Request) -> asyncio.Event:
+    """Return what is set when this process is about to close its connections."""
+    closing: asyncio.Event = request.state.closing
+    return closing
+
+
 def queue_orders_of(request: Request) -> QueueOrders:
     """Return what knows where jobs stand in the queue."""
     orders: QueueOrders = request.state.queue_orders
     return orders
+
+
+def queue_watch_of(request: Request) -> QueueWatch:
+    """Return what knows the jobs that wait for workers of their model."""
+    watch: QueueWatch = request.state.queue_watch
+    return watch
 
 
 def admission_of(request: Request) -> Admission:

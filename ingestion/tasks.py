@@ -18,7 +18,7 @@ from uuid import UUID
 from celery import Task, shared_task
 
 from ingestion import jobs, pipeline, reembed_jobs, reembedding, removal, repository
-from ingestion.batch import Batch, held
+from ingestion.batch import HOLDINGS, Batch, held
 from ingestion.models import Job
 from ingestion.parsing import Overdue, Rejected
 from ingestion.runtime import RecipeChanged, Runtime, of_tenant
@@ -51,6 +51,18 @@ class Shell:
     def run(cls, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` in the loop and wait for it, from the thread of a task."""
         return asyncio.run_coroutine_threadsafe(work, cls.loop).result()
+
+    @classmethod
+    def leave(cls, within_s: float) -> None:
+        """Begin nothing new, and hand back what has not ended in so many seconds; from any thread, without waiting."""
+        cls.loop.call_soon_threadsafe(HOLDINGS.leave, within_s)
+
+    @classmethod
+    def answers(cls, within_s: float) -> bool:
+        """Say whether the event loop gets round in so many seconds, from another thread."""
+        turned = threading.Event()
+        cls.loop.call_soon_threadsafe(turned.set)
+        return turned.wait(within_s)
 
     @classmethod
     def close(cls, closing: Coroutine[Any, Any, None]) -> None:

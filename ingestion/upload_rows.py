@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from ingestion.metadata import field_rows
+from ingestion.metadata import LANGUAGE, field_rows
 from ingestion.objects import object_key
 from shards.models import Document, DocumentField, DocumentVersion
 from tenants.bulk import insert_all
@@ -146,7 +146,7 @@ def describe(document: Document, version: DocumentVersion, metadata: dict[str, A
     """Change the newest version's metadata in place: its content stays, so nothing is embedded again."""
     version.doc_metadata = metadata
     if document.active_version == version.version:
-        document.doc_metadata = metadata
+        document.doc_metadata, document.language = metadata, metadata.get(LANGUAGE)
 
 
 async def replace_fields(session: AsyncSession, versions: Sequence[DocumentVersion]) -> None:

@@ -1,23 +1,28 @@
-"""Alembic's environment: one transaction, bounded lock waits, one runner at a time."""
+"""Alembic's environment: one transaction a migration, bounded lock waits, one runner at a time."""
 
 from __future__ import annotations
 
-from alembic import context
-from sqlalchemy import create_engine, text
+from typing import Any
 
+from alembic import context
+
+from migrations.runner import Run, Step, alone, demand, write_demand
 from migrations.tables import METADATA
 
-_LOCK_KEY = 7_223_019_553_201
-_URL = str(context.config.attributes["url"])
+_run: Run = context.config.attributes["run"]
 
-_engine = create_engine(_URL)
-with _engine.connect() as _connection:
-    _connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
-    _connection.execute(text("SET lock_timeout = '4s'"))
-    _connection.execute(text("SET statement_timeout = '60s'"))
-    _connection.commit()
-    context.configure(connection=_connection, target_metadata=METADATA, transaction_per_migration=True)
+with alone(_run) as _connection:
+
+    def _applied(*, ctx: Any, step: Any, **_: Any) -> None:
+        revision = step.up_revision
+        write_demand(_connection, demand(context.script, next(iter(ctx.get_current_heads()), None)))
+        _run.applied(Step(revision.revision, (revision.doc or "").splitlines()[0], step.is_upgrade))
+
+    context.configure(
+        connection=_connection,
+        target_metadata=METADATA,
+        transaction_per_migration=True,
+        on_version_apply=_applied,  # type: ignore[arg-type]  # it is called by name
+    )
     with context.begin_transaction():
         context.run_migrations()
-    _connection.commit()
-_engine.dispose()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import nullcontext, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
@@ -29,6 +30,8 @@ from rag.schemas import (
     ConversationList,
     ConversationOut,
     MessageOut,
+    ModelList,
+    ModelOut,
     SearchIn,
     SearchOut,
     Usage,
@@ -45,11 +48,14 @@ from tenants.idempotency import IdempotentRoute, quote
 from tenants.state import database_of
 from tenants.stopwatch import Stopwatch
 
+T = TypeVar("T")
 router = APIRouter(prefix="/v1", route_class=IdempotentRoute)
 Limit = Annotated[int, Query(ge=1, le=100)]
 _SHOWN_MESSAGES = 200
 _LOOK_EVERY_S = 0.5
 """While an answer is streamed, how often it is looked whether its passages are served still."""
+_CLIENT_GONE = 499
+"""Nobody reads it; it stands in the log of a proxy."""
 _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}, "description": "One JSON, or events when `stream` is true"}
 }
@@ -78,6 +84,8 @@ async def chat(request: Request, tenant: CurrentTenant, body: ChatIn) -> Respons
     `error` with a problem document.
     """
     tree = parse_filter(body.filter) if body.filter is not None else None
+    answerer: Answerer = request.state.answerer
+    answerer.generator.choice.require_allowed(tenant, body.model or "")
     database = database_of(request)
     history: list[Turn] = []
     if body.conversation_id is not None:
@@ -86,13 +94,23 @@ async def chat(request: Request, tenant: CurrentTenant, body: ChatIn) -> Respons
             past = await conversations.messages(session, tenant.tenant_id, body.conversation_id, last=HISTORY_MESSAGES)
             history = turns_of(past, await withdrawal.standing(session, tenant.tenant_id, past))
     begins = body.conversation_id is None
-    turn = ChatTurn(body.conversation_id or uuid7(), begins, body.message, tree, history)
+    turn = ChatTurn(body.conversation_id or uuid7(), begins, body.message, tree, history, body.model or "")
     exchange = Exchange(request, tenant, turn)
     if body.stream:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(exchange.events(), media_type="text/event-stream", headers=headers)
-    done = await exchange.whole()
+    done = await unless_gone(request, exchange.whole())
+    if done is None:
+        return Response(status_code=_CLIENT_GONE)
     return Response(done.model_dump_json(), media_type="application/json")
+
+
+@router.get("/models", tags=["chat"])
+async def list_models(request: Request, tenant: CurrentTenant) -> ModelList:
+    """List the models that the tenant's chats may name."""
+    answerer: Answerer = request.state.answerer
+    allowed = answerer.generator.choice.allowed(tenant)
+    return ModelList(items=[ModelOut(name=name, default=place == 0) for place, name in enumerate(allowed)])
 
 
 @router.get("/conversations", tags=["chat"])
@@ -160,10 +178,11 @@ class Exchange:
         """Answer in one piece; once more when a document was deleted or replaced meanwhile."""
         for again in (True, True, False):
             found = await self.retrieve()
-            async for event in self.answerer.answer(self.turn, found):
-                if isinstance(event, Finished):
-                    with suppress(_OutOfDate) if again else nullcontext():
-                        return await self.finish(found, event)
+            async with aclosing(self.answerer.answer(self.tenant, self.turn, found)) as events:
+                async for event in events:
+                    if isinstance(event, Finished):
+                        with suppress(_OutOfDate) if again else nullcontext():
+                            return await self.finish(found, event)
         raise TesseraError("The answerer ended without an answer.")
 
     async def events(self) -> AsyncIterator[str]:
@@ -176,8 +195,17 @@ class Exchange:
                 "retrieval",
                 {"conversation_id": str(self.turn.conversation_id), "hits": hits, "timings_ms": found.timings_ms},
             )
-            looked = time.monotonic()
-            async for event in self.answerer.answer(self.turn, found):
+            async with aclosing(self._told(found)) as events:
+                async for event in events:
+                    yield event
+        except TesseraError as error:
+            # The response has begun, so the one handler cannot render this; it gives the body all the same.
+            yield _event("error", self.request.state.problem(error, self.request.state.request_id))
+
+    async def _told(self, found: Found) -> AsyncGenerator[str, None]:
+        looked = time.monotonic()
+        async with aclosing(self.answerer.answer(self.tenant, self.turn, found)) as events:
+            async for event in events:
                 if time.monotonic() - looked > _LOOK_EVERY_S:
                     async with self._database.tenant(self.tenant.tenant_id) as session:
                         await self._require_served(session, found)
@@ -188,9 +216,6 @@ class Exchange:
                     yield _event("citation", citation_of(event))
                 else:
                     yield _event("done", await self.finish(found, event))
-        except TesseraError as error:
-            # The response has begun, so the one handler cannot render this; it gives the body all the same.
-            yield _event("error", self.request.state.problem(error, self.request.state.request_id))
 
     async def finish(self, found: Found, finished: Finished) -> ChatOut:
         """Keep the exchange, then return what the client is told: an answer that was shown is in the conversation."""
@@ -240,6 +265,27 @@ class Exchange:
 class _OutOfDate(Conflict):
     code = "answer_withdrawn"
     retryable = True
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T | None:
+    """Return what `work` gives; stop it and return None when the client leaves, unless it may come back for the answer
+    with its `Idempotency-Key`."""
+    task = asyncio.ensure_future(work)
+    if "idempotency-key" in request.headers:
+        return await task
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _message_out(message: Message, standing: withdrawal.Standing) -> MessageOut:

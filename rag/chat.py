@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import UUID
 
-from rag.answer.generator import AnswerEvent, Finished, Generator, Turn
+from rag.answer.generator import AnswerEvent, Asked, Finished, Turn
+from rag.answer.routed import RoutedGenerator
 from rag.models import Message
 from rag.pipeline import Found, Query, Retriever
 from rag.withdrawal import Standing
@@ -27,6 +29,8 @@ class ChatTurn:
     message: str
     filter: Filter | None
     history: Sequence[Turn]
+    model: str = ""
+    """The model that the caller named; empty for the tenant's first."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Answerer:
     """A retriever and a generator."""
 
     retriever: Retriever
-    generator: Generator
+    generator: RoutedGenerator
     passages: int
 
     async def retrieve(self, tenant: TenantContext, turn: ChatTurn) -> Found:
@@ -43,14 +47,12 @@ class Answerer:
         query = Query(turn.message, k=self.passages, filter=turn.filter, earlier=earlier)
         return await self.retriever.search(tenant, query)
 
-    async def answer(self, turn: ChatTurn, found: Found) -> AsyncGenerator[AnswerEvent, None]:
+    async def answer(self, tenant: TenantContext, turn: ChatTurn, found: Found) -> AsyncGenerator[AnswerEvent, None]:
         """Yield the events of the answer; the last is `Finished`."""
-        events = self.generator.answer(turn.message, found.passages, turn.history, idf=found.idf, query=found.query)
-        try:
+        asked = Asked(turn.message, found.passages, turn.history, found.idf, found.query, turn.model)
+        async with aclosing(self.generator.answer(tenant, asked)) as events:
             async for event in events:
                 yield event
-        finally:
-            await events.aclose()
 
 
 def turns_of(messages: Sequence[Message], standing: Standing) -> list[Turn]:

@@ -85,6 +85,8 @@ class ChatIn(BaseModel):
     message: Question
     conversation_id: UUID | None = None
     filter: FilterJson | None = None
+    model: str | None = Field(default=None, min_length=1, max_length=200)
+    """One of `GET /v1/models`; the first of them without it."""
     stream: bool = True
 
 
@@ -119,6 +121,20 @@ class ChatOut(BaseModel):
     model: str
     usage: Usage
     timings_ms: dict[str, float]
+
+
+class ModelOut(BaseModel):
+    """A model that chats may name. `default`: it answers when they name none."""
+
+    name: str
+    default: bool
+
+
+class ModelList(BaseModel):
+    """The models of a tenant."""
+
+    items: list[ModelOut]
+    next: None = None
 
 
 class MessageOut(BaseModel):

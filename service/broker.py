@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 
 from celery import Celery
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
+
+from ingestion.queues import COMMON
+from service.redis_access import RedisAddress, celery_tls, connected_async
 
 VISIBILITY_S = 4 * 3600
 TASK_MODULES = (
@@ -16,16 +18,15 @@ TASK_MODULES = (
     "ingestion.source_tasks",
     "ingestion.fsck_tasks",
 )
-_MARK = "tessera:broker:memory"
+_MARK = "broker:memory"
 _LOOK_EVERY_S = 1.0
-_TIMEOUT_S = 3.0
 
 
 class BrokerMemory:
     """A mark beside the messages: when it is gone (Redis was flushed, or came back empty), so are they."""
 
-    def __init__(self, url: str) -> None:
-        self._redis = Redis.from_url(url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
+    def __init__(self, address: RedisAddress) -> None:
+        self._redis, self._mark = connected_async(address), address.key(_MARK)
         self._looked = -_LOOK_EVERY_S
 
     async def was_lost(self) -> bool:
@@ -33,7 +34,7 @@ class BrokerMemory:
         if time.monotonic() - self._looked < _LOOK_EVERY_S:
             return False
         try:
-            missing = await self._redis.set(_MARK, "1", nx=True)
+            missing = await self._redis.set(self._mark, "1", nx=True)
         except (RedisError, OSError):
             return False
         self._looked = time.monotonic()
@@ -44,13 +45,14 @@ class BrokerMemory:
         await self._redis.aclose()
 
 
-def make_celery(broker_url: str) -> Celery:
+def make_celery(broker: RedisAddress) -> Celery:
     """Return the Celery application on a Redis broker.
 
     A message that its worker did not acknowledge is delivered again after the visibility timeout, which therefore lies
-    above the longest time of a task; the lease in Postgres finds lost work long before.
+    above the longest time of a task; the lease in Postgres finds lost work long before. Workers take no commands from
+    the broker: who can write there is no operator by that, and channels need not be granted.
     """
-    app = Celery("tessera", broker=broker_url, include=list(TASK_MODULES))
+    app = Celery("tessera", broker=broker.url, include=list(TASK_MODULES))
     app.conf.update(
         task_acks_late=True,
         task_reject_on_worker_lost=True,
@@ -58,11 +60,13 @@ def make_celery(broker_url: str) -> Celery:
         task_serializer="json",
         accept_content=["json"],
         worker_prefetch_multiplier=1,
-        broker_transport_options={"visibility_timeout": VISIBILITY_S},
+        broker_transport_options={"visibility_timeout": VISIBILITY_S, "global_keyprefix": broker.key("")},
+        broker_use_ssl=celery_tls(broker),
         broker_connection_retry_on_startup=True,
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
+        worker_enable_remote_control=False,
         enable_utc=True,
-        task_default_queue="tessera",
+        task_default_queue=COMMON,
     )
     return app

@@ -1,5 +1,5 @@
 """What wraps every request before routing: its id, the limit on its body while it streams in, and that
-work which it gave is begun."""
+work which it gave is begun. Of a process that leaves, that its clients go elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import suppress
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
+from service.drain import Drain
 from service.problems import problem
 from tenants.errors import TooLarge
 
@@ -25,9 +26,10 @@ _ACCEPTED = 202
 class RequestEdge:
     """ASGI middleware: gives each request an id and cuts a body that is over its limit, whatever its headers say."""
 
-    def __init__(self, app: ASGIApp, *, upload_limit: int) -> None:
+    def __init__(self, app: ASGIApp, *, upload_limit: int, drain: Drain) -> None:
         self._app = app
         self._upload_limit = upload_limit
+        self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -36,7 +38,7 @@ class RequestEdge:
             return
         request_id = str(uuid7())
         scope.setdefault("state", {})["request_id"] = request_id
-        exchange = _Exchange(receive, send, request_id, self._limit(scope))
+        exchange = _Exchange(receive, send, request_id, self._limit(scope), self._drain)
         if exchange.declared_too_large(scope):
             await exchange.refuse()
             return
@@ -54,10 +56,11 @@ class RequestEdge:
 
 
 class _Exchange:
-    def __init__(self, receive: Receive, send: Send, request_id: str, limit: int) -> None:
+    def __init__(self, receive: Receive, send: Send, request_id: str, limit: int, leaving: Drain) -> None:
         self._receive, self._send = receive, send
         self._request_id = request_id.encode()
         self._limit = limit
+        self._leaving = leaving
         self._received = 0
         self._exceeded = False
         self._answered = False
@@ -84,6 +87,8 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self._answered, self.status = True, message["status"]
             message["headers"] = [*message.get("headers", []), (b"x-request-id", self._request_id)]
+            if self._leaving.leaving:
+                message["headers"].append((b"connection", b"close"))
         await self._send(message)
 
     async def refuse(self) -> None:

@@ -13,6 +13,8 @@ from ingestion.fsck import figures
 from ingestion.job_queue import Depth, depths
 from ingestion.jobs import upkeep_by_state
 from ingestion.sources.repository import Freshness, freshness
+from rag.chat import Answerer
+from service.generation_metrics import generation_metrics
 from shards.overview import OverviewOut, overview
 from shards.state import indexes_of
 from shards.usage import Totals, UsageWatch
@@ -26,12 +28,21 @@ router = APIRouter(tags=["health"], dependencies=[Depends(current_admin)])
 async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus's text format. Scrape with the admin key as bearer token."""
     usage: UsageWatch = request.state.usage
+    answerer: Answerer = request.state.answerer
     async with database_of(request).admin() as session:
         shown, upkeep = await overview(session, indexes_of(request)), await upkeep_by_state(session)
         queue, fresh = await depths(session), await freshness(session)
         checks, waiting = await figures.overview(session), await figures.removals(session)
     indexes = [*_counted(usage.totals), *_engines(shown), *_indexes(shown), *_upkeep(upkeep)]
-    families = [*indexes, *_queue(queue), *_sources(fresh), *_checks(checks), *_removals(waiting)]
+    families = [
+        _process(request.state.process_name),
+        *indexes,
+        *_queue(queue),
+        *_sources(fresh),
+        *_checks(checks),
+        *_removals(waiting),
+        *generation_metrics(answerer.generator),
+    ]
     registry = CollectorRegistry()
     registry.register(_Snapshot(families))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
@@ -45,6 +56,13 @@ class _Snapshot(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._families
+
+
+def _process(name: str) -> Metric:
+    """What is counted is this process's own; what is gauged stands in Postgres, and every process says the same."""
+    family = GaugeMetricFamily("tessera_process_info", "The process that answers.", labels=["process"])
+    family.add_metric([name], 1)
+    return family
 
 
 def _counted(totals: Totals) -> Iterator[Metric]:

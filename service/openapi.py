@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 from service.problems import Problem
 
-_OPEN_ROUTES = ("/healthz",)
+_OPEN_ROUTES = ("/healthz", "/servingz")
 _BOUNDED = (
     ("post", "/v1/documents"),
     ("post", "/v1/documents/bulk"),

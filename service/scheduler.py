@@ -6,7 +6,9 @@ import asyncio
 import logging
 import math
 import signal
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -14,23 +16,27 @@ from uuid import UUID
 
 from celery import Celery
 from kombu.exceptions import OperationalError
-from redis import Redis
+from redis.exceptions import RedisError
 from sqlalchemy import exists, func, select, text, update
 
 from ingestion import regular
 from ingestion.dispatch import Dispatcher
 from ingestion.jobs import queue_partition, queue_release
+from ingestion.queues import COMMON, ModelQueues
 from ingestion.settings import IngestSettings
 from ingestion.sources.due import queue_due
-from service.alive import keep_alive
+from service.alive import SignOfLife, readers
 from service.broker import BrokerMemory, make_celery
+from service.checks import postgres_check, redis_checks
+from service.redis_access import RedisAddress, broker_address, cache_address, connected_async
 from service.settings import Settings
+from service.startup import all_good, refuse
 from service.wake import Woken
 from shards.index_models import IndexGeneration
 from shards.usage_models import IndexUse
 from tenants.auth import PLATFORM
 from tenants.db import Database
-from tenants.errors import Unavailable
+from tenants.errors import TesseraError, Unavailable
 
 log = logging.getLogger(__name__)
 _TIDY_EVERY_S = 600.0
@@ -39,6 +45,10 @@ _SOURCES_EVERY_S = 2.0
 _LOOK_EVERY_S = 1.0
 """What is due later, or was not told, is found within this."""
 _AWAY_PAUSE_S = 1.0
+_COUNT_EVERY_S = 2.0
+_REDIS_S = 3.0
+_HANGS_S = 60.0
+"""No work that the scheduler does itself takes so long, even where a server is away."""
 _RELEASES = 100
 """Most collections released at a time."""
 
@@ -58,6 +68,40 @@ class Periodic:
             self.done_at = now
 
 
+@dataclass
+class Looked:
+    """When the scheduler last looked at the queue, by the monotonic clock."""
+
+    at: float
+
+    def lately(self) -> bool:
+        """Say whether that is not long ago; one that has not looked for so long hangs."""
+        return time.monotonic() - self.at < _HANGS_S
+
+
+class Workers:
+    """How many worker processes read each queue, counted now and then: each takes so many batches at a time."""
+
+    def __init__(self, cache: RedisAddress, queues: ModelQueues) -> None:
+        self._redis, self._cache = connected_async(cache, _REDIS_S), cache
+        self._queues = (COMMON, *queues.names)
+        self._numbers = {COMMON: 1}
+        self._counted_at = -math.inf
+
+    async def counted(self) -> Mapping[str, int]:
+        """Return the numbers, of the common queue at least 1; the last ones known while Redis is away."""
+        now = time.monotonic()
+        if now - self._counted_at > _COUNT_EVERY_S:
+            with suppress(RedisError, OSError):
+                found = await readers(self._redis, self._cache, *self._queues)
+                self._numbers, self._counted_at = found | {COMMON: max(1, found[COMMON])}, now
+        return self._numbers
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._redis.aclose()
+
+
 def works(database: Database, settings: Settings) -> list[Periodic]:
     """Return what the scheduler does beside giving out jobs."""
     found = [
@@ -74,38 +118,46 @@ def works(database: Database, settings: Settings) -> list[Periodic]:
 
 async def run(settings: Settings) -> None:
     """Dispatch until SIGTERM or SIGINT."""
-    database = Database(settings.database.worker_url, settings.database)
-    await database.check_role()
-    celery = make_celery(settings.redis.url)
-    dispatcher = Dispatcher(database, settings.ingest, _sender(celery))
+    database = Database(settings.database.worker_url, settings.database, setting="TESSERA_DATABASE_WORKER_URL")
+    await all_good([postgres_check(database), *redis_checks(settings.redis)], settings.start.patience_s)
+    broker, cache = broker_address(settings.redis), cache_address(settings.redis)
+    celery = make_celery(broker)
+    queues = ModelQueues.of(settings.embed)
+    dispatcher = Dispatcher(database, settings.ingest, _sender(celery), queues)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    sign = keep_alive(Redis.from_url(settings.redis.url), "scheduler")
-    memory, periodic = BrokerMemory(settings.redis.url), works(database, settings)
-    woken = Woken(settings.redis.url)
+    looked = Looked(time.monotonic())
+    sign = SignOfLife(cache, "scheduler", settings.process, looked.lately)
+    memory, workers = BrokerMemory(broker), Workers(cache, queues)
+    periodic = works(database, settings)
+    woken = Woken(broker)
     while not stop.is_set():
         try:
-            if await memory.was_lost() and (returned := await dispatcher.broker_forgot()):
-                log.warning("the broker has lost its memory: %d jobs are given out again", returned)
-            await dispatcher.tick()
-            for one in periodic:
-                await one.run_if_due(loop.time())
+            dispatcher.readers = await workers.counted()
+            async with database.sole_scheduler() as alone:
+                if alone:
+                    if await memory.was_lost() and (returned := await dispatcher.broker_forgot()):
+                        log.warning("the broker has lost its memory: %d jobs are given out again", returned)
+                    await dispatcher.tick()
+                    for one in periodic:
+                        await one.run_if_due(time.monotonic())
         except Unavailable as error:
             log.warning("waiting for a server: %s", error.detail)
             await asyncio.sleep(_AWAY_PAUSE_S)
+        looked.at = time.monotonic()
         await woken.wait(stop, least_s=settings.ingest.poll_s, most_s=_LOOK_EVERY_S)
-    sign.set()
-    await woken.aclose()
-    await memory.aclose()
-    await database.aclose()
+    sign.stop()
+    for opened in (woken, memory, workers, database):
+        await opened.aclose()
 
 
 def _sender(celery: Celery):  # type: ignore[no-untyped-def]
-    def send(task: str, tenant_id: UUID, batch_id: UUID) -> None:
+    def send(task: str, tenant_id: UUID, batch_id: UUID, queue: str) -> None:
+        batch = {"tenant_id": str(tenant_id), "batch_id": str(batch_id)}
         try:
-            celery.send_task(task, kwargs={"tenant_id": str(tenant_id), "batch_id": str(batch_id)}, retry=False)
+            celery.send_task(task, kwargs=batch, queue=queue, retry=False)
         except OperationalError as error:
             raise Unavailable("The broker does not answer.", code="broker_unavailable") from error
 
@@ -164,4 +216,7 @@ async def _forget_jobs(database: Database, days: int) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asyncio.run(run(Settings()))
+    try:
+        asyncio.run(run(Settings()))
+    except TesseraError as error:
+        refuse("scheduler", error)

@@ -17,6 +17,7 @@ from pydantic_settings.exceptions import SettingsError
 from ingestion.settings import IngestSettings
 from ingestion.sources.settings import SourceSettings
 from rag.settings import GenerationSettings, SearchSettings
+from service.servers.settings import ServerSettings
 from shards.settings import EmbedSettings, LexicalSettings, MilvusSettings, ShardSettings
 from tenants.errors import Misconfigured
 from tenants.settings import DatabaseSettings, ObjectSettings, RedisSettings, SecretSettings
@@ -31,6 +32,35 @@ class ApiSettings(BaseModel):
     """Address the API listens on; loopback unless a proxy with TLS stands before it."""
     port: int = 8321
     """Preferred port; the local stack takes a free one when it is in use."""
+    processes: int = Field(default=1, ge=1, le=16)
+    """API processes of the local stack. Each has a port of its own: a proxy before them makes one address of it."""
+    drain_delay_s: float = Field(default=0.0, ge=0)
+    """Seconds after SIGTERM in which requests are still taken while `/readyz` says that this process leaves. As long as
+    the balancer before it needs to notice; 0 where there is none."""
+    drain_s: float = Field(default=10.0, ge=0)
+    """Seconds that requests under way have to end after that; then they are cut off."""
+
+
+class ProcessSettings(BaseModel):
+    """What the keeper of a process, such as a supervisor or an orchestrator, tells it about itself."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    name: str = ""
+    """What the process is called in metrics and among the signs of life; by default after its role, host and number."""
+    alive_file: str = ""
+    """A file that the worker and the scheduler touch every three seconds as long as they answer, for liveness probes
+    that look at its age."""
+
+
+class StartSettings(BaseModel):
+    """How processes start."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    patience_s: float = 30.0
+    """Seconds that API, worker and scheduler wait at their start for servers that do not answer yet, before they
+    end."""
 
 
 class Settings(BaseSettings):
@@ -49,6 +79,8 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = None
     """Bootstrap key of the admin API; without it the admin API answers 401."""
     api: ApiSettings = Field(default_factory=ApiSettings)
+    process: ProcessSettings = Field(default_factory=ProcessSettings)
+    start: StartSettings = Field(default_factory=StartSettings)
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
     objects: ObjectSettings = Field(default_factory=ObjectSettings)
@@ -61,6 +93,7 @@ class Settings(BaseSettings):
     sources: SourceSettings = Field(default_factory=SourceSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
+    servers: ServerSettings = Field(default_factory=ServerSettings)
 
     def __init__(self, **values: Any) -> None:
         """Read the environment; `values` come before it.

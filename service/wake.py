@@ -9,10 +9,11 @@ import asyncio
 import time
 from contextlib import suppress
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-_KEY = "tessera:wake"
+from service.redis_access import RedisAddress, connected_async
+
+_KEY = "wake"
 _TIMEOUT_S = 3.0
 _LISTEN_S = 30.0
 _AWAY_PAUSE_S = 1.0
@@ -23,8 +24,8 @@ class Waker:
     """Says that there is work, without making anybody wait and not more often than it helps. Belongs to one event
     loop."""
 
-    def __init__(self, url: str) -> None:
-        self._redis = _connected(url, _TIMEOUT_S)
+    def __init__(self, broker: RedisAddress) -> None:
+        self._redis, self._key = connected_async(broker, _TIMEOUT_S), broker.key(_KEY)
         self._saying: asyncio.Task[None] | None = None
         self._again = False
 
@@ -47,8 +48,8 @@ class Waker:
             self._again = False
             with suppress(RedisError, OSError):
                 async with self._redis.pipeline() as told:
-                    told.lpush(_KEY, "1")
-                    told.ltrim(_KEY, 0, 0)  # one is enough, and nobody may be there to take it
+                    told.lpush(self._key, "1")
+                    told.ltrim(self._key, 0, 0)  # one is enough, and nobody may be there to take it
                     await told.execute()
             await asyncio.sleep(_PAUSE_S)
 
@@ -56,8 +57,8 @@ class Waker:
 class Woken:
     """Listens to what the wakers say."""
 
-    def __init__(self, url: str) -> None:
-        self._redis = _connected(url, _LISTEN_S + _TIMEOUT_S)
+    def __init__(self, broker: RedisAddress) -> None:
+        self._redis, self._key = connected_async(broker, _LISTEN_S + _TIMEOUT_S), broker.key(_KEY)
         self._heard = asyncio.Event()
         self._ended = time.monotonic()
         self._listening = asyncio.create_task(self._listen())
@@ -86,11 +87,7 @@ class Woken:
     async def _listen(self) -> None:
         while True:
             try:
-                if await self._redis.blpop([_KEY], timeout=_LISTEN_S):
+                if await self._redis.blpop([self._key], timeout=_LISTEN_S):
                     self._heard.set()
             except (RedisError, OSError):
                 await asyncio.sleep(_AWAY_PAUSE_S)
-
-
-def _connected(url: str, timeout_s: float) -> Redis:
-    return Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=_TIMEOUT_S)

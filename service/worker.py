@@ -10,8 +10,7 @@ import logging
 from contextlib import AsyncExitStack
 from typing import Any
 
-from celery.signals import setup_logging, task_postrun, worker_init, worker_ready, worker_shutdown
-from redis import Redis
+from celery.signals import setup_logging, task_postrun, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from ingestion.job_queue import return_lost
 from ingestion.parse.limits import ParseLimits
@@ -23,18 +22,28 @@ from ingestion.sources.settings import forget_own_store
 from ingestion.sources.vault import Vault
 from ingestion.tasks import Shell
 from migrations.tables import METADATA
-from service.alive import keep_alive
+from service.alive import SignOfLife, worker_role
 from service.broker import make_celery
+from service.queues_read import queues_read
 from service.quotes import StoredQuotes
+from service.redis_access import broker_address, cache_address
 from service.resources import open_resources
 from service.settings import Settings
+from service.startup import refuse
 from service.wake import Waker
-from tenants.errors import TesseraError
+from tenants.errors import TesseraError, Unavailable
 
-settings = Settings()
-app = make_celery(settings.redis.url)
+log = logging.getLogger(__name__)
+try:
+    settings = Settings()
+except TesseraError as wrong:
+    refuse("worker", wrong)
+app = make_celery(broker_address(settings.redis))
+_queues: list[str] = []
 _stack = AsyncExitStack()
-_signs: list[Any] = []
+_signs: list[SignOfLife] = []
+_ANSWER_S = 20.0
+"""An event loop that needs longer to get round hangs."""
 assert METADATA.tables, "erasing a tenant goes through every table, so every model must be known here"
 
 
@@ -45,28 +54,43 @@ def _log(**_: Any) -> None:
 
 @worker_ready.connect
 def _ready(**_: Any) -> None:
-    _signs.append(keep_alive(Redis.from_url(settings.redis.url), "worker"))
+    cache = cache_address(settings.redis)
+    role, *also = map(worker_role, _queues)
+    _signs.append(SignOfLife(cache, role, settings.process, lambda: Shell.answers(_ANSWER_S), also=also))
 
 
 @worker_init.connect
 def _open(**_: Any) -> None:
     try:
+        _queues[:] = queues_read(settings)
+        app.amqp.queues.select(_queues)
         Shell.open(_open_runtime())
     except TesseraError as error:
         # Celery would log it and go on without resources.
-        raise SystemExit(f"The worker cannot start: {error.detail}") from error
+        refuse("worker", error)
+
+
+@worker_shutting_down.connect
+def _leave(**_: Any) -> None:
+    """SIGTERM: Celery takes no more messages and waits for its tasks; those end soon, or hand back what they have."""
+    Shell.leave(settings.ingest.drain_s)
 
 
 @worker_shutdown.connect
 def _close(**_: Any) -> None:
-    for stopped in _signs:
-        stopped.set()
+    for sign in _signs:
+        sign.stop()
     Shell.close(_stack.aclose())
 
 
 async def _open_runtime() -> Runtime:
-    resources = await _stack.enter_async_context(open_resources(settings, settings.database.worker_url))
+    resources = await _stack.enter_async_context(open_resources(settings, "TESSERA_DATABASE_WORKER_URL"))
     forget_own_store()
+    if settings.ingest.queues:  # it is there for their models; others load one when they first need it
+        try:
+            await resources.models.load(_queues)
+        except Unavailable as error:
+            log.warning("what needs it waits: %s", error.detail)
     if settings.ingest.sole_worker:
         async with resources.database.dispatcher() as session, session.begin():
             await return_lost(session, all_of_it=True)
@@ -75,7 +99,7 @@ async def _open_runtime() -> Runtime:
     await parsers.start()
     background = Background(settings.sources.runs_at_once, settings.sources.runs_per_tenant)
     _stack.push_async_callback(background.aclose)
-    waker = Waker(settings.redis.url)
+    waker = Waker(broker_address(settings.redis))
     _stack.push_async_callback(waker.aclose)
     # There is room for another batch, and maybe what this one left to do.
     task_postrun.connect(lambda **_: Shell.loop.call_soon_threadsafe(waker.wake), weak=False)

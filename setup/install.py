@@ -26,6 +26,7 @@ PYTHON = VENV / "bin" / "python"
 UV = VENV / "bin" / "uv"
 BASE = ROOT / "requirements.lock"
 DEV = ROOT / "requirements-dev.lock"
+IMAGE = ROOT / "requirements-image.lock"
 PROJECT = ROOT / "pyproject.toml"
 SUPPORTED = ((3, 11), (3, 12))
 PIP_INSTALL = (str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check")

@@ -1,6 +1,7 @@
 """Lock the dependencies: `make lock`, or `make lock UPGRADE=1` to take the newest versions.
 
-Writes `requirements.lock` (what runs, and what sets it up) and `requirements-dev.lock` (what tests need beyond it):
+Writes `requirements.lock` (what runs, and what sets it up), `requirements-dev.lock` (what tests need beyond it) and
+`requirements-image.lock` (the part of the first that a container image takes: no servers, no tools of the set-up):
 exact versions for every platform and Python with the hashes of their wheels, and no address of an index. Each begins
 with what `install.py` tells before it downloads: how many wheels and bytes that is on Linux x86-64.
 """
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from install import BASE, DEV, ROOT, UV, Block, blocks, uv_settings
+from install import BASE, DEV, IMAGE, ROOT, UV, Block, blocks, uv_settings
 from packaging.markers import Marker
 
 EXCLUDED = ROOT / "setup" / "excluded.txt"
@@ -47,14 +48,15 @@ class Weight:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Resolve both locks, download every wheel once to weigh it, write the files."""
+    """Resolve the locks, download every wheel once to weigh it, write the files."""
     parser = argparse.ArgumentParser(description="Lock the dependencies of Tessera.")
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions instead of the locked ones")
     upgrade = parser.parse_args(arguments).upgrade
-    resolve(BASE, "setup", upgrade=upgrade, more=["pyproject.toml"])
-    resolve(DEV, "dev", upgrade=upgrade, more=["--constraints", str(BASE)])
+    resolve(BASE, upgrade=upgrade, more=["pyproject.toml", "--extra", "local", *group("setup")])
+    resolve(DEV, upgrade=upgrade, more=[*group("dev"), "--constraints", str(BASE)])
+    resolve(IMAGE, upgrade=upgrade, more=["pyproject.toml", "--constraints", str(BASE)])
     locked = {block.name for block in blocks(BASE.read_text())}
-    for path, leave_out in ((BASE, set[str]()), (DEV, locked)):
+    for path, leave_out in ((BASE, set[str]()), (DEV, locked), (IMAGE, set[str]())):
         kept = [block for block in blocks(path.read_text()) if block.name not in leave_out]
         weights = [weigh(kept, python) for python in PYTHONS]
         lines = [TITLE, *(weight.line() for weight in weights), *(block.text for block in kept)]
@@ -62,11 +64,16 @@ def main(arguments: Sequence[str]) -> None:
         report(path, weights[0])
 
 
-def resolve(path: Path, group: str, *, upgrade: bool, more: Iterable[str]) -> None:
-    """Write the exact versions and hashes for one dependency group of pyproject.toml to `path`."""
+def group(name: str) -> list[str]:
+    """Return the words that ask for a dependency group of pyproject.toml."""
+    return ["--group", f"pyproject.toml:{name}"]
+
+
+def resolve(path: Path, *, upgrade: bool, more: Iterable[str]) -> None:
+    """Write the exact versions and hashes of what `more` asks for to `path`."""
     command = [str(UV), "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
     command += ["--only-binary", ":all:", "--no-annotate", "--no-header", "--excludes", str(EXCLUDED)]
-    command += ["--group", f"pyproject.toml:{group}", "--output-file", str(path), *more]
+    command += ["--output-file", str(path), *more]
     command += ["--upgrade"] if upgrade else []
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env={**uv_settings(), **os.environ})
 

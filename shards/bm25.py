@@ -25,7 +25,7 @@ from tantivy import Document, FieldType, Index, IndexWriter, Occur, Query, Schem
 from shards import terms
 from shards.bm25_entries import held_of, lacking_of, pages_of
 from shards.lexical import ChunkText, DamagedIndex, HeldEntry
-from shards.names import INDEX, checked_index
+from shards.names import INDEX, checked_index, is_lexical_of
 from shards.settings import LexicalSettings
 from shards.vectors import Scored, VersionScope
 from tenants.errors import Unavailable
@@ -72,6 +72,14 @@ class TantivyLexical:
         self._readers: OrderedDict[str, _Reader] = OrderedDict()
         self._opening = threading.Lock()
         self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def place(self, index: str, *, shared: bool) -> None:
+        """See `LexicalStore.place`. Each index has a folder of its own."""
+        checked_index(index)
+
+    async def tidy(self, index: str) -> None:
+        """See `LexicalStore.tidy`."""
+        checked_index(index)
 
     async def insert(self, index: str, rows: Sequence[ChunkText]) -> None:
         """See `LexicalStore.insert`."""
@@ -143,9 +151,10 @@ class TantivyLexical:
         async with self._writer(index):
             return await asyncio.to_thread(self._drop, index, folder)
 
-    async def indexes(self) -> list[str]:
+    async def indexes(self, *, of: UUID | None = None) -> list[str]:
         """See `LexicalStore.indexes`."""
-        return await asyncio.to_thread(self._indexes)
+        names = await asyncio.to_thread(self._indexes)
+        return [name for name in names if of is None or is_lexical_of(name, of)]
 
     async def ping(self) -> None:
         """See `LexicalStore.ping`."""

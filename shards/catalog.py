@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from shards.calibration import Calibration
 from shards.names import Space
+from shards.vectors import UNMARKED
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Header:
     """How far rows lay from their micro-cell's mean after the training: `Routing.residual`."""
     edition: int = 1
     recipe: Recipe = NO_RECIPE
+    mark: int = UNMARKED
+    """`VectorStore.mark` after the last write to it: what a search must have seen."""
 
 
 @dataclass(frozen=True)

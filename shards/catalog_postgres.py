@@ -80,6 +80,7 @@ class PostgresCatalog:
             table.edition,
             table.embedder,
             table.chunk_tokens,
+            table.mark,
         )
         query = select(*columns).where(table.tenant_id == self.tenant_id, table.state.in_(states))
         if before is not None:
@@ -99,6 +100,7 @@ class PostgresCatalog:
                 trained_residual=row.trained_residual,
                 edition=row.edition,
                 recipe=Recipe(row.embedder, row.chunk_tokens),
+                mark=row.mark,
             )
             for row in rows
         ]

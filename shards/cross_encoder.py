@@ -5,26 +5,48 @@ Needs the extra `tessera[torch]`; the default reranker needs nothing.
 
 from __future__ import annotations
 
-import importlib
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from tenants.errors import Misconfigured
+import numpy as np
+from numpy.typing import NDArray
+
+from shards import torch_models
+from shards.torch_models import Precision
+
+_PAIRS_AT_ONCE = 64
 
 
 class CrossEncoder:
-    """Scores pairs of question and passage with a sentence-transformers cross-encoder."""
+    """Scores pairs of question and passage with a sentence-transformers cross-encoder, one call at a time.
 
-    def __init__(self, model: str) -> None:
+    Raises:
+        Misconfigured: it cannot be loaded.
+    """
+
+    def __init__(self, model: str, *, device: str = "auto", precision: Precision = "auto") -> None:
         self.name = f"cross_encoder:{model}"
-        try:
-            library: Any = importlib.import_module("sentence_transformers")
-        except ModuleNotFoundError as error:
-            raise Misconfigured(
-                "TESSERA_SEARCH_RERANKER names a cross-encoder, which needs `pip install 'tessera[torch]'`."
-            ) from error
-        self._model = library.CrossEncoder(model)
+        self._turn = asyncio.Lock()
+        self._model: Any = torch_models.load("CrossEncoder", model, device, precision, "TESSERA_SEARCH_RERANKER")
 
-    def scores(self, question: str, passages: Sequence[str]) -> list[float]:
-        """Return one relevance score a passage."""
-        return [float(score) for score in self._model.predict([(question, passage) for passage in passages])]
+    async def scores(self, question: str, passages: Sequence[str]) -> list[float]:
+        """Return one relevance score a passage; higher is better."""
+        pairs = [(question, passage) for passage in passages]
+        if not pairs:
+            return []
+        async with self._turn:
+            found = await asyncio.to_thread(
+                torch_models.by_halves, self._predict, pairs, f"The reranker {self.name!r}", "reranker_unavailable"
+            )
+        return [float(score) for score in found]
+
+    async def check(self) -> None:
+        """Nothing that loading it has not shown."""
+
+    async def aclose(self) -> None:
+        """Nothing of it is open."""
+
+    def _predict(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        found = self._model.predict(list(pairs), batch_size=_PAIRS_AT_ONCE, show_progress_bar=False)
+        return np.asarray(found, dtype=np.float32)

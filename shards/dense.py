@@ -14,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.embed import Embedder, PassageEmbeddings, QueryEmbedding
+from tenants.errors import InvalidRequest
 
 SPECIAL_TOKENS = 2
+Spans = list[tuple[int, int]]
+"""Where each token of a text begins and ends."""
 
 
 class DenseModel(Protocol):
@@ -45,12 +48,17 @@ class DenseEmbedder:
         """See Embedder. A vector of length zero stays what it is: whoever indexes it refuses it."""
         if not texts:
             return PassageEmbeddings(np.empty((0, self.dim), dtype=np.float32), [])
-        vectors, bits = await asyncio.gather(self._model.passages(texts), self._bits(texts))
+        spans = [self.token_spans(text) for text in texts]
+        for at, found in enumerate(spans):
+            if len(found) + SPECIAL_TOKENS > self.max_tokens:
+                detail = f"text {at} has {len(found) + SPECIAL_TOKENS} tokens, the embedder reads {self.max_tokens}"
+                raise InvalidRequest(detail, code="text_too_long")
+        vectors, bits = await asyncio.gather(self._model.passages(texts), self._bits(texts, spans))
         return PassageEmbeddings(_unit(vectors), bits)
 
     async def embed_query(self, text: str) -> QueryEmbedding:
         """See Embedder. Words and token bits are left out: those of a question are asked of the bundled model."""
-        vector = _unit((await self._model.question(text))[None])[0]
+        vector = _unit((await self._model.question(self._ends(text)))[None])[0]
         return QueryEmbedding(vector, np.empty((0, self._bundled.dim // 8), dtype=np.uint8), [])
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
@@ -61,14 +69,21 @@ class DenseEmbedder:
         """See Embedder."""
         await self._model.aclose()
 
-    async def _bits(self, texts: Sequence[str]) -> list[bytes]:
+    def _ends(self, text: str) -> str:
+        """Return a question, or the beginning and the end of one that is longer than the model reads."""
+        spans, most = self.token_spans(text), self.max_tokens - SPECIAL_TOKENS
+        if len(spans) <= most:
+            return text
+        half = most // 2 - 1  # the line between the two may be a token
+        return f"{text[: spans[half - 1][1]]}\n{text[spans[-half][0] :]}"
+
+    async def _bits(self, texts: Sequence[str], spans: Sequence[Spans]) -> list[bytes]:
         """Return the token bits of texts that may be longer than the bundled model reads: window by window."""
-        windows = [list(self._windows(text)) for text in texts]
+        windows = [list(self._windows(text, found)) for text, found in zip(texts, spans, strict=True)]
         found = iter((await self._bundled.embed_passages([one for some in windows for one in some])).token_bits)
         return [b"".join(next(found) for _ in some) for some in windows]
 
-    def _windows(self, text: str) -> Iterator[str]:
-        spans = self._bundled.token_spans(text)
+    def _windows(self, text: str, spans: Spans) -> Iterator[str]:
         most = self._bundled.max_tokens - SPECIAL_TOKENS
         if len(spans) <= most:
             yield text

@@ -4,20 +4,18 @@ is first needed; there are as many as the operator declared."""
 from __future__ import annotations
 
 import asyncio
-import importlib
 from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from shards.catalog import Recipe
 from shards.dense import SPECIAL_TOKENS, DenseEmbedder, DenseModel
 from shards.embed import NAME, NAME_FLOAT32, Embedder, MiniLmEmbedder, load_embedder
-from shards.sentence_model import SentenceModel
+from shards.model_check import check_model, compare_with_server
+from shards.remote_model import RemoteModel
+from shards.sentence_model import ModelOfWorkers
 from shards.settings import EmbedModel, EmbedSettings
 from tenants.errors import FieldError, InvalidRequest, Misconfigured, Unavailable
-
-if TYPE_CHECKING:
-    from shards.remote_model import RemoteModel
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,6 @@ class EmbedModels:
         if settings.model not in self.names:
             raise Misconfigured(f"TESSERA_EMBED_MODEL is {settings.model!r}, not one of {', '.join(self.names)}.")
         self.default = self.facts(settings.model)
-        if any(model.kind == "openai" for model in settings.models.values()):
-            _remote_model()  # now, not when the first question waits for it
 
     @property
     def names(self) -> list[str]:
@@ -78,6 +74,46 @@ class EmbedModels:
                 found = self._loaded[name] = await asyncio.to_thread(self._load, name)
         return found
 
+    async def check(self) -> None:
+        """Try each declared model as every process uses it: ask its server, or see that there is torch for questions.
+
+        Raises:
+            Misconfigured: a server refuses the key or the model, or it has another dimension; names the setting.
+            Unavailable: the server of one does not answer; its tenants are found by words until it does.
+        """
+        await self._each(self._declared, check_model)
+
+    async def load(self, queues: Collection[str]) -> None:
+        """Load the models of these queues, which this worker reads, and see that they are those of their servers.
+
+        Raises:
+            Misconfigured: one cannot be loaded, or is another than was declared, or than its server's.
+            Unavailable: the server of one does not answer.
+        """
+        mine = [name for name, declared in self._declared.items() if self._queue(declared) in queues]
+
+        async def load(name: str, declared: EmbedModel) -> None:
+            await compare_with_server(name, declared, await self.get(name))
+
+        await self._each(mine, load)
+
+    async def _each(self, names: Iterable[str], work: Callable[[str, EmbedModel], Awaitable[None]]) -> None:
+        """Do something for all of these models; what is wrong with one goes before another that is away."""
+        away: Unavailable | None = None
+        for name in names:
+            try:
+                await work(name, self._declared[name])
+            except Unavailable as error:
+                if isinstance(error.__cause__, Misconfigured):
+                    raise error.__cause__ from error
+                away = error
+        if away is not None:
+            raise away
+
+    @staticmethod
+    def _queue(declared: EmbedModel) -> str | None:
+        return declared.queue if declared.kind == "sentence-transformers" else None
+
     async def aclose(self) -> None:
         """Close every embedder that was loaded."""
         for embedder in self._loaded.values():
@@ -88,7 +124,7 @@ class EmbedModels:
             return self.bundled.in_float32()
         declared = self._declared_as(name)
         model: DenseModel
-        model = _remote_model()(name, declared) if declared.kind == "openai" else SentenceModel(name, declared)
+        model = RemoteModel(name, declared) if declared.kind == "openai" else ModelOfWorkers(name, declared)
         return DenseEmbedder(name, declared.dim, declared.max_tokens, model, self.bundled)
 
     def _declared_as(self, name: str) -> EmbedModel:
@@ -98,12 +134,6 @@ class EmbedModels:
                 code="embedder_unavailable",
             )
         return self._declared[name]
-
-
-def _remote_model() -> type[RemoteModel]:
-    """Import it where a server is declared; for its client alone a process starts 0.7 s later."""
-    found: type[RemoteModel] = importlib.import_module("shards.remote_model").RemoteModel
-    return found
 
 
 def check_recipe(models: EmbedModels, now: Recipe, model: str | None, chunk_tokens: int | None) -> None:

@@ -46,6 +46,7 @@ class IndexRow:
     heading: str
     text: str
     vector: NDArray[np.float32]
+    language: str | None = None
 
 
 class TenantIndexes:
@@ -123,15 +124,21 @@ class TenantIndexes:
         by_cell: dict[int, list[ChunkVector]] = {}
         for row, cell in zip(rows, in_cells, strict=True):
             by_cell.setdefault(int(cell), []).append(ChunkVector(row.chunk_id, row.version_no, row.vector))
-        await self.vectors.insert(generation.space, by_cell)
-        texts = [ChunkText(row.chunk_id, row.version_no, row.heading, row.text) for row in rows]
-        await self.lexical.insert(names.lexical_name(generation.tenant_id, generation.header.edition), texts)
+        await self._write(catalog, generation, by_cell)
+        texts = [ChunkText(row.chunk_id, row.version_no, row.heading, row.text, row.language) for row in rows]
+        await self.insert_texts(generation.header, texts)
         places = [Place(row.chunk_id, row.version_no, int(micro)) for row, micro in zip(rows, micros, strict=True)]
         fresh = await catalog.add(generation.number, places)
         new = np.array([row.chunk_id in fresh for row in rows], dtype=np.bool_)
         if new.any():
             vectors = np.stack([row.vector for row in rows])
             await catalog.count(generation.number, _changes(micros[new], vectors[new], 1))
+
+    async def insert_texts(self, header: Header, texts: Sequence[ChunkText]) -> None:
+        """Write chunks into a generation's lexical index, which comes to lie as its vectors do: shared or by itself."""
+        name = names.lexical_name(header.space.tenant_id, header.edition)
+        await self.lexical.place(name, shared=header.space.pooled)
+        await self.lexical.insert(name, texts)
 
     async def restore(self, catalog: Catalog, generation: Generation, rows: Sequence[IndexRow]) -> None:
         """Write the vectors of chunks that the engine lost: each into the cell in which Postgres places it. Those that
@@ -145,7 +152,7 @@ class TenantIndexes:
             if row.chunk_id in placed:
                 [cell] = generation.cell_of(np.array([placed[row.chunk_id]]))
                 by_cell.setdefault(int(cell), []).append(ChunkVector(row.chunk_id, row.version_no, row.vector))
-        await self.vectors.insert(generation.space, by_cell)
+        await self._write(catalog, generation, by_cell)
         fresh = [row for row in rows if row.chunk_id not in placed]
         if fresh:
             await self.insert(catalog, generation, fresh)
@@ -226,12 +233,16 @@ class TenantIndexes:
         return Rebuild(self.vectors, self.settings, live=live, space=space, cells=wanted.cells, pace=self._pace)
 
     async def adopt(self, catalog: Catalog, rebuilt: Rebuild) -> None:
-        """Make a rebuilt generation the live one and retire the other, in the caller's transaction and writer lock.
+        """Make a rebuilt generation the live one and retire the other, in the caller's transaction and writer lock. Its
+        words move along, and back with the next write if the transaction fails.
 
         Raises:
             RuntimeError: the collection does not hold what was written to it.
         """
         await rebuilt.verify(range(rebuilt.cells))
+        for header in await catalog.generations("live"):
+            name = names.lexical_name(catalog.tenant_id, header.edition)
+            await self.lexical.place(name, shared=rebuilt.space.pooled)
         await rebuilt.record(catalog)
         await catalog.add_micros(rebuilt.number, rebuilt.micros)
         await catalog.retire("live")
@@ -246,6 +257,7 @@ class TenantIndexes:
             calibration=rebuilt.calibration,
             trained_rows=rebuilt.rows,
             trained_residual=rebuilt.residual,
+            mark=await self.vectors.mark(rebuilt.space),
         )
 
     async def plan_changes(
@@ -283,7 +295,8 @@ class TenantIndexes:
         await catalog.empty_micros(change.generation, reshaped.replaced)
         await catalog.add_micros(change.generation, micros)
         cells_now = header.cells - len(change.parents) + len(change.children)
-        await catalog.set(change.generation, micros=header.micros + len(micros.micro), cells=cells_now)
+        mark = await self.vectors.mark(reshaped.space)
+        await catalog.set(change.generation, micros=header.micros + len(micros.micro), cells=cells_now, mark=mark)
         await catalog.set_change(change, "flipped")
 
     async def drop_retired(self, catalog: Catalog, *, grace: timedelta) -> int:
@@ -298,6 +311,7 @@ class TenantIndexes:
         await catalog.forget([header.number for header in retired])
         dropped = len(retired)
         for header in await catalog.generations("live"):
+            await self.lexical.tidy(names.lexical_name(catalog.tenant_id, header.edition))
             for change in await catalog.changes(header.number, "flipped", before=grace):
                 await self.vectors.drop_cells(header.space, change.parents)
                 await catalog.set_change(change, "done")
@@ -311,12 +325,18 @@ class TenantIndexes:
             await catalog.serialise(header.space)
         collections, rows = await self.vectors.drop_tenant(catalog.tenant_id, endpoints=endpoints)
         counts = {"collections": collections, "vectors": rows, "lexical_entries": 0}
-        for name in await self.lexical.indexes():
-            if names.is_lexical_of(name, catalog.tenant_id):
-                with suppress(DamagedIndex):  # what cannot be read is not counted, and goes all the same
-                    counts["lexical_entries"] += await self.lexical.count(name)
-                await self.lexical.drop(name)
+        for name in await self.lexical.indexes(of=catalog.tenant_id):
+            with suppress(DamagedIndex):  # what cannot be read is not counted, and goes all the same
+                counts["lexical_entries"] += await self.lexical.count(name)
+            await self.lexical.drop(name)
         return counts
+
+    async def _write(
+        self, catalog: Catalog, generation: Generation, by_cell: Mapping[int, Sequence[ChunkVector]]
+    ) -> None:
+        """Write rows, and what a search must have seen to find them, which holds from the caller's commit on."""
+        await self.vectors.insert(generation.space, by_cell)
+        await catalog.set(generation.number, mark=await self.vectors.mark(generation.space))
 
     async def _assign(self, catalog: Catalog, generation: Generation, rows: Sequence[IndexRow]) -> NDArray[np.int64]:
         if generation.routing is None:

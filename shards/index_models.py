@@ -50,6 +50,8 @@ class IndexGeneration(Base):
     """Number of the next cell: a number is never used again."""
     stamp: Mapped[int] = mapped_column(BigInteger)
     """Of the newest change to its micro-cells: what a reader has seen before it need not read again."""
+    mark: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """The vector store's time after the last write to it: what a search must have seen."""
     dimension: Mapped[float | None]
     """Effective dimension of rows around their micro-cell."""
     calibration: Mapped[dict[str, Any] | None] = mapped_column(JSONB)

@@ -20,12 +20,17 @@ class DamagedIndex(TesseraError):
 
 @dataclass(frozen=True)
 class ChunkText:
-    """One entry: a chunk, the version it belongs to, its heading (title and headings joined by " > ") and its text."""
+    """One entry: a chunk, the version it belongs to, its heading (title and headings joined by " > ") and its text.
+
+    `language` is the text's as a tag like `de` or `pt-BR`, None where nobody said. A store that knows the language
+    stems its words by it as well as by English.
+    """
 
     chunk_id: UUID
     version_no: int
     heading: str
     text: str
+    language: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,17 @@ class LexicalStore(Protocol):
     the tenant's writer lock, and a writer that finds the index taken nevertheless waits a while and then raises
     `Unavailable` with the code `lexical_busy`.
     """
+
+    async def place(self, index: str, *, shared: bool) -> None:
+        """Make the index where it belongs, or move it there with all that it holds: among others' (`shared`), or by
+        itself. One that is there already stays as it is, unless its analysis is out of date.
+
+        Readers meanwhile find every entry once. A call that was cut off is repaired by the next. What a move leaves
+        behind, out of every reader's sight, `tidy` removes. A store in which every index is by itself does nothing.
+        """
+
+    async def tidy(self, index: str) -> None:
+        """Remove what moves of the index left behind, when no search that began before them is under way any more."""
 
     async def insert(self, index: str, rows: Sequence[ChunkText]) -> None:
         """Write entries; the same chunk again replaces its entry.
@@ -95,8 +111,8 @@ class LexicalStore(Protocol):
     async def drop(self, index: str) -> bool:
         """Remove the index; return whether it was there."""
 
-    async def indexes(self) -> list[str]:
-        """Return the names of all indexes, sorted."""
+    async def indexes(self, *, of: UUID | None = None) -> list[str]:
+        """Return the names of all indexes, or of those of a tenant, sorted."""
 
     async def ping(self) -> None:
         """Return when the store answers."""

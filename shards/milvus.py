@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -18,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pymilvus import AsyncMilvusClient
 
-from shards.milvus_clients import Address, MilvusClients
-from shards.milvus_filter import LITE, ScopeFilter, versions_in
+from shards.milvus_check import check_servers
+from shards.milvus_clients import LATEST, Address, MilvusClients, seen_by
+from shards.milvus_filter import ScopeFilter, costs_of, versions_in
 from shards.milvus_inventory import MilvusInventory, address_of
 from shards.milvus_rows import (
     FIELDS,
@@ -35,8 +37,18 @@ from shards.milvus_rows import (
     within,
 )
 from shards.names import Space
-from shards.settings import MilvusSettings
-from shards.vectors import MAX_CELLS, MAX_K, ChunkVector, MissingCollection, Scored, VersionScope
+from shards.settings import MilvusServer, MilvusSettings
+from shards.vectors import (
+    MAX_CELLS,
+    MAX_K,
+    UNMARKED,
+    Budget,
+    ChunkVector,
+    EngineCosts,
+    MissingCollection,
+    Scored,
+    VersionScope,
+)
 
 T = TypeVar("T")
 
@@ -45,21 +57,39 @@ _DELETE_VERSIONS = 500
 _KEYS = 5000
 
 
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What every round of one search has in common."""
+
+    space: Space
+    vector: NDArray[np.float32]
+    partitions: list[str] | None
+    mark: int
+
+
 class MilvusVectors(MilvusInventory):
     """`VectorStore` on Milvus servers. Used in one event loop; connects with the first call."""
-
-    costs = LITE
 
     def __init__(self, settings: MilvusSettings) -> None:
         self._settings = settings
         self._clients = MilvusClients(settings)
         self._writing: WeakValueDictionary[tuple[Address, str], asyncio.Lock] = WeakValueDictionary()
         self._partitions: dict[tuple[Address, str], set[str]] = {}
-        self.budgets: Mapping[str, int] = {
-            "": settings.partition_budget,
-            **{name: server.partition_budget for name, server in settings.endpoints.items()},
+        servers: dict[str, MilvusServer] = {"": settings, **settings.endpoints}
+        self.budgets: Mapping[str, Budget] = {
+            # An endpoint without databases is one tenant's: its own database is that tenant's.
+            name: Budget(server.partition_budget, server.databases or int(bool(name)))
+            for name, server in servers.items()
         }
         self.on_wake: Callable[[Space, float], None] | None = None
+
+    def costs(self, space: Space) -> EngineCosts:
+        """See `VectorStore.costs`."""
+        return costs_of(self._clients.server(space.endpoint))
+
+    async def mark(self, space: Space) -> int:
+        """See `VectorStore.mark`."""
+        return await self._clients.now(_place(space)[0])
 
     async def create(self, space: Space, *, cells: int) -> None:
         """See `VectorStore.create`."""
@@ -68,7 +98,7 @@ class MilvusVectors(MilvusInventory):
             raise ValueError(f"{cells} cells, not 1..{most}")
         self._partitions.pop(_place(space), None)
         async with self._writer(space):
-            if space.database:
+            if space.database and self._clients.has_databases(space.endpoint):
                 await self._make_database(space)
             await self._blocking(space, lambda client: create(client, space, range(cells)))
 
@@ -132,6 +162,7 @@ class MilvusVectors(MilvusInventory):
         k: int,
         cells: Sequence[int] | None,
         scope: VersionScope | None,
+        mark: int = UNMARKED,
     ) -> list[Scored]:
         """See `VectorStore.search`."""
         if not 1 <= k <= MAX_K:
@@ -139,37 +170,36 @@ class MilvusVectors(MilvusInventory):
         await self._check_cells(space, cells or ())
         if (cells is not None and not len(cells)) or (scope is not None and not len(scope.versions)):
             return []
-        partitions = partitions_of(space, cells)
+        asked = _Asked(space, vector, partitions_of(space, cells), mark)
         if scope is None:
-            return await self._sifted(space, vector, k, partitions)
+            return await self._sifted(asked, k)
         if scope.among:
-            return await self._among(space, vector, k, partitions, scope)
-        filtered = ScopeFilter(scope)
+            return await self._among(asked, k, scope)
+        filtered = ScopeFilter(scope, self.costs(space))
         fetch = filtered.first_fetch(k) if scope.among is None else None
         while fetch is not None:
-            hits = await self._hits(space, vector, fetch, partitions, "")
+            hits = await self._hits(asked, fetch)
             kept = sift(hits, scope)
             if len(kept) >= k or len(hits) < fetch:
                 return kept[:k]
             fetch = filtered.next_fetch(k, fetch, len(kept))
-        return await self._sifted(space, vector, k, partitions, filtered.expression())
+        return await self._sifted(asked, k, filtered.expression())
 
     async def fetch(
-        self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]], *, latest: bool = True
+        self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]], *, mark: int | None = None
     ) -> list[ChunkVector]:
         """See `VectorStore.fetch`."""
-        keys, level = keys_of(space, cell_chunks), "Strong" if latest else self._settings.consistency
+        keys = keys_of(space, cell_chunks)
         # Milvus Lite looks for each key in every partition that is named. Rows of a divided cell are in none.
-        named = {"partition_names": partitions_of(space, [cell for cell in cell_chunks if cell >= 0])}
+        how = {"partition_names": partitions_of(space, [cell for cell in cell_chunks if cell >= 0])}
+        how |= LATEST if mark is None else seen_by(mark)
         found: list[ChunkVector] = []
         for start in range(0, len(keys), _INSERT_ROWS):
             some = keys[start : start + _INSERT_ROWS]
             found += rows_of(
                 await self._loaded(
                     space,
-                    lambda client, ids=some: client.get(  # type: ignore[misc]  # as in `delete_chunks`
-                        space.collection, ids, FIELDS, consistency_level=level, **named
-                    ),
+                    lambda client, ids=some: client.get(space.collection, ids, FIELDS, **how),  # type: ignore[misc]  # as in `delete_chunks`
                 )
             )
         return found
@@ -230,6 +260,10 @@ class MilvusVectors(MilvusInventory):
         """See `VectorStore.ping`."""
         await self._clients.call(("", ""), lambda client: client.get_server_version())
 
+    async def check(self) -> None:
+        """See `VectorStore.check`."""
+        await check_servers(self._clients, self._settings)
+
     async def aclose(self) -> None:
         """See `VectorStore.aclose`."""
         await self._clients.aclose()
@@ -243,43 +277,38 @@ class MilvusVectors(MilvusInventory):
         ):
             yield page
 
-    async def _among(
-        self, space: Space, vector: NDArray[np.float32], k: int, partitions: list[str] | None, scope: VersionScope
-    ) -> list[Scored]:
+    async def _among(self, asked: _Asked, k: int, scope: VersionScope) -> list[Scored]:
         fetch = min(max(scope.among or 0, k), MAX_K)
         while True:
-            hits = await self._hits(space, vector, fetch, partitions, "")
+            hits = await self._hits(asked, fetch)
             if scope.floor is None or len(hits) < fetch or hits[-1][2] <= scope.floor or fetch == MAX_K:
                 return sift(hits, scope)[:k]
             fetch = min(3 * fetch, MAX_K)
 
-    async def _sifted(
-        self, space: Space, vector: NDArray[np.float32], k: int, partitions: list[str] | None, expression: str = ""
-    ) -> list[Scored]:
+    async def _sifted(self, asked: _Asked, k: int, expression: str = "") -> list[Scored]:
         """Return the best k distinct chunks; more hits are fetched only if a chunk lies in several of the cells."""
         fetch = k
         while True:
-            hits = await self._hits(space, vector, fetch, partitions, expression)
+            hits = await self._hits(asked, fetch, expression)
             kept = sift(hits, None)
             if len(kept) >= k or len(hits) < fetch or fetch == MAX_K:
                 return kept[:k]
             fetch = min(2 * fetch, MAX_K)
 
-    async def _hits(
-        self, space: Space, vector: NDArray[np.float32], limit: int, partitions: list[str] | None, expression: str
-    ) -> list[tuple[str, int, float]]:
+    async def _hits(self, asked: _Asked, limit: int, expression: str = "") -> list[tuple[str, int, float]]:
+        space = asked.space
         found = await self._loaded(
             space,
             lambda client: client.search(
                 space.collection,
-                data=[np.asarray(vector, dtype=np.float32)],
+                data=[np.asarray(asked.vector, dtype=np.float32)],
                 anns_field="vector",
                 limit=limit,
                 filter=within(space, expression),
                 output_fields=["version_no"],
-                partition_names=partitions,
+                partition_names=asked.partitions,
                 search_params={"metric_type": "IP"},
-                consistency_level=self._settings.consistency,
+                **seen_by(asked.mark),
             ),
         )
         return [(hit.id, hit["entity"]["version_no"], hit.distance) for hit in found[0]]

@@ -9,10 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from shards.milvus_clients import Server
 from shards.vectors import MAX_K, EngineCosts, VersionScope
 
 LITE = EngineCosts(call=2.0, row=0.0009, literal=0.0025, hit=0.0008, returned=0.023, fetch=0.08)
-"""Measured on Milvus Lite 3.2 with 384 dimensions. A Milvus server is faster at all, in about the same proportion."""
+"""Measured on Milvus Lite 3.2 with 384 dimensions."""
+SERVER = EngineCosts(call=2.5, row=0.0008, literal=0.0011, hit=0.0005, returned=0.015, fetch=0.085)
+"""Measured on Milvus 2.3.5, standalone, with 384 dimensions (`bench.engine_costs`); `hit` was below what could be told
+from noise."""
 _PUSH_AT_ONCE = 32
 """So few literals cost less than a second search would."""
 _RANGE_FROM = 4
@@ -21,10 +25,16 @@ _MOST_RANGES = 24
 """Each range is a comparison over the rows of each segment, so a long list of ranges loses to literals."""
 
 
+def costs_of(server: Server | None) -> EngineCosts:
+    """Return what a search costs on a server; nothing is known of one that was not called yet."""
+    return LITE if server is None or server.lite else SERVER
+
+
 class ScopeFilter:
     """A scope as an expression over `version_no`, made of integers by us and never of a caller's text."""
 
-    def __init__(self, scope: VersionScope) -> None:
+    def __init__(self, scope: VersionScope, costs: EngineCosts) -> None:
+        self._costs = costs
         runs = scope.runs()
         sizes = runs[:, 1] - runs[:, 0] + 1
         ranked = [int(i) for i in (-sizes).argsort(kind="stable")[:_MOST_RANGES] if sizes[i] >= _RANGE_FROM]
@@ -60,7 +70,8 @@ class ScopeFilter:
         return self._affordable(math.ceil(1.5 * fetched * k / kept) if kept else 4 * fetched)
 
     def _affordable(self, hits: int) -> int | None:
-        return hits if hits <= MAX_K and hits * LITE.hit <= self.literals * LITE.literal else None
+        costs = self._costs
+        return hits if hits <= MAX_K and hits * costs.hit <= self.literals * costs.literal else None
 
 
 def versions_in(versions: Sequence[int]) -> str:

@@ -13,9 +13,9 @@ from uuid import UUID
 
 from pymilvus import AsyncMilvusClient, MilvusException
 
-from shards.milvus_clients import Address, MilvusClients
+from shards.milvus_clients import LATEST, Address, MilvusClients
 from shards.milvus_rows import chunk_id_of, within
-from shards.names import Space, collection_prefix, tenant_database
+from shards.names import Space, collection_prefix, tenant_database, tenant_of
 from shards.vectors import HeldRow, MissingCollection, PoolRow, StorePlace
 
 T = TypeVar("T")
@@ -60,8 +60,7 @@ class MilvusInventory:
                 some = keys[start : start + _KEYS_AT_ONCE]
 
                 def get(client: AsyncMilvusClient, ids: list[str] = some, where: str = partition) -> Any:
-                    named = {"partition_names": [where], "consistency_level": "Strong"}
-                    return client.get(name, ids, _KEYS, **named)
+                    return client.get(name, ids, _KEYS, partition_names=[where], **LATEST)
 
                 page = await self._loaded_at(address, name, get)
                 present = {row["row"] for row in page}
@@ -83,6 +82,9 @@ class MilvusInventory:
         """See `VectorStore.places`."""
         found: list[StorePlace] = []
         for endpoint in self._servers(endpoints):
+            if not self._clients.has_databases(endpoint):
+                found += await self._without_databases(endpoint)
+                continue
             known = await self._clients.call((endpoint, ""), lambda client: client.list_databases())
             wanted = set(known) - {"default"}
             if tenant_id is not None:  # a client is opened for every database that is looked into
@@ -138,7 +140,16 @@ class MilvusInventory:
         """Return those of the servers that there are."""
         return [one for one in self._clients.endpoints if endpoints is None or one in endpoints]
 
+    async def _without_databases(self, endpoint: str) -> list[StorePlace]:
+        """Return the collections of a server that has one database, as if it had more: on an endpoint each belongs to
+        an isolated tenant."""
+        names = await self._clients.call((endpoint, ""), lambda client: client.list_collections())
+        owners = {name: tenant_of(name) if endpoint else None for name in names}
+        return [StorePlace(endpoint, tenant_database(owner) if owner else "", name) for name, owner in owners.items()]
+
     async def _drop_database(self, endpoint: str, database: str) -> None:
+        if not self._clients.has_databases(endpoint):
+            return
         await self._clients.forget((endpoint, database))
         await self._clients.call((endpoint, ""), lambda client: client.drop_database(database))
 
@@ -151,7 +162,7 @@ class MilvusInventory:
                 filter=expression,
                 output_fields=["count(*)"],
                 partition_names=[partition] if partition else None,
-                consistency_level="Strong",
+                **LATEST,
             ),
         )
         return int(found[0]["count(*)"])
@@ -198,9 +209,11 @@ class MilvusInventory:
     ) -> AsyncIterator[list[dict[str, Any]]]:
         """Stream a partition's rows. One partition: a server looks for the next page among all rows in scope."""
         (address, name), last = place, ""
+        # What was written by now is on the pages: a server waits for that with the first of them, not with each.
+        now = await self._clients.now(address)
         while True:
             # `iterator` makes a server return the smallest keys first; without it a limit takes any rows. pymilvus
-            # then sends no consistency level, so the collection's own holds.
+            # then sends no consistency level, so the collection's own holds, which obeys the time.
             page = await self._loaded_at(
                 address,
                 name,
@@ -211,6 +224,7 @@ class MilvusInventory:
                     output_fields=fields,
                     partition_names=[partition],
                     iterator="True",
+                    guarantee_timestamp=now,
                 ),
                 space,
             )

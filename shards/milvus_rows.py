@@ -33,7 +33,8 @@ def create(client: MilvusClient, space: Space, cells: Iterable[int]) -> None:
         if space.pooled:
             schema.add_field("tenant", DataType.VARCHAR, max_length=32)
             schema.add_field("generation", DataType.INT64)
-        client.create_collection(name, schema=schema, consistency_level="Strong")
+        # Pages are read at this level, and at it the time they are given counts (`MilvusInventory._pages_at`).
+        client.create_collection(name, schema=schema, consistency_level="Session")
     add_cells(client, space, cells)
     if not client.list_indexes(name):
         index = client.prepare_index_params()

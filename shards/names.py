@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, get_args
 from uuid import UUID
@@ -95,6 +96,14 @@ def tenant_database(tenant_id: UUID) -> str:
 def collection_prefix(tenant_id: UUID) -> str:
     """Return what the names of all of a tenant's own collections begin with."""
     return f"t_{tenant_id.hex}_g"
+
+
+def tenant_of(name: str) -> UUID | None:
+    """Return the tenant whose id a physical name begins with (`t_<hex>...`), None for other names."""
+    digits = name[2:34]
+    with suppress(ValueError):
+        return UUID(hex=digits) if name.startswith("t_") and len(digits) == 32 else None
+    return None
 
 
 def lexical_name(tenant_id: UUID, edition: int = 1) -> str:

@@ -2,7 +2,7 @@
 
 Plans, by cost: `matches` compares the few rows that a filter lets through, one by one; `cells` visits the cells that
 can be expected to hold a best row, and under a filter those that the found scores call for in a second round; `exact`
-visits every cell. `VectorStore.costs` decides where one plan overtakes the other, not what is found.
+visits every cell. `VectorStore.costs` decide where one plan overtakes the other, not what is found.
 """
 
 from __future__ import annotations
@@ -82,14 +82,14 @@ async def search(vectors: VectorStore, generation: Generation, query: AnnQuery) 
 
 
 def _fetching_pays(vectors: VectorStore, generation: Generation, matches: Matches) -> bool:
-    costs = vectors.costs
+    costs = vectors.costs(generation.space)
     whole = generation.rows * costs.row + min(len(matches) * costs.literal, 1.0)
     return len(matches) <= _MOST_FETCHED and len(matches) * costs.fetch < whole
 
 
 async def _matches(vectors: VectorStore, generation: Generation, query: AnnQuery, matches: Matches) -> AnnHits:
     by_cell = chunks_by_cell(zip(matches.chunk_ids(), generation.cell_of(matches.micros), strict=True))
-    rows = await vectors.fetch(generation.space, by_cell, latest=False)
+    rows = await vectors.fetch(generation.space, by_cell, mark=generation.header.mark)
     if not rows:
         return AnnHits([], "matches", 0, generation.cells, 0, 1.0, 1.0)
     scores = np.stack([row.vector for row in rows]) @ query.vector
@@ -100,7 +100,8 @@ async def _matches(vectors: VectorStore, generation: Generation, query: AnnQuery
 
 async def _exact(vectors: VectorStore, generation: Generation, query: AnnQuery) -> AnnHits:
     scope = None if query.matches is None else query.matches.scope
-    hits = await vectors.search(generation.space, query.vector, k=query.k, cells=None, scope=scope)
+    mark = generation.header.mark
+    hits = await vectors.search(generation.space, query.vector, k=query.k, cells=None, scope=scope, mark=mark)
     return AnnHits(hits, "exact", generation.cells, generation.cells, generation.rows, 1.0, 1.0)
 
 
@@ -115,6 +116,7 @@ class _Probe:
 
     def __post_init__(self) -> None:
         calibration, filtered = self.generation.header.calibration, self.query.matches is not None
+        self._costs = self.vectors.costs(self.generation.space)
         self._threshold = EVERYTHING
         if calibration is not None and not self.query.exact:
             self._threshold = calibration.threshold(self.query.target, filtered=filtered)
@@ -172,7 +174,7 @@ class _Probe:
             return False
         mixed = visited[self._matching[visited] < self.routing.cell_rows[visited]]
         probing = min(self._pushed_ms(mixed, self._groups(mixed)), self._sifted_ms(mixed, self._among(mixed, None)))
-        return len(matches) * self.vectors.costs.fetch < _SECOND_ROUND * probing
+        return len(matches) * self._costs.fetch < _SECOND_ROUND * probing
 
     def _expect(self, score: float | None) -> Expectation:
         return self.routing.expect(self.query.vector, self.query.wanted, matching=self._counts, score=score)
@@ -231,18 +233,18 @@ class _Probe:
         return min(range(1, most + 1), key=lambda groups: self._pushed_ms(places, groups))
 
     def _pushed_ms(self, places: NDArray[np.intp], groups: int) -> float:
-        costs, named = self.vectors.costs, float(self._literals[places].sum())
+        costs, named = self._costs, float(self._literals[places].sum())
         return groups * costs.call + named * costs.literal * len(places) / groups + self._scanned_ms(places)
 
     def _sifted_ms(self, places: NDArray[np.intp], among: int) -> float:
         if among > MAX_K:
             return math.inf
-        costs = self.vectors.costs
+        costs = self._costs
         merged = min(among * len(places), int(self.routing.cell_rows[places].sum()))
         return costs.call + merged * costs.hit + among * costs.returned + self._scanned_ms(places)
 
     def _scanned_ms(self, places: NDArray[np.intp]) -> float:
-        return int(self.routing.cell_rows[places].sum()) * self.vectors.costs.row
+        return int(self.routing.cell_rows[places].sum()) * self._costs.row
 
     def _among(self, places: NDArray[np.intp], floor: float | None) -> int:
         """Return how many hits to fetch so that the best matches are among them. With a floor too few are made up for,
@@ -269,8 +271,8 @@ class _Probe:
         if not len(places):
             return []
         cells = self.routing.cells[places].tolist()
-        space, vector = self.generation.space, self.query.vector
-        return await self.vectors.search(space, vector, k=self._depth, cells=cells, scope=scope)
+        space, vector, mark = self.generation.space, self.query.vector, self.generation.header.mark
+        return await self.vectors.search(space, vector, k=self._depth, cells=cells, scope=scope, mark=mark)
 
 
 def _best(found: Iterable[Sequence[Scored]], k: int) -> list[Scored]:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shards.catalog import Header
 from shards.names import BUCKETS_A_COLLECTION
-from shards.vectors import MAX_DATABASES
+from shards.vectors import Budget
 from tenants.context import Placement
 from tenants.errors import FieldError, InvalidRequest, NoRoom
 
@@ -37,12 +37,13 @@ _BUCKETS = {"buckets": BUCKETS_A_COLLECTION}
 
 @dataclass(frozen=True)
 class Room:
-    """Partitions taken or promised on a server, of so many that it may hold, and databases of tenants."""
+    """Partitions taken or promised on a server, of so many that it may hold, and databases of tenants likewise."""
 
     endpoint: str
     partitions: int
     budget: int
     databases: int
+    most_databases: int
 
     @property
     def free(self) -> int:
@@ -50,7 +51,7 @@ class Room:
         return max(0, self.budget - self.partitions)
 
 
-async def rooms(session: AsyncSession, budgets: Mapping[str, int]) -> dict[str, Room]:
+async def rooms(session: AsyncSession, budgets: Mapping[str, Budget]) -> dict[str, Room]:
     """Return the room on each server, by its endpoint."""
     taken = {row.endpoint: int(row.partitions) for row in await session.execute(_TAKEN, _BUCKETS)}
     promised = {row.endpoint: row for row in await session.execute(_PROMISED)}
@@ -58,11 +59,12 @@ async def rooms(session: AsyncSession, budgets: Mapping[str, int]) -> dict[str, 
     for endpoint, budget in budgets.items():
         more = promised.get(endpoint)
         partitions = taken.get(endpoint, 0) + (int(more.partitions) if more else 0)
-        found[endpoint] = Room(endpoint, partitions, budget, int(more.databases) if more else 0)
+        databases = int(more.databases) if more else 0
+        found[endpoint] = Room(endpoint, partitions, budget.partitions, databases, budget.databases)
     return found
 
 
-async def require_room(session: AsyncSession, budgets: Mapping[str, int], placement: Placement) -> None:
+async def require_room(session: AsyncSession, budgets: Mapping[str, Budget], placement: Placement) -> None:
     """Check, in the transaction that makes or moves a tenant, that there is room for it once it is written.
 
     Raises:
@@ -75,9 +77,11 @@ async def require_room(session: AsyncSession, budgets: Mapping[str, int], placem
         raise InvalidRequest(detail, fields=(FieldError("body.placement.endpoint", detail),))
     room = (await rooms(session, budgets))[placement.endpoint]
     server = f"the Milvus server {placement.endpoint!r}" if placement.endpoint else "the Milvus server"
-    if placement.tier == "isolated" and room.databases > MAX_DATABASES:
+    if placement.tier == "isolated" and room.databases > room.most_databases:
+        taken = f"All {room.most_databases} databases of {server} are taken."
+        none = f"{server[0].upper()}{server[1:]} has no databases to give (TESSERA_MILVUS_DATABASES)."
         raise NoRoom(
-            f"All {MAX_DATABASES} databases of {server} are taken. Isolate the tenant on another server"
+            f"{taken if room.most_databases else none} Isolate the tenant on another server"
             " (TESSERA_MILVUS_ENDPOINTS), or make it dedicated."
         )
     # What is dedicated or isolated was counted as promised; one in the pool may fill a bucket, or grow out of it.
@@ -89,7 +93,7 @@ async def require_room(session: AsyncSession, budgets: Mapping[str, int], placem
         )
 
 
-async def require_partitions(session: AsyncSession, budgets: Mapping[str, int], live: Header | None) -> None:
+async def require_partitions(session: AsyncSession, budgets: Mapping[str, Budget], live: Header | None) -> None:
     """Check that there is room for another generation, of one cell, beside a tenant's live one.
 
     Raises:

@@ -9,37 +9,57 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from tenants.context import MAX_RECALL, MIN_RECALL
 
+MAX_DATABASES = 63
+"""A Milvus server takes 64 databases, one of them its own."""
 MOST_CELLS = 980
 """Cells of a tenant: of the 1,024 partitions of a Milvus collection, some are kept for cells that are being divided."""
 
 
-class MilvusEndpoint(BaseModel):
-    """Another Milvus server, for tenants that are isolated on it."""
+class MilvusServer(BaseModel):
+    """How a Milvus server is reached."""
 
-    uri: str
-    token: SecretStr = SecretStr("")
-    partition_budget: int = Field(default=8192, ge=1)
-
-
-class MilvusSettings(BaseModel):
-    """The vector store."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     uri: str = ""
-    """`http://host:port` of a Milvus or Milvus Lite server."""
+    """`http://host:port` of a Milvus or Milvus Lite server, `https://...` with TLS."""
     token: SecretStr = SecretStr("")
     """Token or `user:password` of the Milvus server."""
-    timeout_s: float = Field(default=10.0, gt=0)
-    """Seconds to wait for an answer of Milvus."""
+    ca: Path | None = None
+    """PEM file of the authority that signed the server's certificate; those that the machine trusts without it."""
+    client_cert: Path | None = None
+    """PEM file of our own certificate, where the server asks for one; needs the key and the authority too."""
+    client_key: Path | None = None
+    """PEM file of its key."""
+    server_name: str = ""
+    """Name in the server's certificate, where it is not the one in the URI."""
     partition_budget: int = Field(default=8192, ge=1)
     """Partitions that the server may hold in all. A tenant for which there is no room is refused (507). Milvus allows
     65,536; Milvus Lite takes about 0.1 MB of memory for each."""
-    endpoints: dict[str, MilvusEndpoint] = Field(default_factory=dict)
-    """Further servers for isolated tenants, by name: `{"eu": {"uri": "http://...", "token": "..."}}`."""
-    consistency: Literal["Strong", "Bounded", "Session", "Eventually"] = "Bounded"
-    """What a search on a Milvus cluster must have seen. Bounded may miss the last seconds' writes; Strong waits for
-    them, about 0.2 s a search. Milvus Lite always sees everything."""
+    databases: int = Field(default=MAX_DATABASES, ge=0, le=MAX_DATABASES)
+    """Databases that may be made on it for isolated tenants. 0 where it has none to give, or its user may make none:
+    then an endpoint takes one isolated tenant, and the main server none."""
+
+
+class MilvusSettings(MilvusServer):
+    """The vector store."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    timeout_s: float = Field(default=10.0, gt=0)
+    """Seconds to wait for an answer of Milvus."""
+    endpoints: dict[str, MilvusServer] = Field(default_factory=dict)
+    """Further servers for isolated tenants, by name: `{"eu": {"uri": "https://...", "token": "..."}}`, with the same
+    settings as the main one."""
+
+    @model_validator(mode="after")
+    def _no_server_twice(self) -> Self:
+        known = [self.uri, *(server.uri for server in self.endpoints.values())]
+        twice = {uri for uri in known if uri and known.count(uri) > 1}
+        if twice:
+            raise ValueError(
+                f"{', '.join(sorted(twice))} stands for two servers: what lies there would be counted twice"
+            )
+        return self
 
 
 class LexicalSettings(BaseModel):
@@ -57,6 +77,27 @@ class LexicalSettings(BaseModel):
     """Indexes kept open in a process. Opening one takes 0.2 ms; each open one has a thread."""
     lock_wait_s: float = Field(default=10.0, gt=0)
     """How long a writer waits for another process to finish with the same index."""
+    url: str = Field(default="", pattern=r"^(https?://[^\s/@]+(:\d+)?/?)?$")
+    """`https://host:port` of an OpenSearch server, 2.19 or newer, which then holds the indexes. Empty: the folder."""
+    user: str = ""
+    """Its user; empty for a server without a login."""
+    password: SecretStr = SecretStr("")
+    """The user's password."""
+    ca: Path | None = None
+    """File of the certificate authority (PEM) that the server's certificate is checked with; else the well-known
+    ones."""
+    timeout_s: float = Field(default=10.0, gt=0)
+    """Seconds to wait for an answer of OpenSearch."""
+    prefix: str = Field(default="tessera-", pattern=r"^[a-z][a-z0-9_-]{0,39}$")
+    """What the names of all its indexes and aliases begin with. Two installations on one server need two."""
+    shared_indexes: int = Field(default=2, ge=1, le=64)
+    """Indexes that pooled tenants share. Another number holds for tenants that come later."""
+    shared_shards: int = Field(default=2, ge=1, le=64)
+    """Shards of each; a tenant lies in one of them. Another number holds for indexes that are made later."""
+    shards: int = Field(default=1, ge=1, le=64)
+    """Shards of a tenant's own index. Another number holds for indexes that are made later."""
+    replicas: int = Field(default=1, ge=0, le=8)
+    """Copies of each shard, as far as there are nodes for them."""
 
 
 class EmbedModel(BaseModel):
@@ -65,22 +106,55 @@ class EmbedModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     kind: Literal["openai", "sentence-transformers"]
+    """`openai`: on a server. `sentence-transformers`: in those workers that have `tessera[torch]`."""
     dim: int = Field(ge=2, le=32_768)
-    url: str = ""
-    """`openai`: what stands before `/embeddings`, for example `http://host:8000/v1`."""
+    url: str | list[str] = ""
+    """What stands before `/embeddings`, for example `http://host:8000/v1`; of several the next is asked when one is
+    away. With `sentence-transformers`: where the same model embeds questions, for processes without torch."""
     model: str = ""
     """The name that the server knows, or the model's name or folder; the declared name without it."""
+    served_as: str = ""
+    """`sentence-transformers`: the name that the server of `url` knows, where it is another."""
     key: SecretStr = SecretStr("")
     max_tokens: int = Field(default=512, ge=64)
     """What the model reads at most, counted with the tokens of the bundled model."""
-    timeout_s: float = Field(default=30.0, gt=0)
     passage_prefix: str = ""
     query_prefix: str = ""
+    batch_texts: int = Field(default=64, ge=1)
+    """Passages of one request, or of one pass through the model."""
+    batch_tokens: int = Field(default=16_384, ge=64)
+    """Their tokens, about, each counted as long as the longest."""
+    at_once: int = Field(default=4, ge=1)
+    """Requests of one process that are under way at one time."""
+    connect_timeout_s: float = Field(default=3.0, gt=0)
+    timeout_s: float = Field(default=30.0, gt=0)
+    """Seconds that one request for passages may take."""
+    budget_s: float = Field(default=20.0, gt=0)
+    """Seconds that they are tried again for, before the job is put back."""
+    question_timeout_s: float = Field(default=3.0, gt=0)
+    """Seconds that a question is tried for; then words alone find."""
+    encoding: Literal["base64", "float"] = "base64"
+    """The form of vectors that the server is asked for."""
+    shortened: bool = False
+    """Whether the server is asked for vectors of `dim` dimensions; otherwise it gives what it has."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """`sentence-transformers`: where it computes; `auto` is the first GPU, or the processor without one."""
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """`sentence-transformers`: `auto` is half precision on a GPU."""
+    queue: str = Field(default="gpu", pattern=r"^[a-z][a-z0-9-]{0,30}$")
+    """`sentence-transformers`: the queue of the workers that compute it."""
+
+    @property
+    def addresses(self) -> list[str]:
+        """Return where it is served."""
+        return [self.url] if isinstance(self.url, str) and self.url else list(self.url)
 
     @model_validator(mode="after")
     def _has_url(self) -> Self:
-        if self.kind == "openai" and not self.url:
+        if self.kind == "openai" and not self.addresses:
             raise ValueError("an `openai` model needs its `url`")
+        if any(not address.startswith(("http://", "https://")) for address in self.addresses):
+            raise ValueError("a `url` must be http(s)")
         return self
 
 
@@ -94,7 +168,7 @@ class EmbedSettings(BaseModel):
     name of TESSERA_EMBED_MODELS, or one of the two that are bundled: `all-MiniLM-L6-v2`, `all-MiniLM-L6-v2-float32`."""
     models: dict[str, EmbedModel] = Field(default_factory=dict, max_length=16)
     """Further models by name, JSON: `{"e5": {"kind": "openai", "url": "http://host:8000/v1", "dim": 1024}}`, or of kind
-    `sentence-transformers` (needs `tessera[torch]`). A process loads a model when it first needs it."""
+    `sentence-transformers`, which GPU workers compute (`tessera[torch]`). See docs/models.md."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of one embedder; 0 takes every core."""
     cache_dir: Path = Path(".tessera/models")
@@ -102,6 +176,16 @@ class EmbedSettings(BaseModel):
     precision: Literal["auto", "int8", "float32"] = "auto"
     """How passages are computed; `auto` takes int8 where the processor has instructions for it. Vectors of both
     may stand in one index. Questions are always computed in float32."""
+
+    def queue_of(self, name: str) -> str:
+        """Return the queue of the workers that can compute a model; "" when every worker can."""
+        found = self.models.get(name)
+        return found.queue if found is not None and found.kind == "sentence-transformers" else ""
+
+    @property
+    def queues(self) -> list[str]:
+        """Return the queues of all models, beside that of every worker."""
+        return sorted({self.queue_of(name) for name in self.models} - {""})
 
 
 class ShardSettings(BaseModel):

@@ -18,15 +18,15 @@ from tantivy import Filter, TextAnalyzer, TextAnalyzerBuilder, Tokenizer
 ANALYZER_NAME = "tessera_words_1"
 """Recorded in each index: another analysis needs another name, so that an old index is never read with it."""
 _LONGEST_WORD_BYTES = 40
-_SPACELESS = re.compile(
-    "["
+SPACELESS = (
     "\u0e00-\u0eff"  # Thai, Lao
     "\u1000-\u109f\u1780-\u17ff"  # Myanmar, Khmer
     "\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff"  # kana and iteration marks
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # ideographs
     "\uac00-\ud7a3"  # Hangul
-    "]+"
 )
+"""The characters of scripts without spaces, as ranges of a regular expression's class."""
+_SPACELESS = re.compile(f"[{SPACELESS}]+")
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,29 @@ def analyzer() -> TextAnalyzer:
 
 
 _WORDS = analyzer()
+_SPLITTER = TextAnalyzerBuilder(Tokenizer.simple()).filter(Filter.remove_long(_LONGEST_WORD_BYTES)).build()
+
+
+def normalised(text: str) -> str:
+    """Return a text with one form for characters that have several (full width, ligatures, composed accents)."""
+    return unicodedata.normalize("NFKC", text)
+
+
+def query_words(text: str) -> tuple[dict[str, str], list[str]]:
+    """Return the words to search for as they are written, each by its English term, and the grams; for an engine that
+    analyses words itself. Of words with the same term the first."""
+    plain = normalised(text)
+    written = _SPLITTER.analyze(_SPACELESS.sub(" ", plain))
+    by_term: dict[str, str] = {}
+    for word in written:
+        for term in _WORDS.analyze(word):
+            by_term.setdefault(term, word)
+    return by_term, _grams(plain)
 
 
 def fields(text: str) -> Fields:
     """Split a text into its two fields."""
-    plain = unicodedata.normalize("NFKC", text)
+    plain = normalised(text)
     runs = _SPACELESS.findall(plain)
     if not runs:
         return Fields(plain, "")
@@ -64,10 +82,14 @@ def all_terms(text: str) -> list[str]:
 
 def query_terms(text: str) -> tuple[list[str], list[str]]:
     """Return the distinct word terms and grams to search for. A run of two or more characters is asked by its pairs."""
-    plain = unicodedata.normalize("NFKC", text)
+    plain = normalised(text)
     words = _WORDS.analyze(_SPACELESS.sub(" ", plain))
+    return list(dict.fromkeys(words)), _grams(plain)
+
+
+def _grams(plain: str) -> list[str]:
     grams = [gram for run in _SPACELESS.findall(plain) for gram in (_pairs(run) or [run])]
-    return list(dict.fromkeys(words)), list(dict.fromkeys(grams))
+    return list(dict.fromkeys(grams))
 
 
 def _pairs(run: str) -> list[str]:

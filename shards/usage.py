@@ -157,7 +157,8 @@ class UsageWatch:
     async def _ask_again(self, generation: Generation, vector: NDArray[np.float32], found: AnnHits) -> None:
         began = time.monotonic()
         with suppress(Unavailable, MissingCollection):
-            best = await self._indexes.vectors.search(generation.space, vector, k=K, cells=None, scope=None)
+            vectors, mark = self._indexes.vectors, generation.header.mark
+            best = await vectors.search(generation.space, vector, k=K, cells=None, scope=None, mark=mark)
             hits = {hit.chunk_id for hit in found.hits[:K]}
             truth = [hit.chunk_id for hit in best]
             sample = ProbeSample(

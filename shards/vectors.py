@@ -15,10 +15,10 @@ from tenants.errors import TesseraError
 
 MAX_CELLS = 1023
 """A Milvus server takes 1,024 partitions a collection, one of them its own."""
-MAX_DATABASES = 63
-"""A Milvus server takes 64 databases, one of them its own."""
 MAX_K = 16_384
 """The most hits that one Milvus search returns."""
+UNMARKED = 0
+"""The mark of a space to which nothing was written lately."""
 
 
 class MissingCollection(TesseraError):
@@ -132,6 +132,14 @@ class EngineCosts:
     fetch: float
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What a server may hold: partitions in all, databases of isolated tenants."""
+
+    partitions: int
+    databases: int
+
+
 class VectorStore(Protocol):
     """Spaces of chunk vectors, each divided into cells. Nothing done to one space is seen in another, even where they
     share a collection (`Space.pooled`).
@@ -142,11 +150,14 @@ class VectorStore(Protocol):
 
     Writes to one collection must not overlap. A store serialises those of its own process; across processes the caller
     holds the tenant's writer lock and, for a pool, `Catalog.serialise`.
+
+    A server may show a write some time after it acknowledged it. Whoever wrote asks for the `mark` and keeps it where
+    readers find it; a search that is given the mark has seen what was written before. What counts, lists or scans has
+    seen everything, at the price of waiting for it.
     """
 
-    costs: EngineCosts
-    budgets: Mapping[str, int]
-    """Partitions that each server may hold, by the name of its endpoint; '' is the main one."""
+    budgets: Mapping[str, Budget]
+    """What each server may hold, by the name of its endpoint; '' is the main one."""
     on_wake: Callable[[Space, float], None] | None
     """Told of each space that a call had to have loaded first, and how many milliseconds that took."""
 
@@ -171,21 +182,28 @@ class VectorStore(Protocol):
             ValueError: a pool.
         """
 
+    def costs(self, space: Space) -> EngineCosts:
+        """Return what a search costs on the space's server, as far as is known of it by now."""
+
+    async def mark(self, space: Space) -> int:
+        """Return the mark of all that was written to the space until now, by anybody: a number that grows."""
+
     async def insert(self, space: Space, cell_rows: Mapping[int, Sequence[ChunkVector]]) -> None:
         """Write rows into cells. The same chunk in the same cell again replaces the row; it is never doubled.
 
-        When it returns, the rows are durable and (at strong consistency) seen by the next search of any process. When
-        it raises, some rows may have been written; repeat it.
+        When it returns, the rows are durable, and seen by a search of any process that is given a later mark. When it
+        raises, some rows may have been written; repeat it.
 
         Raises:
             ValueError: an unknown cell.
         """
 
     async def delete_versions(self, space: Space, versions: Sequence[int]) -> int:
-        """Remove every row of these versions and return how many there were. A search never returns them again."""
+        """Remove every row of these versions and return how many there were. A search that is given a later mark does
+        not return them."""
 
     async def count_versions(self, space: Space, versions: Sequence[int]) -> int:
-        """Return how many rows of these versions there are; at strong consistency."""
+        """Return how many rows of these versions there are."""
 
     async def delete_chunks(self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> None:
         """Remove the rows of chunks by the cell that each lies in; those not there are passed over."""
@@ -198,23 +216,24 @@ class VectorStore(Protocol):
         k: int,
         cells: Sequence[int] | None,
         scope: VersionScope | None,
+        mark: int = UNMARKED,
     ) -> list[Scored]:
         """Return the `k` rows of the cells with the greatest cosine to `vector` (dim,), best first.
 
         The answer is the true best k of the rows that lie in `cells` (None: all; empty: nothing) and whose version is
         in `scope` (None: any). A chunk appears once. Rows of replaced versions count like any other until they are
         deleted, so a caller who drops them afterwards asks for a few more. The order of equal scores is not defined.
+        What was written after the `mark` may be missed, and what was deleted after it found.
 
         Raises:
             ValueError: `k` not in 1..MAX_K, or an unknown cell.
         """
 
     async def fetch(
-        self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]], *, latest: bool = True
+        self, space: Space, cell_chunks: Mapping[int, Sequence[UUID]], *, mark: int | None = None
     ) -> list[ChunkVector]:
         """Return the rows of chunks by the cell that each lies in, in no particular order; those not there are left
-        out. Without `latest`, rows of the last writes may be missed as a search may miss them, and a server need not
-        wait for them."""
+        out. Without a `mark` nothing is missed; with one, what a search may miss."""
 
     def scan(
         self,
@@ -239,10 +258,10 @@ class VectorStore(Protocol):
         self, space: Space, *, partitions: Sequence[str] | None = None, batch: int = 5000
     ) -> AsyncIterator[list[HeldRow]]:
         """Stream every row of the space (in these partitions), wherever it lies: also outside its cells, in a pool in
-        any bucket. Without the vectors; at strong consistency."""
+        any bucket. Without the vectors."""
 
     async def still_held(self, space: Space, rows: Sequence[HeldRow]) -> set[HeldRow]:
-        """Return those of these rows that are there now, each in its partition; at strong consistency."""
+        """Return those of these rows that are there now, each in its partition."""
 
     async def delete_rows(self, space: Space, rows: Sequence[HeldRow]) -> None:
         """Remove rows by key and partition; those not there are passed over."""
@@ -280,6 +299,14 @@ class VectorStore(Protocol):
 
     async def ping(self) -> None:
         """Return when the store answers."""
+
+    async def check(self) -> None:
+        """Return when every server answers and can be used as the settings say.
+
+        Raises:
+            Misconfigured: one never will: a refused login, a missing privilege, too old, not that kind of server.
+            Unavailable: one does not answer.
+        """
 
     async def aclose(self) -> None:
         """Release the connections. The store is not used afterwards."""

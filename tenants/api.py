@@ -11,12 +11,12 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from tenants import repository
-from tenants.auth import current_admin
+from tenants.auth import current_admin, no_longer_believed
 from tenants.context import Placement, TenantSettings
 from tenants.errors import FieldError, InvalidRequest
 from tenants.idempotency import IdempotentRoute
 from tenants.models import ApiKey, Tenant
-from tenants.state import cursors_of, database_of
+from tenants.state import cursors_of, database_of, models_of
 
 router = APIRouter(
     prefix="/v1/admin", tags=["admin"], dependencies=[Depends(current_admin)], route_class=IdempotentRoute
@@ -130,6 +130,7 @@ async def change_tenant(request: Request, tenant_id: UUID, body: TenantPatch) ->
         tenant.name = body.name or tenant.name
         tenant.plan = body.plan or tenant.plan
         if body.settings is not None:
+            require_known_models(body.settings, models_of(request))
             tenant.settings = body.settings.model_dump(exclude_none=True)
         tenant.updated_at = datetime.now(UTC)
         await session.commit()
@@ -138,8 +139,10 @@ async def change_tenant(request: Request, tenant_id: UUID, body: TenantPatch) ->
 
 @router.post("/tenants/{tenant_id}/suspend")
 async def suspend_tenant(request: Request, tenant_id: UUID) -> TenantOut:
-    """Suspend a tenant: its keys answer 403 within a second; nothing is lost."""
-    return await _set_state(request, tenant_id, "suspended")
+    """Suspend a tenant: from this answer on its keys answer 403, on every process; nothing is lost."""
+    tenant = await _set_state(request, tenant_id, "suspended")
+    await no_longer_believed()
+    return tenant
 
 
 @router.post("/tenants/{tenant_id}/resume")
@@ -175,11 +178,12 @@ async def list_keys(request: Request, tenant_id: UUID) -> KeyList:
 
 @router.delete("/tenants/{tenant_id}/keys/{key_id}", status_code=204)
 async def revoke_key(request: Request, tenant_id: UUID, key_id: str) -> None:
-    """Revoke a key: effective within a second."""
+    """Revoke a key: from this answer on it is refused, on every process."""
     await _require_tenant(request, tenant_id)
     async with database_of(request).tenant(tenant_id) as session:
         await repository.revoke_key(session, tenant_id, key_id)
         await session.commit()
+    await no_longer_believed()
 
 
 async def _set_state(request: Request, tenant_id: UUID, state: str) -> TenantOut:
@@ -192,6 +196,17 @@ async def _set_state(request: Request, tenant_id: UUID, state: str) -> TenantOut
 async def _require_tenant(request: Request, tenant_id: UUID) -> None:
     async with database_of(request).admin() as session:
         await repository.get_tenant(session, tenant_id)
+
+
+def require_known_models(settings: TenantSettings, declared: frozenset[str]) -> None:
+    """Raise `InvalidRequest` (`unknown_model`) for a model that the installation does not declare."""
+    for place, name in enumerate(settings.generation_models or ()):
+        if name not in declared:
+            raise InvalidRequest(
+                f"The installation declares no model {name!r}; it declares {', '.join(sorted(declared))}.",
+                code="unknown_model",
+                fields=(FieldError(f"body.settings.generation_models.{place}", "is not declared"),),
+            )
 
 
 def tenant_out(tenant: Tenant) -> TenantOut:

@@ -21,7 +21,7 @@ from tenants.db import Database
 from tenants.errors import TenantSuspended, Unauthenticated, Unavailable
 
 CACHE_S = 0.5
-"""How long a verified key is believed without asking Postgres: revocation is effective within a second."""
+"""How long a process believes a verified key without asking Postgres."""
 _CACHE_SIZE = 4096
 _TOUCH_EVERY = timedelta(minutes=1)
 _bearer = HTTPBearer(auto_error=False, description="A tenant's key, or the installation's admin key for /v1/admin.")
@@ -69,6 +69,7 @@ class Authenticator:
         return hit.context
 
     async def _load(self, key_id: str, digest: bytes) -> _Verified:
+        until = time.monotonic() + CACHE_S  # from before it is read: what is committed later ends in time
         async with self._database.key_lookup(key_id) as session:
             row = await repository.find_key(session, key_id)
         if row is None or row.revoked_at is not None or not hmac.compare_digest(row.digest, digest):
@@ -84,7 +85,7 @@ class Authenticator:
         if tenant.state == "suspended":
             raise TenantSuspended("This tenant is suspended; its operator can resume it.")
         context = TenantContext(tenant.id, tenant.slug, key_id, TenantSettings.model_validate(tenant.settings))
-        verified = _Verified(row.digest, context, row.expires_at, time.monotonic() + CACHE_S)
+        verified = _Verified(row.digest, context, row.expires_at, until)
         self._cache[key_id] = verified
         self._cache.move_to_end(key_id)
         while len(self._cache) > _CACHE_SIZE:
@@ -102,6 +103,12 @@ class Authenticator:
         task = asyncio.create_task(touch())
         self._touches.add(task)
         task.add_done_callback(self._touches.discard)
+
+
+async def no_longer_believed() -> None:
+    """Wait, after a commit that ends the right of a key, until no process believes it any more: who is then answered
+    that it ended may rely on it, whichever process is asked next."""
+    await asyncio.sleep(CACHE_S)
 
 
 def _unknown() -> Unauthenticated:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -35,6 +35,11 @@ class TenantSettings(BaseModel):
     language: str | None = Field(default=None, pattern="^[a-z]{2}$")
     """Language of the answers' fixed sentences."""
     retention: Retention | None = None
+    generation_models: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
+        default=None, min_length=1, max_length=16
+    )
+    """Models and adapters that the tenant's chats may be answered by, the first unless they name one; the operator sets
+    it."""
 
 
 class Placement(BaseModel):

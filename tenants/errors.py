@@ -14,6 +14,7 @@ TesseraError
 ├── TooLarge                  413
 ├── UnsupportedType           415
 ├── DocumentRejected          422  the content of a document cannot be ingested; ends its job as `failed`
+├── EmbeddingRefused          422  an embedding model refuses a text; alone it may pass, so it is tried again alone
 ├── SourceFailed              422  a source cannot be read; ends its run as failed, its documents stay
 │   └── SourceUnavailable     503  it does not answer now; a retry can help
 ├── TooManyRequests           429  the tenant asks more at once than it may; a retry can help
@@ -156,6 +157,18 @@ class DocumentRejected(TesseraError):
     code = "document_unreadable"
     status = 422
     title = "Document rejected"
+
+
+class EmbeddingRefused(TesseraError):
+    """The server of an embedding model refuses what it is to embed, a text that is longer than it reads for example.
+
+    A batch is tried again document by document, so that one that is refused keeps no other.
+    """
+
+    code = "embedding_refused"
+    status = 422
+    retryable = True
+    title = "Embedding refused"
 
 
 class SourceFailed(TesseraError):

@@ -14,6 +14,12 @@ def database_of(request: Request) -> Database:
     return database
 
 
+def models_of(request: Request) -> frozenset[str]:
+    """Return the names of the models that the installation declares."""
+    names: frozenset[str] = request.state.generation_models
+    return names
+
+
 def cursors_of(request: Request) -> CursorSigner:
     """Return the signer of list cursors."""
     signer: CursorSigner = request.state.cursors

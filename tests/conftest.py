@@ -24,8 +24,13 @@ from service.local.state import Installation, StackState, running_stack
 from tenants.db import Database
 from tenants.roles import APP, OWNER, WORKER, RolePasswords
 from tenants.settings import DatabaseSettings
+from tests.clusters import Cluster, cluster
 from tests.embedding_server import DIM, NAME, EmbeddingServer
 from tests.faults.own_stack import own_stack
+from tests.rag.answer.model_server import ANSWER, ModelServer, ThreadedModelServer
+from tests.server_marks import mark_of
+from tests.server_stack import make_database, stack_settings
+from tests.servers import addresses, left_out
 
 START_TIMEOUT_S = 240
 CELLS_FROM, CELL_ROWS = 1_000, 50
@@ -34,9 +39,11 @@ FOLDERS = "folders"
 """Beside the data folder: where tenants of the stack may register folders as sources."""
 ON_FRAGILE_STACK = {
     "tests/faults/test_kill_rounds.py",
+    "tests/faults/test_originals_on_s3.py",
     "tests/faults/test_short_of_stores.py",
     "tests/ingestion/test_fsck_foreign.py",
 }
+STANDIN, ADAPTERS = "standin", ("amber-legal", "birch-legal")
 NOBODYS_SERVER = '{"eu": {"uri": "http://127.0.0.1:1"}}'
 """A vector server that is always away."""
 
@@ -55,6 +62,20 @@ class ByModule(LoadFileScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
     """Groups by mark (`--dist loadgroup`) are lost between this pytest and this pytest-xdist."""
     return ByModule(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which servers the run did without."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    for line in left_out([report.longrepr[2] for report in skipped]):
+        terminalreporter.write_line(f"left out: {line}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test-servers` runs."""
+    for item in items:
+        if mark := mark_of(item):
+            item.add_marker(mark)
 
 
 @dataclass(frozen=True)
@@ -131,13 +152,29 @@ def embedding_server() -> Iterator[EmbeddingServer]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, embedding_server: EmbeddingServer) -> Iterator[StackState]:
+def model_server() -> Iterator[ModelServer]:
+    """A language model and two adapters of the stack, which tenants may be allowed; none has them by itself."""
+    running = ThreadedModelServer()
+    for name in (STANDIN, *ADAPTERS):
+        running.server.says(name, *(ANSWER[at : at + 10] for at in range(0, len(ANSWER), 10)))
+    yield running.server
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, embedding_server: EmbeddingServer, model_server: ModelServer
+) -> Iterator[StackState]:
     """The whole local stack, started by the command that users start it with."""
     data_dir = tmp_path_factory.mktemp("stack") / "data"
-    models = {NAME: {"kind": "openai", "url": embedding_server.url, "dim": DIM}}
+    models = {NAME: {"kind": "openai", "url": embedding_server.url, "dim": DIM, "budget_s": 1}}
     small = {"THRESHOLD": CELLS_FROM, "POOLED_ROWS": CELLS_FROM, "ROWS_PER_CELL": CELL_ROWS}
     settings = {f"TESSERA_SHARDS_{name}": str(value) for name, value in small.items()}
     settings["TESSERA_API_PORT"] = str(free_port())  # others start a stack at the same moment
+    settings |= stack_settings()
+    settings["TESSERA_GENERATION_MODELS"] = json.dumps(
+        {STANDIN: {"base_urls": [model_server.url], "adapters": list(ADAPTERS)}}
+    )
     started = tessera("up", data_dir=data_dir, TESSERA_EMBED_MODELS=json.dumps(models), **settings)
     assert started.returncode == 0, started.stdout + started.stderr
     state = running_stack(data_dir)
@@ -210,6 +247,8 @@ def spare_database(stack: StackState) -> DatabaseUrls:
 
 
 def _database_beside(stack: StackState, name: str) -> DatabaseUrls:
+    if addresses():
+        return DatabaseUrls(**make_database(f"{name}_{secrets.token_hex(4)}"))
     installation = Installation.load(Path(stack.env["TESSERA_DATA_DIR"]))
     known, port = installation.secrets, installation.ports["postgres"]
     passwords = RolePasswords(owner=known.owner, app=known.app, worker=known.worker)
@@ -234,6 +273,27 @@ async def app_database(own_database: DatabaseUrls) -> AsyncIterator[Database]:
 @pytest.fixture(scope="session")
 async def worker_database(own_database: DatabaseUrls) -> AsyncIterator[Database]:
     """The own database as the worker's role."""
-    database = Database(own_database.worker, DatabaseSettings())
+    database = Database(own_database.worker, DatabaseSettings(), setting="TESSERA_DATABASE_WORKER_URL")
     yield database
     await database.aclose()
+
+
+@pytest.fixture(scope="session")
+def postgres18() -> Iterator[Cluster]:
+    """A server of the bundled version whose roles and settings a test may change."""
+    with cluster(18) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres15() -> Iterator[Cluster]:
+    """One of the oldest version that is supported, where there are servers."""
+    with cluster(15) as running:
+        yield running
+
+
+@pytest.fixture(params=[18, 15])
+def any_postgres(request: pytest.FixtureRequest) -> Cluster:
+    """Each of them in turn."""
+    found: Cluster = request.getfixturevalue(f"postgres{request.param}")
+    return found

@@ -1,12 +1,15 @@
-"""A small server of `/v1/embeddings`: hashed words in 64 dimensions. It can be told to fail, or to be slow."""
+"""A small server of `/v1/embeddings` and `/v1/rerank`: hashed words in 64 dimensions. It can be told to fail in every
+way that such a server can."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -28,6 +31,16 @@ def vector_of(text: str) -> NDArray[np.float32]:
     return unit
 
 
+def _encoded(vector: NDArray[np.float32], as_base64: bool) -> str | list[float]:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode() if as_base64 else vector.tolist()
+
+
+class Listener(ThreadingHTTPServer):
+    """Lets as many wait to connect as a test may have at once."""
+
+    request_queue_size = 64
+
+
 @dataclass
 class EmbeddingServer:
     """Listens on a port of its own until closed."""
@@ -35,6 +48,18 @@ class EmbeddingServer:
     failing: bool = False
     delay_s: float = 0.0
     asked: int = 0
+    key: str = ""
+    """What callers must show, if anything."""
+    statuses: list[int] = field(default_factory=list)
+    """What the next requests are answered with."""
+    retry_after: str = ""
+    spoil: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = field(default=lambda rows: rows)
+    """What is made of the rows of an answer."""
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    """What was asked, since the list was last emptied."""
+    most_at_once: int = 0
+    _now: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _server: ThreadingHTTPServer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -45,9 +70,16 @@ class EmbeddingServer:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status, answer = shared.answer(body)
+                with shared._lock:
+                    shared._now += 1
+                    shared.most_at_once = max(shared.most_at_once, shared._now)
+                status, answer = shared.answer(self.path, body, self.headers.get("Authorization", ""))
+                with shared._lock:
+                    shared._now -= 1
                 content = json.dumps(answer).encode()
                 self.send_response(status)
+                if status in (429, 503) and shared.retry_after:
+                    self.send_header("Retry-After", shared.retry_after)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
@@ -56,7 +88,7 @@ class EmbeddingServer:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = Listener(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     @property
@@ -64,17 +96,37 @@ class EmbeddingServer:
         """Return what stands before `/embeddings`."""
         return f"http://127.0.0.1:{self._server.server_port}/v1"
 
-    def answer(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def answer(self, path: str, body: dict[str, Any], key: str) -> tuple[int, Any]:
         """Return status and body."""
         self.asked += 1
+        self.bodies.append(body)
         time.sleep(self.delay_s)
         if self.failing:
             return 500, {"error": {"message": "out of memory"}}
+        if self.statuses:
+            return self.statuses.pop(0), {"error": {"message": "as I was told"}}
+        if self.key and key != f"Bearer {self.key}":
+            return 401, {"error": "Unauthorized"}
+        if body.get("model") == "unknown":
+            return 404, {"error": {"message": "The model does not exist."}}
+        if path.endswith("/rerank"):
+            return 200, self._reranked(body)
+        base64_wanted = body.get("encoding_format") == "base64"
         rows = [
-            {"object": "embedding", "index": at, "embedding": vector_of(text).tolist()}
+            {"object": "embedding", "index": at, "embedding": _encoded(vector_of(text), base64_wanted)}
             for at, text in enumerate(body["input"])
         ]
-        return 200, {"object": "list", "data": rows, "model": body["model"], "usage": {"prompt_tokens": 0}}
+        return 200, {"object": "list", "data": self.spoil(rows), "model": body["model"], "usage": {"prompt_tokens": 0}}
+
+    def _reranked(self, body: dict[str, Any]) -> Any:
+        """Return the cosines of question and passages, the best first, in the form that was asked for."""
+        of_tei = "texts" in body
+        query = vector_of(body["query"])
+        scores = [float(query @ vector_of(text)) for text in body["texts" if of_tei else "documents"]]
+        named = "score" if of_tei else "relevance_score"
+        rows: list[dict[str, Any]] = [{"index": at, named: score} for at, score in enumerate(scores)]
+        rows = self.spoil(sorted(rows, key=lambda row: -row[named]))
+        return rows if of_tei else {"results": rows}
 
     def close(self) -> None:
         """Stop listening."""

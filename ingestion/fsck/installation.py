@@ -12,11 +12,11 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestion.fsck.check import Check
-from ingestion.fsck.places import shown, tenant_of
+from ingestion.fsck.places import shown
 from ingestion.fsck.report import Class
 from shards.catalog_postgres import PostgresCatalog
 from shards.index_models import IndexGeneration
-from shards.names import BUCKETS_A_COLLECTION, Space
+from shards.names import BUCKETS_A_COLLECTION, Space, tenant_of
 from shards.vectors import HeldRow, MissingCollection, StorePlace
 from tenants.db import Database
 from tenants.errors import Unavailable

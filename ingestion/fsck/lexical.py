@@ -59,8 +59,8 @@ async def _check_editions(check: Check) -> str:
         read = await Truth(session, tenant_id).edition()
         editions = {header.edition for header in headers} | {read}
         known = {names.lexical_name(tenant_id, edition) for edition in editions}
-        for name in await lexical.indexes():
-            if names.is_lexical_of(name, tenant_id) and name not in known:
+        for name in await lexical.indexes(of=tenant_id):
+            if name not in known:
                 check.report.add("lexical", "orphan", name)
                 if check.repair:
                     await lexical.drop(name)

@@ -23,7 +23,6 @@ from ingestion.fsck.texts import ServedText, texts_of_version
 from ingestion.models import Job
 from ingestion.runtime import Runtime, require_recipe
 from ingestion.upload_rows import replace_fields
-from shards import names
 from shards.catalog_postgres import PostgresCatalog
 from shards.index import IndexRow
 from shards.models import Document, DocumentVersion
@@ -198,7 +197,14 @@ async def restore_vectors(session: AsyncSession, runtime: Runtime, tenant_id: UU
             text_.row.chunk_id for text_ in await texts_of_version(session, tenant_id, first.document_id, first.version)
         }
         rows += [
-            IndexRow(text_.row.chunk_id, text_.row.version_no, text_.row.heading, text_.row.text, vector)
+            IndexRow(
+                text_.row.chunk_id,
+                text_.row.version_no,
+                text_.row.heading,
+                text_.row.text,
+                vector,
+                text_.row.language,
+            )
             for text_, vector in zip(passages.texts, passages.vectors, strict=True)
             if text_.row.chunk_id in served
         ]
@@ -213,7 +219,7 @@ async def restore_words(
     if live is None:  # there is nothing to search; what lacks an index is made again with it
         return
     rows = [text_.row for one in versions for text_ in await texts_of_version(session, tenant_id, *one)]
-    await runtime.indexes.lexical.insert(names.lexical_name(tenant_id, live.edition), rows)
+    await runtime.indexes.insert_texts(live, rows)
 
 
 async def flag_originals(

@@ -114,11 +114,3 @@ def _place_of(header: Header) -> StorePlace:
 def shown(place: StorePlace) -> str:
     """Return what an operator finds a collection by."""
     return "/".join(part for part in (place.endpoint, place.database, place.collection) if part)
-
-
-def tenant_of(name: str) -> UUID | None:
-    """Return the tenant whose id a physical name begins with (`t_<hex>...`), None for other names."""
-    digits = name[2:34]
-    with suppress(ValueError):
-        return UUID(hex=digits) if name.startswith("t_") and len(digits) == 32 else None
-    return None

@@ -11,6 +11,7 @@ from sqlalchemy import and_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestion.editions import live_edition
+from ingestion.metadata import LANGUAGE
 from shards.lexical import ChunkText
 from shards.models import Chunk, Document, DocumentVersion
 
@@ -71,7 +72,13 @@ def _served(tenant_id: UUID) -> Any:
 async def _texts(session: AsyncSession, query: Any) -> list[ServedText]:
     return [
         ServedText(
-            ChunkText(chunk.id, version.version_no, " > ".join((version.title, *chunk.headings)), chunk.text),
+            ChunkText(
+                chunk.id,
+                version.version_no,
+                " > ".join((version.title, *chunk.headings)),
+                chunk.text,
+                version.doc_metadata.get(LANGUAGE),
+            ),
             chunk.document_id,
             chunk.version,
             version.title,

@@ -9,15 +9,15 @@ guard; the addresses are those of the clouds, or of the stores that the operator
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import obstore
-from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
+from ingestion.object_stores import Failure, is_missing, is_refused, static_keys
 from ingestion.sources.config import ObjectCredentials, ObjectsConfig, service_account
 from ingestion.sources.entries import Entry, Known, Read, too_large
 from ingestion.sources.files import file_entry, is_wanted
@@ -25,12 +25,7 @@ from ingestion.sources.origin import is_own
 from ingestion.sources.settings import SourceSettings
 from tenants.errors import SourceFailed, SourceUnavailable
 
-if TYPE_CHECKING:
-    from obstore.store import S3Credential
-
 _BLOCK = 1 << 18
-_NOT_FOUND = re.compile(r"status code: 404|\b404 Not Found|NoSuchBucket")
-_FORBIDDEN = re.compile(r"status code: 40[13]|\b401 Unauthorized|\b403 Forbidden|AccessDenied|SignatureDoesNotMatch")
 
 
 def open_bucket(config: ObjectsConfig, settings: SourceSettings, own: str) -> ObjectStore:
@@ -75,14 +70,9 @@ def _s3(config: ObjectsConfig, secrets: dict[str, str], patience: dict[str, Any]
     }
     if "access_key_id" not in secrets or "secret_access_key" not in secrets:
         return S3Store(config.bucket, config=told | _UNSIGNED, **patience)
-    credential: S3Credential = {
-        "access_key_id": secrets["access_key_id"],
-        "secret_access_key": secrets["secret_access_key"],
-        "token": secrets.get("session_token"),
-        "expires_at": None,
-    }
+    keys = static_keys(secrets["access_key_id"], secrets["secret_access_key"], secrets.get("session_token"))
     signed = told | {"skip_signature": False}
-    return S3Store(config.bucket, config=signed, credential_provider=lambda: credential, **patience)
+    return S3Store(config.bucket, config=signed, credential_provider=keys, **patience)
 
 
 def _google(config: ObjectsConfig, secrets: dict[str, str], patience: dict[str, Any]) -> GCSStore:
@@ -130,7 +120,7 @@ class BucketSource:
                     for meta, name in names
                     if name and is_wanted(name, self._config.include)
                 ]
-        except (BaseError, OSError) as error:
+        except Failure as error:
             raise _failed(error, "The bucket") from error
 
     async def read(self, entry: Entry, known: Known | None, target: BinaryIO) -> Read | None:
@@ -142,7 +132,7 @@ class BucketSource:
                 raise too_large(repr(entry.place), self._max_bytes)
             async for block in found.stream(min_chunk_size=_BLOCK):
                 await asyncio.to_thread(target.write, bytes(block))
-        except (BaseError, OSError) as error:
+        except Failure as error:
             raise _failed(error, repr(entry.place)) from error
         return Read(entry.place.rsplit("/", 1)[-1], "")
 
@@ -151,11 +141,10 @@ class BucketSource:
 
 
 def _failed(error: Exception, what: str) -> SourceFailed:
-    """Name what went wrong; a listing that is refused comes as a general error, which only its text tells apart."""
-    text = str(error)
-    if isinstance(error, NotFoundError | FileNotFoundError) or _NOT_FOUND.search(text):
+    """Name what went wrong."""
+    if is_missing(error):
         return SourceFailed(f"{what} is not there.", code="source_not_found")
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or _FORBIDDEN.search(text):
+    if is_refused(error):
         return SourceFailed(f"{what} may not be read with these credentials.", code="source_forbidden")
     # The library's own words may quote the request.
     return SourceUnavailable(f"{what} cannot be read ({type(error).__name__}).", code="source_unreachable")

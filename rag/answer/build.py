@@ -5,23 +5,32 @@ from __future__ import annotations
 import importlib
 
 from rag.answer.extractive import ExtractiveGenerator
-from rag.answer.fallback import FallbackGenerator
-from rag.answer.generator import Generator
+from rag.answer.figures import GenerationFigures
+from rag.answer.routed import RoutedGenerator
+from rag.answer.routes import choice_of, routes_of
+from rag.answer.serving import Servers, Slots
 from rag.settings import GenerationSettings
 from shards.embed import Embedder
-from tenants.errors import Misconfigured
 
 
-def build_generator(settings: GenerationSettings, embedder: Embedder) -> Generator:
-    """The built-in answerer, or with `base_url` a model that falls back to it.
+def build_generator(settings: GenerationSettings, embedder: Embedder, *, secret: str, slots: Slots) -> RoutedGenerator:
+    """The built-in answerer, with the declared models before it.
 
-    Raises Misconfigured if a server is given without the name of its model.
+    Args:
+        secret: of the installation; the tenants' salts follow from it.
+        slots: bound the answers that models write for a tenant at once.
+
+    Raises:
+        Misconfigured: a setting contradicts another one.
     """
+    routes = routes_of(settings)
+    choice, figures = choice_of(settings, routes), GenerationFigures()
     builtin = ExtractiveGenerator(embedder)
-    if not settings.base_url:
-        return builtin
-    if not settings.model:
-        raise Misconfigured("TESSERA_GENERATION_MODEL is empty: name a model that TESSERA_GENERATION_BASE_URL serves.")
-    # Only where a server is given; for its client alone the API would start 0.7 s later.
-    chat: Generator = importlib.import_module("rag.answer.openai_chat").OpenAIChatGenerator(settings, embedder)
-    return FallbackGenerator(chat, builtin)
+    servers: Servers | None = None
+    if routes:
+        # Only where a server is given; for its client alone the API would start 0.7 s later.
+        opened = importlib.import_module("rag.answer.servers").ModelServers(settings, embedder, figures, secret=secret)
+        for route in routes.values():
+            opened.add(route)
+        servers = opened
+    return RoutedGenerator(choice, servers, builtin, slots, settings, figures)

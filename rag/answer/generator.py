@@ -9,6 +9,7 @@ from uuid import UUID
 
 from rag.passages import Passage
 from shards.embed import QueryEmbedding
+from tenants.context import TenantContext
 from tenants.errors import Unavailable
 
 ABSTENTION = "This is not in your documents."
@@ -22,8 +23,14 @@ class GenerationUnavailable(Unavailable):
     title = "Generation unavailable"
 
 
+class GenerationUnsupported(GenerationUnavailable):
+    """The model wrote something, and no sentence of it could be checked against the passages. Nothing was sent."""
+
+    code = "generation_unsupported"
+
+
 class GenerationInterrupted(Unavailable):
-    """The generator failed after a part of its answer was sent; that part has to be withdrawn."""
+    """The generator failed after a part of its answer was sent: that part was checked, but it is not the whole."""
 
     code = "generation_interrupted"
     title = "Generation interrupted"
@@ -35,6 +42,34 @@ class Turn:
 
     role: Literal["user", "assistant"]
     content: str
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Until when an answer may begin and end, in seconds of the event loop's clock."""
+
+    begin_by: float
+    end_by: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, and what it is to be answered from."""
+
+    question: str
+    """The user's last message."""
+    passages: Sequence[Passage]
+    """Best first; `[n]` in the answer never points outside them."""
+    history: Sequence[Turn]
+    """Earlier turns, oldest first."""
+    idf: Mapping[str, float]
+    """Inverse document frequency of the question's words (lower case) in this tenant's index."""
+    query: QueryEmbedding
+    """The embedded question, as it was searched with."""
+    model: str = ""
+    """The model that the caller named; empty for the tenant's first."""
+    budget: Budget | None = None
+    """None for the settings' own times, from now."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +97,10 @@ class Citation:
 class Finished:
     """The whole answer, last of the events. `answer` is the joined text of the deltas.
 
-    `degraded` names what was missing (`generation`: the model was away and the built-in answered).
+    `degraded` names what was missing. The built-in answered because: no model began (`generation`), the tenant's models
+    were all writing (`generation_busy`), nothing that the model wrote could be checked (`generation_unsupported`), the
+    model broke off, and the built-in completed its answer (`generation_interrupted`). Another model than the one that
+    was asked answered: `generation_model`.
     """
 
     answer: str
@@ -85,23 +123,8 @@ class Generator(Protocol):
         """What `Finished.model` says: `extractive`, or the model's name."""
         ...
 
-    def answer(
-        self,
-        question: str,
-        passages: Sequence[Passage],
-        history: Sequence[Turn],
-        *,
-        idf: Mapping[str, float],
-        query: QueryEmbedding,
-    ) -> AsyncGenerator[AnswerEvent, None]:
+    def answer(self, tenant: TenantContext, asked: Asked) -> AsyncGenerator[AnswerEvent, None]:
         """Yield deltas and citations, then exactly one `Finished`. Closing the iterator stops the work upstream.
-
-        Args:
-            question: the user's last message.
-            passages: best first; `[n]` in the answer never points outside them.
-            history: earlier turns, oldest first.
-            idf: inverse document frequency of the question's words (lower case) in this tenant's index.
-            query: the embedded question, as it was searched with.
 
         Raises:
             GenerationUnavailable: nothing was yielded yet.

@@ -1,57 +1,41 @@
-"""Answers from a language model behind any server that speaks the OpenAI chat protocol (vLLM and others).
+"""Answers from a language model behind servers that speak the OpenAI chat protocol (vLLM and others).
 
 The model is trusted with nothing: each sentence it writes is checked against the passages before it leaves
-(`citations.py`), its length is bounded, and it gets no retries that were not asked for.
+(`citations.py`), and its length is bounded. Which of its servers is asked is decided in `race.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
 
-import openai
-from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
-
+from rag.answer.cache_salt import cache_salt
 from rag.answer.citations import Checked, CitationChecker, is_abstention
+from rag.answer.completion import ChatRequest, ReplicaFailed, Usage
 from rag.answer.generator import (
     ABSTENTION,
     AnswerEvent,
+    Asked,
+    Budget,
     Citation,
     Delta,
     Finished,
     GenerationInterrupted,
     GenerationUnavailable,
-    Turn,
+    GenerationUnsupported,
 )
-from rag.answer.prompt import Message, build_messages
+from rag.answer.model_stream import ModelStream
+from rag.answer.prompt import build_messages
+from rag.answer.routes import Route
 from rag.answer.stream import Sentence, SentenceStream
-from rag.passages import Passage
 from rag.settings import GenerationSettings
-from shards.embed import Embedder, QueryEmbedding
+from shards.embed import Embedder
+from tenants.context import TenantContext
 
 logger = logging.getLogger(__name__)
-
-CHARACTERS_PER_TOKEN = 12
-"""No model writes longer tokens on average: a server that ignores `max_tokens` is cut off here."""
-
-
-class _UpstreamError(Exception):
-    """The server failed; the message is for the log."""
-
-
-@dataclass
-class _Usage:
-    """What the server said of its stream."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    finished: bool = False
-    cut: bool = False
 
 
 @dataclass
@@ -60,6 +44,7 @@ class _Draft:
 
     text: str = ""
     citations: list[Citation] = field(default_factory=list)
+    abstained: bool = False
 
     def add(self, sentence: Sentence, checked: Checked) -> Delta:
         """Appends a checked sentence; returns what is new."""
@@ -70,50 +55,32 @@ class _Draft:
 
 
 class OpenAIChatGenerator:
-    """See `Generator`. Closing an answer's iterator closes the connection, which stops the model."""
+    """See `Generator`: one model. Closing an answer's iterator closes the connection, which stops the model."""
 
-    def __init__(self, settings: GenerationSettings, embedder: Embedder) -> None:
-        self.name = settings.model
-        self._settings = settings
+    def __init__(self, route: Route, stream: ModelStream, embedder: Embedder, *, secret: str) -> None:
+        self.name = route.name
+        self._route, self._stream = route, stream
         self._embedder = embedder
-        self._client = openai.AsyncOpenAI(
-            base_url=settings.base_url,
-            # The client insists on a key; servers without authentication ignore it.
-            api_key=settings.api_key.get_secret_value() or "none",
-            timeout=openai.Timeout(None, connect=settings.connect_timeout_s),
-            max_retries=0,
-        )
+        self._secret = secret
 
-    async def answer(
-        self,
-        question: str,
-        passages: Sequence[Passage],
-        history: Sequence[Turn],
-        *,
-        idf: Mapping[str, float],
-        query: QueryEmbedding,
-    ) -> AsyncGenerator[AnswerEvent, None]:
-        """See `Generator`. Without passages the model is not asked."""
-        draft, usage = _Draft(), _Usage()
-        if passages:
-            checker = CitationChecker(passages, self._embedder)
-            sentences = self._sentences(build_messages(question, checker.evidence, history), usage)
-            try:
-                async with aclosing(sentences):
-                    async for sentence in sentences:
-                        if not draft.text and is_abstention(sentence.text):
-                            break
-                        checked = await checker.check(sentence.text)
-                        if checked is None:
-                            continue
-                        yield draft.add(sentence, checked)
-                        for citation in checked.citations:
-                            yield citation
-            except _UpstreamError as error:
-                logger.warning("generation failed: %s", error)
-                if draft.text:
-                    raise GenerationInterrupted("The model stopped in the middle of its answer.") from error
-                raise GenerationUnavailable("The model does not answer.") from error
+    async def answer(self, tenant: TenantContext, asked: Asked) -> AsyncGenerator[AnswerEvent, None]:
+        """See `Generator`. Without passages the model is not asked.
+
+        Raises:
+            GenerationUnsupported: the model wrote something that no passage supports, and nothing else.
+        """
+        draft, usage = _Draft(abstained=not asked.passages), Usage()
+        try:
+            async with aclosing(self._events(tenant, asked, draft, usage)) as events:
+                async for event in events:
+                    yield event
+        except ReplicaFailed as error:
+            logger.warning("generation by %s failed: %s", self.name, error)
+            if draft.text:
+                raise GenerationInterrupted("The model stopped in the middle of its answer.") from error
+            raise GenerationUnavailable("The model does not answer.") from error
+        if not draft.text and not draft.abstained:
+            raise GenerationUnsupported("Nothing that the model wrote is in the passages.")
         if not draft.text:
             yield Delta(ABSTENTION)
         yield Finished(
@@ -127,12 +94,42 @@ class OpenAIChatGenerator:
         )
 
     async def aclose(self) -> None:
-        """Closes the connections."""
-        await self._client.close()
+        """Nothing is held open: the connections are the replicas'."""
 
-    async def _sentences(self, messages: Sequence[Message], usage: _Usage) -> AsyncGenerator[Sentence, None]:
+    async def _events(
+        self, tenant: TenantContext, asked: Asked, draft: _Draft, usage: Usage
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        if not asked.passages:
+            return
+        checker = CitationChecker(asked.passages, self._embedder)
+        request = self._request(tenant, asked, checker)
+        async with aclosing(self._sentences(request, asked.budget, usage)) as sentences:
+            async for sentence in sentences:
+                if not draft.text and is_abstention(sentence.text):
+                    draft.abstained = True
+                    return
+                checked = await checker.check(sentence.text)
+                if checked is None:
+                    continue
+                yield draft.add(sentence, checked)
+                for citation in checked.citations:
+                    yield citation
+
+    def _request(self, tenant: TenantContext, asked: Asked, checker: CitationChecker) -> ChatRequest:
+        return ChatRequest(
+            model=self._route.served,
+            messages=build_messages(asked.question, checker.evidence, asked.history),
+            max_tokens=self._stream.settings.max_tokens,
+            salt=cache_salt(self._secret, tenant.tenant_id),
+            salt_rule=self._route.salt,
+        )
+
+    async def _sentences(
+        self, request: ChatRequest, budget: Budget | None, usage: Usage
+    ) -> AsyncGenerator[Sentence, None]:
         stream = SentenceStream()
-        async with aclosing(self._pieces(messages, usage)) as pieces:
+        pieces = self._stream.pieces(request, budget or budget_from_now(self._stream.settings), usage)
+        async with aclosing(pieces):
             async for piece in pieces:
                 for sentence in stream.feed(piece):
                     yield sentence
@@ -140,68 +137,8 @@ class OpenAIChatGenerator:
         for sentence in () if usage.cut else stream.close():
             yield sentence
 
-    async def _pieces(self, messages: Sequence[Message], usage: _Usage) -> AsyncGenerator[str, None]:
-        """The text of the stream as it comes. Raises `_UpstreamError`, also when the stream ends without an end."""
-        settings, clock = self._settings, asyncio.get_running_loop().time
-        started = clock()
-        room = settings.max_tokens * CHARACTERS_PER_TOKEN
-        deadline = started + settings.first_token_timeout_s
-        async with await _timed(self._open(messages), deadline) as stream:
-            while room > 0 and not usage.cut:
-                try:
-                    chunk = await _timed(anext(stream, None), deadline)
-                except _UpstreamError:
-                    if usage.finished:
-                        return
-                    raise
-                if chunk is None:
-                    break
-                deadline = min(clock() + settings.idle_timeout_s, started + settings.total_timeout_s)
-                text = _read(chunk, usage)[:room]
-                room -= len(text)
-                if text:
-                    yield text
-        usage.cut = usage.cut or room <= 0
-        if not usage.finished and not usage.cut:
-            raise _UpstreamError("the stream broke off")
 
-    async def _open(self, messages: Sequence[Message]) -> openai.AsyncStream[ChatCompletionChunk]:
-        return await self._client.chat.completions.create(
-            model=self._settings.model,
-            messages=cast(list[ChatCompletionMessageParam], list(messages)),
-            max_tokens=self._settings.max_tokens,
-            temperature=0.0,
-            stream=True,
-            stream_options={"include_usage": True},
-        )
-
-
-T = TypeVar("T")
-
-
-async def _timed(work: Awaitable[T], deadline: float) -> T:
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await work
-    except TimeoutError as error:
-        raise _UpstreamError("no answer in time") from error
-    except (openai.OpenAIError, json.JSONDecodeError) as error:
-        raise _UpstreamError(f"{type(error).__name__}: {error}") from error
-
-
-def _read(chunk: ChatCompletionChunk, usage: _Usage) -> str:
-    """The text of a chunk; what else it says goes into `usage`."""
-    try:
-        if chunk.usage is not None:
-            usage.prompt_tokens = int(chunk.usage.prompt_tokens)
-            usage.completion_tokens = int(chunk.usage.completion_tokens)
-        if not chunk.choices:
-            return ""
-        choice = chunk.choices[0]
-        if choice.finish_reason is not None:
-            usage.finished = True
-            usage.cut = choice.finish_reason == "length"
-        return choice.delta.content or ""
-    except (AttributeError, TypeError, IndexError) as error:
-        # The client builds its models without validation: what it hands over need not have their shape.
-        raise _UpstreamError(f"not a chat completion chunk: {error}") from error
+def budget_from_now(settings: GenerationSettings) -> Budget:
+    """Return until when an answer that is asked for now may begin and end."""
+    now = asyncio.get_running_loop().time()
+    return Budget(now + settings.first_token_timeout_s, now + settings.total_timeout_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rag.search.rerank import CrossEncoding, LateInteraction, Reranker
 from rag.settings import SearchSettings
 from shards.cross_encoder import CrossEncoder
+from shards.remote_reranker import RemoteReranker
 from tenants.errors import Misconfigured
 
 
@@ -20,8 +21,27 @@ def build_reranker(settings: SearchSettings) -> Reranker | None:
     if kind == "late_interaction":
         return LateInteraction()
     if kind == "cross_encoder" and model:
-        return CrossEncoding(CrossEncoder(model))
+        return CrossEncoding(CrossEncoder(model, device=settings.rerank_device, precision=settings.rerank_precision))
+    if kind == "remote" and model:
+        return CrossEncoding(_remote(model, settings))
     raise Misconfigured(
         f"TESSERA_SEARCH_RERANKER is {settings.reranker!r};"
-        " it takes `late_interaction`, `none` or `cross_encoder:<model name or folder>`."
+        " it takes `late_interaction`, `none`, `cross_encoder:<model name or folder>` or `remote:<model>`."
+    )
+
+
+def _remote(model: str, settings: SearchSettings) -> RemoteReranker:
+    addresses = [address.strip() for address in settings.rerank_url.split(",") if address.strip()]
+    if not addresses or not all(address.startswith(("http://", "https://")) for address in addresses):
+        raise Misconfigured(
+            f"TESSERA_SEARCH_RERANKER is {settings.reranker!r}; TESSERA_SEARCH_RERANK_URL must say where that is,"
+            " for example http://host:8000/v1."
+        )
+    return RemoteReranker(
+        model,
+        addresses,
+        settings.rerank_key,
+        form=settings.rerank_form,
+        budget_s=settings.rerank_timeout_s,
+        at_once=settings.rerank_at_once,
     )

@@ -1,14 +1,29 @@
-"""Searches of one tenant that run at the same time are bounded, so that no tenant can take all of a process."""
+"""Work of one tenant that runs at the same time is bounded, so that no tenant can take all of the service.
+
+Who has to wait does so in its process, first come, first served; how many run is counted over all processes.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 from uuid import UUID
 
 from tenants.errors import TooManyRequests
+
+
+class Shared(Protocol):
+    """Counts what a tenant has taken over all processes: `tenants.shared_places.SharedPlaces`."""
+
+    def taken(
+        self, kind: str, tenant_id: UUID, most: int, *, patience_s: float = 0.0
+    ) -> AbstractAsyncContextManager[None]:
+        """Hold one of `most` places; raise `TooManyRequests` when none comes free in time."""
+        ...
 
 
 @dataclass
@@ -20,11 +35,14 @@ class _Tenant:
 
 @dataclass
 class Places:
-    """`per_tenant` searches of a tenant run at once, `queue` more wait, at most `patience_s` seconds."""
+    """`per_tenant` searches of a tenant run at once in all; `queue` more wait here, for `patience_s` at most. `kind` is
+    what they are, in the plural."""
 
     per_tenant: int
     queue: int
     patience_s: float
+    shared: Shared
+    kind: str = "searches"
     _tenants: dict[UUID, _Tenant] = field(default_factory=dict)
 
     @asynccontextmanager
@@ -39,9 +57,17 @@ class Places:
             raise self._refusal()
         tenant.inside += 1
         try:
+            began = time.monotonic()
             await self._acquire(tenant)
             try:
-                yield
+                async with AsyncExitStack() as stack:
+                    left_s = self.patience_s - (time.monotonic() - began)
+                    shared = self.shared.taken(self.kind, tenant_id, self.per_tenant, patience_s=left_s)
+                    try:
+                        await stack.enter_async_context(shared)
+                    except TooManyRequests:
+                        raise self._refusal() from None
+                    yield
             finally:
                 tenant.free.release()
         finally:
@@ -60,5 +86,6 @@ class Places:
             tenant.waiting -= 1
 
     def _refusal(self) -> TooManyRequests:
-        detail = f"More than {self.per_tenant} searches of this tenant run at once and others wait; try again shortly."
-        return TooManyRequests(detail, code="too_many_searches")
+        run = f"More than {self.per_tenant} {self.kind} of this tenant run at once"
+        detail = f"{run} and others wait; try again shortly."
+        return TooManyRequests(detail, code=f"too_many_{self.kind}")

@@ -20,6 +20,9 @@ def ask(
         str | None, typer.Option("--conversation", help="Id of a conversation to go on with.", show_default=False)
     ] = None,
     filter: FilterOption = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A model that the tenant may use [its first].", show_default=False)
+    ] = None,
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Show the answer while it is written.")] = True,
     as_json: JsonOption = False,
     url: UrlOption = None,
@@ -27,23 +30,24 @@ def ask(
     tenant: TenantOption = None,
 ) -> None:
     """Ask a question and get an answer that cites the tenant's documents."""
-    run(_ask(question, conversation, filter, stream and not as_json, as_json, Access(url, key, tenant)))
+    run(_ask(question, conversation, filter, model, stream and not as_json, as_json, Access(url, key, tenant)))
 
 
 async def _ask(
     question: str,
     conversation: str | None,
     filter: dict[str, Any] | None,
+    model: str | None,
     stream: bool,
     as_json: bool,
     access: Access,
 ) -> None:
     async with tenant_client(access) as client:
         if stream:
-            events = client.chat(question, conversation_id=conversation, filter=filter)
+            events = client.chat(question, conversation_id=conversation, filter=filter, model=model)
             answer = await show_events(events, out)
         else:
-            answer = await client.ask(question, conversation_id=conversation, filter=filter)
+            answer = await client.ask(question, conversation_id=conversation, filter=filter, model=model)
     if as_json:
         print_json(answer)
         return

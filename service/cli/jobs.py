@@ -29,6 +29,7 @@ _WAITS = {
     "slow_lane": "for other slow documents",
     "scheduler": "for the scheduler, which is not running",
     "workers": "for a worker; none is running",
+    "model_workers": "for a worker that computes its tenant's embedding model; none is running",
 }
 
 

@@ -90,7 +90,7 @@ def revoke_key(
     url: UrlOption = None,
     admin_key: AdminKeyOption = None,
 ) -> None:
-    """Revoke a key: it is refused within a second."""
+    """Revoke a key: it is refused from now on."""
 
     async def revoke() -> None:
         async with admin_client(url, admin_key) as client:

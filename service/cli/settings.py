@@ -14,3 +14,10 @@ class ClientSettings(Settings):
     """Address of the service; without it, the local stack of the data folder."""
     key: SecretStr | None = None
     """A tenant's key."""
+
+
+class InitSettings(Settings):
+    """`TESSERA_SUPERUSER_URL`: for `tessera db init` alone, no part of the service reads it."""
+
+    superuser_url: SecretStr | None = None
+    """Address of a role that may create roles and databases, on the server's maintenance database."""

@@ -8,7 +8,7 @@ import logging
 import shlex
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -19,7 +19,7 @@ from rich.table import Table
 
 from service.local import logs, processes
 from service.local.child import StartFailed
-from service.local.daemon import FORMAT, start_daemon, supervisor_log
+from service.local.daemon import FORMAT, MODULE, prepare_stack, start_daemon, supervisor_log
 from service.local.ending import end_stack
 from service.local.run import run_here
 from service.local.state import StackState, recorded_stack, running_stack
@@ -31,6 +31,12 @@ complaints = Console(stderr=True, highlight=False, soft_wrap=True)
 
 MARKS = {"healthy": "[green]ready  [/]", "done": "[green]done   [/]", "stopped": "stopped"}
 COLOURS = {"healthy": "green", "failed": "red", "unhealthy": "red", "waiting": "yellow"}
+ENDINGS = {
+    "nothing": "Nothing runs.",
+    "drained": "Drained; nothing of the stack runs.",
+    "killed": "The supervisor did not answer; everything was killed.",
+    "leftovers": "The supervisor had been killed; what it left is ended.",
+}
 DEMO = ("service.cli.demo", "run_demo")
 MIB = 1024**2
 
@@ -51,10 +57,12 @@ def up(
         start_attached(data_dir, demo)
         return
     if state is None:
+        began = time.monotonic()
         try:
             state = start_background(data_dir)
         except OSError as error:
             complain(f"{error}. `tessera doctor` says how to mend it.")
+        welcome(state, data_dir, time.monotonic() - began)
     elif not state.ready:
         complain(f"Process {state.supervisor_pid} is starting or draining a stack from {data_dir}; try again shortly.")
     else:
@@ -63,10 +71,9 @@ def up(
         raise typer.Exit(failed)
 
 
-def start_background(data_dir: Path) -> StackState:
-    """Start the supervisor, show its progress, return what runs."""
-    began = time.monotonic()
-    with start_daemon(data_dir) as (process, lines):
+def start_background(data_dir: Path, module: str = MODULE, words: Sequence[str] = ()) -> StackState:
+    """Start a supervisor (see `daemon.start_daemon`), show its progress, return what runs."""
+    with start_daemon(data_dir, module, words) as (process, lines):
         try:
             for line in lines:
                 message = json.loads(line)
@@ -86,7 +93,6 @@ def start_background(data_dir: Path) -> StackState:
     state = running_stack(data_dir)
     if state is None:
         complain("The stack ended right after its start; see `tessera doctor`.")
-    welcome(state, data_dir, time.monotonic() - began)
     return state
 
 
@@ -102,7 +108,7 @@ def start_attached(data_dir: Path, demo: bool) -> None:
             threading.Thread(target=run_demo, args=(state, data_dir), daemon=True).start()
 
     try:
-        run_here(Settings(), data_dir, show_event, ready)
+        run_here(prepare_stack, data_dir, show_event, ready)
     except StartFailed as error:
         complain_start(error.detail, error.tail, str(error.log))
     console.print("Drained; nothing of the stack runs.")
@@ -116,13 +122,7 @@ def run_demo(state: StackState, data_dir: Path) -> int:
 
 def down() -> None:
     """Drain the local stack, wait until nothing of it runs; good as well when nothing ran."""
-    sentences = {
-        "nothing": "Nothing runs.",
-        "drained": "Drained; nothing of the stack runs.",
-        "killed": "The supervisor did not answer; everything was killed.",
-        "leftovers": "The supervisor had been killed; what it left is ended.",
-    }
-    console.print(sentences[end_stack(data_folder(), show_event)])
+    console.print(ENDINGS[end_stack(data_folder(), show_event)])
 
 
 def env() -> None:
@@ -141,7 +141,12 @@ def status() -> None:
         complain("Nothing runs. Start it with `tessera up`.")
     if not state.alive():
         complain("The supervisor was killed. `tessera down` ends what it left, `tessera up` starts again.")
-    console.print(f"{state.url or 'stores only'}  ({'ready' if state.ready else 'not ready'})")
+    show_children(state)
+
+
+def show_children(state: StackState) -> None:
+    """Print the table of what runs; exit status 1 when a child is not healthy."""
+    console.print(f"{state.url or f'{state.of} only'}  ({'ready' if state.ready else 'not ready'})")
     console.print(children_table(state))
     for child in state.children:
         if child.cause:

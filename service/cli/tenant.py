@@ -110,11 +110,17 @@ def set_tenant(
         int | None,
         typer.Option(min=0, help="Delete what was not updated for so many days; 0 never.", show_default=False),
     ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", help="A model that its chats may name; the first given is its default.", show_default=False
+        ),
+    ] = None,
     as_json: JsonOption = False,
     url: UrlOption = None,
     admin_key: AdminKeyOption = None,
 ) -> None:
-    """Change a tenant: its name, how many versions are kept, how old documents may grow."""
+    """Change a tenant: its name, its models, how many versions are kept, how old documents may grow."""
 
     async def change(client: TesseraClient, found: Json) -> Json:
         settings = found["settings"]
@@ -122,12 +128,14 @@ def set_tenant(
         retention |= {"keep_versions": keep_versions} if keep_versions is not None else {}
         retention |= {"max_age_days": max_age_days or None} if max_age_days is not None else {}
         changes = {"name": name} if name is not None else {}
-        if keep_versions is not None or max_age_days is not None:
-            changes["settings"] = settings | {"retention": retention}
+        asked: Json = {"retention": retention} if keep_versions is not None or max_age_days is not None else {}
+        asked |= {"generation_models": model} if model else {}
+        if asked:
+            changes["settings"] = settings | asked
         return await client.change_tenant(found["id"], **changes)
 
-    if name is None and keep_versions is None and max_age_days is None:
-        fail("Say what to change: --name, --keep-versions or --max-age-days.")
+    if name is None and keep_versions is None and max_age_days is None and not model:
+        fail("Say what to change: --name, --model, --keep-versions or --max-age-days.")
     _show(run(_with_tenant(url, admin_key, tenant, change)), as_json)
 
 

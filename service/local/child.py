@@ -60,6 +60,11 @@ class Running:
         return f"ended by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
 
     @property
+    def status(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
+        return self._process.returncode
+
+    @property
     def succeeded(self) -> bool:
         """Whether it ended with status 0."""
         return self._process.returncode == 0

@@ -12,7 +12,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +21,8 @@ from typing import IO, Any
 from service.local import logs
 from service.local.account import private_folder
 from service.local.child import StartFailed
-from service.local.run import run_here
+from service.local.plan import Plan
+from service.local.run import prepare_plan, run_here
 from service.local.settings import daemon_environment
 from service.local.state import StackState
 from service.local.supervisor import Event
@@ -29,6 +30,7 @@ from service.settings import Settings
 from tenants.errors import TesseraError
 
 logger = logging.getLogger("service.local.daemon")
+MODULE = "service.local.daemon"
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
@@ -41,8 +43,12 @@ def supervisor_log(data_dir: Path) -> Path:
 
 
 @contextmanager
-def start_daemon(data_dir: Path) -> Iterator[tuple[subprocess.Popen[bytes], IO[str]]]:
+def start_daemon(
+    data_dir: Path, module: str = MODULE, words: Sequence[str] = ()
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[str]]]:
     """Start the supervisor in the background; yield it and the lines that it writes until it is ready or has failed.
+
+    `module` is what runs and `words` what it is told: it calls `supervise`.
 
     Each line is a JSON object with `kind`: `healthy`, `done`, `stopped`, then `ready` or `failed`.
     """
@@ -52,7 +58,7 @@ def start_daemon(data_dir: Path) -> Iterator[tuple[subprocess.Popen[bytes], IO[s
             with supervisor_log(data_dir).open("ab") as log:
                 os.fchmod(log.fileno(), 0o600)
                 process = subprocess.Popen(  # noqa: S603  this interpreter with fixed words
-                    [sys.executable, "-P", "-m", "service.local.daemon", f"--report={writing}", str(data_dir)],
+                    [sys.executable, "-P", "-m", module, f"--report={writing}", str(data_dir), *words],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -108,16 +114,30 @@ class Report:
             self._pipe = None
 
 
-def main() -> int:
-    """Run the stack until a signal; exit 1 when the start failed."""
+def supervise(
+    prepare: Callable[[Path, list[str]], Plan], ready: Callable[[Path, list[str], StackState], None] | None = None
+) -> int:
+    """Run what is planned until a signal; return exit status 1 when the start failed.
+
+    Args:
+        prepare: makes the plan from the data folder and the words of the command line.
+        ready: is called with the same and what runs when all is healthy, before the command that waits is told.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--report", type=int, required=True)
     parser.add_argument("data_dir", type=Path)
+    parser.add_argument("words", nargs="*")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format=FORMAT)
     report = Report(options.report)
+
+    def started(state: StackState) -> None:
+        if ready is not None:
+            ready(options.data_dir, options.words, state)
+        report.ready(state)
+
     try:
-        run_here(Settings(), options.data_dir, report.event, report.ready)
+        run_here(lambda folder: prepare(folder, options.words), options.data_dir, report.event, started)
     except (TesseraError, OSError) as error:
         report.failed(error)
         return 1
@@ -127,5 +147,10 @@ def main() -> int:
     return 0
 
 
+def prepare_stack(data_dir: Path, _: Sequence[str] = ()) -> Plan:
+    """Plan the local stack by the settings of this process."""
+    return prepare_plan(Settings(), data_dir)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(supervise(prepare_stack))

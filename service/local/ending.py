@@ -36,7 +36,7 @@ def end_stack(data_dir: Path, report: Callable[[Event], None], *, patience_s: fl
     if not state.alive():
         with owned(data_dir):  # ends them on entry
             return "leftovers"
-    if not state.url:
+    if state.of == "stores":
         raise Conflict(
             f"{data_dir} is held by process {state.supervisor_pid}, which runs only the stores; end that one."
         )

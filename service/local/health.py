@@ -29,10 +29,10 @@ class Probe(Protocol):
 
 @contextlib.asynccontextmanager
 async def connection(
-    host: str, port: int, *, tls: bool = False, alpn: str = ""
+    host: str, port: int, *, tls: bool = False, alpn: str = "", ca_file: str = ""
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Open a TCP connection and close it without waiting for the other side."""
-    context = ssl.create_default_context() if tls else None
+    context = ssl.create_default_context(cafile=ca_file or None) if tls else None
     if context and alpn:
         context.set_alpn_protocols([alpn])
     reader, writer = await asyncio.open_connection(host, port, ssl=context)
@@ -48,10 +48,12 @@ class PostgresProbe:
 
     host: str
     port: int
+    user: str = "tessera_probe"
+    """Postgres asks a role for its password before it knows whether there is one; a pooler looks first."""
 
     async def ready(self) -> bool:
         """Send a start-up message and look at the first byte of the answer."""
-        body = struct.pack("!i", 196608) + b"user\0tessera_probe\0database\0postgres\0\0"
+        body = struct.pack("!i", 196608) + b"user\0%s\0database\0postgres\0\0" % self.user.encode("ascii")
         async with connection(self.host, self.port) as (reader, writer):
             writer.write(struct.pack("!i", len(body) + 4) + body)
             return await reader.read(1) == b"R"
@@ -63,6 +65,7 @@ class RedisProbe:
 
     url: str = field(repr=False)
     key: str = ""
+    ca_file: str = ""
 
     async def ready(self) -> bool:
         """Log in, choose the database, ask."""
@@ -83,7 +86,7 @@ class RedisProbe:
             login = [unquote(parts.username)] if parts.username else []
             commands.insert(0, ["AUTH", *login, unquote(parts.password)])
         host, port = parts.hostname or "127.0.0.1", parts.port or 6379
-        async with connection(host, port, tls=parts.scheme == "rediss") as (reader, writer):
+        async with connection(host, port, tls=parts.scheme == "rediss", ca_file=self.ca_file) as (reader, writer):
             writer.write(b"".join(map(resp, commands)))
             answers = [await reader.readline() for _ in commands]
         return answers[-1].decode("utf-8", errors="replace").strip()
@@ -113,18 +116,19 @@ class GrpcProbe:
 
 @dataclass(frozen=True)
 class HttpProbe:
-    """Ready when GET gives 200."""
+    """Ready when GET gives 200, or another status that says as much."""
 
     host: str
     port: int
     path: str = "/readyz"
+    status: int = 200
 
     async def ready(self) -> bool:
         """Look at the status line only."""
         async with connection(self.host, self.port) as (reader, writer):
             request = f"GET {self.path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nConnection: close\r\n\r\n"
             writer.write(request.encode("ascii"))
-            return (await reader.readline()).split()[1:2] == [b"200"]
+            return (await reader.readline()).split()[1:2] == [b"%d" % self.status]
 
 
 async def is_ready(probe: Probe) -> bool:

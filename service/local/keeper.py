@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class Backoff:
     """Quick deaths in a row after which the child is given up."""
     settled_s: float = 10.0
     """A child that was healthy and lived this long starts a new count."""
+    away_status: int = os.EX_TEMPFAIL
+    """How a child ends that waited for a server in vain: it is started again as often as it takes."""
 
     def pause(self, deaths: int) -> float:
         """Return the seconds to wait after so many quick deaths in a row (>= 1)."""
@@ -123,7 +126,8 @@ class Keeper:
         while True:
             settled = await self._until_end()
             self.cause = failure or (self.running.ending if self.running else "")
-            deaths = 1 if settled else deaths + 1
+            waited = failure == "" and self.running is not None and self.running.status == self._backoff.away_status
+            deaths = 1 if settled or waited else deaths + 1
             logger.warning("%s %s", self.spec.name, self.cause)
             if deaths >= self._backoff.attempts:
                 self.cause = f"given up after {deaths} quick deaths; the last: {self.cause}"

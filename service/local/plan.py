@@ -6,25 +6,29 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 from service.local.account import Account
+from service.local.health import RedisProbe
 from service.local.milvus import milvus_child, milvus_uri
 from service.local.ports import LOOPBACK
-from service.local.postgres import conninfo, postgres_child
-from service.local.programs import api_child, scheduler_child, schema_step, worker_child
+from service.local.postgres import conninfo, postgres_child, role_url
+from service.local.programs import api_child, numbered, scheduler_child, schema_step, worker_child
 from service.local.redis import redis_child, redis_url
 from service.local.settings import CALM_THREADS, native_environment, python_environment
 from service.local.spec import ChildSpec, Stage
 from service.local.state import Installation
+from service.queues_read import queues_read
 from service.settings import Settings
 from tenants.errors import Misconfigured
 
 DATABASE, OWNER, APP, WORKER = "tessera", "tessera_owner", "tessera_app", "tessera_worker"
 
 SOLE_WORKER = {"TESSERA_INGEST_SOLE_WORKER": "true"}
-NOT_FOR_API = ("TESSERA_DATABASE_OWNER_URL", "TESSERA_DATABASE_WORKER_URL")
+NOT_FOR_API = ("TESSERA_DATABASE_OWNER_URL", "TESSERA_DATABASE_WORKER_URL", "TESSERA_SUPERUSER_URL")
 NOT_FOR_WORKERS = (
+    "TESSERA_SUPERUSER_URL",
     "TESSERA_DATABASE_OWNER_URL",
     "TESSERA_DATABASE_URL",
     "TESSERA_ADMIN_KEY",
@@ -41,6 +45,7 @@ class Plan:
     admin_key: str = field(repr=False)
     env: Mapping[str, str] = field(repr=False)
     """Every `TESSERA_*` setting of the stack."""
+    of: Literal["stack", "servers"] = "stack"
 
 
 def missing_stores(settings: Settings) -> tuple[str, ...]:
@@ -60,7 +65,7 @@ def wanted_ports(settings: Settings, installation: Installation, given: Mapping[
     wanted = {name: installation.ports.get(name, 0) for name in missing_stores(settings)}
     by_hand = "TESSERA_API_PORT" in given
     wanted["api"] = settings.api.port if by_hand else installation.ports.get("api", settings.api.port)
-    return wanted
+    return wanted | {name: installation.ports.get(name, 0) for name in _apis(settings)[1:]}
 
 
 def plan_stack(
@@ -85,16 +90,29 @@ def plan_stack(
     )
     for_api = python_environment(without(env, NOT_FOR_API)) | CALM_THREADS
     for_workers = python_environment(without(env, NOT_FOR_WORKERS)) | CALM_THREADS
-    if "postgres" in missing_stores(settings):  # another machine's workers may share a database that is given
-        for_workers |= SOLE_WORKER
-    port, broker = installation.ports["api"], env["TESSERA_REDIS_URL"]
-    programs = (
-        api_child(data_dir, port, for_api),
-        worker_child(data_dir, broker, for_workers),
-        scheduler_child(data_dir, broker, for_workers),
-    )
+    if "postgres" in missing_stores(settings) and settings.ingest.workers == 1:
+        for_workers |= SOLE_WORKER  # another machine's workers may share a database that is given
+    ports = installation.ports
+    api_drain_s = settings.api.drain_delay_s + settings.api.drain_s
+    apis = [api_child(data_dir, name, ports[name], for_api, api_drain_s) for name in _apis(settings)]
+    queues = len(queues_read(settings))
+    workers = [
+        worker_child(data_dir, name, _sign(settings, env, name), for_workers, settings.ingest.drain_s, queues=queues)
+        for name in (numbered("worker", one + 1) for one in range(settings.ingest.workers))
+    ]
+    programs = (*apis, *workers, scheduler_child(data_dir, "scheduler", _sign(settings, env, "scheduler"), for_workers))
     stages = tuple(stage for stage in (first, programs) if stage)
-    return Plan(stages, f"http://{LOOPBACK}:{port}", env["TESSERA_ADMIN_KEY"], env)
+    return Plan(stages, f"http://{LOOPBACK}:{ports['api']}", env["TESSERA_ADMIN_KEY"], env)
+
+
+def _sign(settings: Settings, env: Mapping[str, str], name: str) -> RedisProbe:
+    """Return the look at a child's sign of life."""
+    cache = settings.redis.cache_url or env["TESSERA_REDIS_URL"]
+    return RedisProbe(cache, f"{settings.redis.prefix}:alive:{name}", settings.redis.ca_file)
+
+
+def _apis(settings: Settings) -> list[str]:
+    return [numbered("api", one + 1) for one in range(settings.api.processes)]
 
 
 def store_children(
@@ -125,6 +143,8 @@ def stack_environment(settings: Settings, installation: Installation, data_dir: 
     env = {
         "TESSERA_DATA_DIR": str(data_dir),
         "TESSERA_LEXICAL_PATH": str(index.absolute()),
+        "TESSERA_LEXICAL_URL": lexical.url,
+        "TESSERA_LEXICAL_PREFIX": lexical.prefix,
         "TESSERA_EMBED_CACHE_DIR": str(models.absolute()),
         "TESSERA_OBJECTS_URL": settings.objects.url or f"file://{quote(str(data_dir / 'objects'))}",
         "TESSERA_SECRET_PEPPER": settings.secret.pepper.get_secret_value() or secrets.pepper,
@@ -139,9 +159,7 @@ def stack_environment(settings: Settings, installation: Installation, data_dir: 
     if not settings.database.url:
         roles = {"URL": (APP, secrets.app), "WORKER_URL": (WORKER, secrets.worker), "OWNER_URL": (OWNER, secrets.owner)}
         for name, (role, password) in roles.items():
-            env[f"TESSERA_DATABASE_{name}"] = (
-                f"postgresql+psycopg://{role}:{password}@{LOOPBACK}:{ports['postgres']}/{DATABASE}"
-            )
+            env[f"TESSERA_DATABASE_{name}"] = role_url(ports["postgres"], role, password, DATABASE)
     return env
 
 

@@ -6,6 +6,7 @@ import random
 import socket
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 LOOPBACK = "127.0.0.1"
 LOWEST = 20000
@@ -24,8 +25,8 @@ def is_free(port: int) -> bool:
         return True
 
 
-def free_port(taken: Collection[int] = ()) -> int:
-    """Return a random free port below the range the kernel gives to outgoing connections.
+def free_port(taken: Collection[int] = (), span: range | None = None) -> int:
+    """Return a random free port of `span`, or else below the range the kernel gives to outgoing connections.
 
     A port inside that range can be taken by any client while its server restarts, even by a client that connects to
     itself.
@@ -34,17 +35,18 @@ def free_port(taken: Collection[int] = ()) -> int:
         OSError: no port is free.
     """
     ceiling = int(RANGE_FILE.read_text(encoding="ascii").split()[0]) if RANGE_FILE.exists() else 32768
-    lowest, highest = (LOWEST, ceiling - 1) if ceiling > LOWEST + 1000 else (1024, 65535)
-    for port in random.sample(range(lowest, highest), 500):
+    usual = range(LOWEST, ceiling - 1) if ceiling > LOWEST + 1000 else range(1024, 65535)
+    ports = span or usual
+    for port in random.sample(ports, min(500, len(ports))):
         if port not in taken and is_free(port):
             return port
-    raise OSError(f"no free port between {lowest} and {highest}")
+    raise OSError(f"no free port between {ports[0]} and {ports[-1]}")
 
 
-def choose_ports(preferred: Mapping[str, int]) -> dict[str, int]:
-    """Return a port for each name: the preferred one (0: none) if it is free, else another."""
+def choose_ports(preferred: Mapping[str, int], spans: Mapping[str, range] = MappingProxyType({})) -> dict[str, int]:
+    """Return a port for each name: the preferred one (0: none) if it is free, else another of its span."""
     chosen: dict[str, int] = {}
     for name, port in preferred.items():
         usable = port and port not in chosen.values() and is_free(port)
-        chosen[name] = port if usable else free_port(chosen.values())
+        chosen[name] = port if usable else free_port(chosen.values(), spans.get(name))
     return chosen

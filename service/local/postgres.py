@@ -1,4 +1,4 @@
-"""Postgres from the wheel: its binaries run directly, over TCP on loopback only, with passwords only."""
+"""Postgres, from the wheel unless told otherwise: run directly, over TCP on loopback only, with passwords only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
 
@@ -34,11 +35,26 @@ SETTINGS = {
     "max_connections": "80",
     "max_wal_size": "512MB",
     "max_wal_senders": "0",
-    "io_method": "sync",
     "jit": "off",
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "timezone": "UTC",
 }
+
+
+@dataclass(frozen=True)
+class Edition:
+    """The programs of one version of Postgres."""
+
+    major: int
+    binaries: Path
+    """The folder of `postgres` and `initdb`."""
+    settings: Mapping[str, str]
+    """Beside those of every version."""
+    locale: tuple[str, ...]
+    """How `initdb` is told of C.UTF-8."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Beside the environment of native children."""
+
 
 ACCESS = f"""# Written at every start. Passwords only, over loopback only; there is no Unix socket.
 host all all {LOOPBACK}/32 scram-sha-256
@@ -58,8 +74,23 @@ def binaries() -> Path:
     return folder
 
 
+def bundled() -> Edition:
+    """Return the edition that comes in the wheel.
+
+    Raises:
+        Misconfigured: it is not installed.
+    """
+    locale = ("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C")
+    return Edition(MAJOR, binaries(), {"io_method": "sync"}, locale)
+
+
 def postgres_child(
-    data_dir: Path, port: int, password: str, account: Account | None, env: Mapping[str, str]
+    data_dir: Path,
+    port: int,
+    password: str,
+    account: Account | None,
+    env: Mapping[str, str],
+    edition: Edition | None = None,
 ) -> ChildSpec:
     """Describe the server; its cluster is created before the first start.
 
@@ -69,25 +100,28 @@ def postgres_child(
         password: of the superuser `postgres`.
         account: whom to run as; None when the supervisor is not root.
         env: environment of native children.
+        edition: the programs; None takes those that come in the wheel.
     """
     cluster = data_dir / "postgres"
+    edition = edition or bundled()
+    env = {**env, **edition.env}
 
     async def before() -> None:
         if not (cluster / "PG_VERSION").exists():
-            await create_cluster(data_dir, password, account, env)
+            await create_cluster(edition, data_dir, password, account, env)
         version = (cluster / "PG_VERSION").read_text(encoding="ascii").strip()
-        if version != str(MAJOR):
+        if version != str(edition.major):
             raise Misconfigured(
-                f"{cluster} was written by Postgres {version}; this one is {MAJOR}. Use another data folder."
+                f"{cluster} was written by Postgres {version}; this one is {edition.major}. Use another data folder."
             )
         own(cluster, account)
         private_file(cluster / "pg_hba.conf", ACCESS, account)
         forget_dead_postmaster(cluster)
 
-    options = [f"{name}={value}" for name, value in {**SETTINGS, "port": str(port)}.items()]
+    options = [f"{name}={value}" for name, value in {**SETTINGS, **edition.settings, "port": str(port)}.items()]
     return ChildSpec(
         name="postgres",
-        argv=(str(binaries() / "postgres"), "-D", str(cluster), *(word for o in options for word in ("-c", o))),
+        argv=(str(edition.binaries / "postgres"), "-D", str(cluster), *(word for o in options for word in ("-c", o))),
         log=data_dir / "logs" / "postgres.log",
         probe=PostgresProbe(LOOPBACK, port),
         env=env,
@@ -100,7 +134,9 @@ def postgres_child(
     )
 
 
-async def create_cluster(data_dir: Path, password: str, account: Account | None, env: Mapping[str, str]) -> None:
+async def create_cluster(
+    edition: Edition, data_dir: Path, password: str, account: Account | None, env: Mapping[str, str]
+) -> None:
     """Run initdb beside the final place and move the result there, so that a cluster is whole or absent.
 
     Raises:
@@ -112,10 +148,10 @@ async def create_cluster(data_dir: Path, password: str, account: Account | None,
     private_folder(draft, account)
     private_file(secret, password, account)
     words = ["--username", SUPERUSER, "--pwfile", str(secret), "--auth", "scram-sha-256", "--encoding", "UTF8"]
-    words += ["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C", "-D", str(draft)]
+    words += [*edition.locale, "-D", str(draft)]
     log = data_dir / "logs" / "postgres.log"
     try:
-        await run_step(StepSpec("initdb", (str(binaries() / "initdb"), *words), log, env=env, account=account))
+        await run_step(StepSpec("initdb", (str(edition.binaries / "initdb"), *words), log, env=env, account=account))
     finally:
         secret.unlink()
     draft.rename(data_dir / "postgres")
@@ -146,3 +182,8 @@ def forget_dead_postmaster(cluster: Path) -> None:
 def conninfo(port: int, password: str) -> str:
     """Return the libpq URL of the superuser. The password is hexadecimal, so nothing needs quoting."""
     return f"postgresql://{SUPERUSER}:{password}@{LOOPBACK}:{port}/postgres"
+
+
+def role_url(port: int, role: str, password: str, database: str) -> str:
+    """Return the SQLAlchemy URL of a role, without SQLAlchemy. The password is hexadecimal, as above."""
+    return f"postgresql+psycopg://{role}:{password}@{LOOPBACK}:{port}/{database}"

@@ -12,51 +12,63 @@ from service.local.settings import ROOT
 from service.local.spec import ChildSpec, StepSpec
 
 START_TIMEOUT_S = 120.0
-API_DRAIN_S = 10
+END_S = 10.0
+"""What a process needs to close its stores after its drain."""
 TASKS = 8
 """Batches under way at one time, over all lanes of the dispatcher: what one waits for, another uses."""
 
 
-def api_child(data_dir: Path, port: int, env: Mapping[str, str]) -> ChildSpec:
-    """Describe the HTTP server."""
-    words = ("-m", "uvicorn", "service.app:create_app", "--factory", "--host", LOOPBACK, "--port", str(port))
+def numbered(role: str, number: int) -> str:
+    """Return what the n-th process of a role is called: `api`, `api-2`."""
+    return role if number == 1 else f"{role}-{number}"
+
+
+def api_child(data_dir: Path, name: str, port: int, env: Mapping[str, str], drain_s: float) -> ChildSpec:
+    """Describe an HTTP server; `drain_s` is how long it takes to leave by its settings."""
+    own = {"TESSERA_API_HOST": LOOPBACK, "TESSERA_API_PORT": str(port), "TESSERA_PROCESS_NAME": name}
     return ChildSpec(
-        name="api",
-        argv=(sys.executable, *words, "--no-access-log", "--timeout-graceful-shutdown", str(API_DRAIN_S)),
-        log=data_dir / "logs" / "api.log",
+        name=name,
+        argv=(sys.executable, "-m", "service.serve"),
+        log=data_dir / "logs" / f"{name}.log",
         probe=HttpProbe(LOOPBACK, port, "/readyz"),
-        env=env,
+        env={**env, **own},
         port=port,
         cwd=ROOT,
-        grace_s=API_DRAIN_S + 5.0,
+        grace_s=drain_s + END_S,
         start_timeout_s=START_TIMEOUT_S,
     )
 
 
-def worker_child(data_dir: Path, redis_url: str, env: Mapping[str, str]) -> ChildSpec:
-    """Describe the Celery worker. Its drain ends with the batches at hand; its next life finishes killed ones."""
-    words = ("-m", "celery", "-A", "service.worker", "worker", "--pool", "threads", "--concurrency", str(TASKS))
+def worker_child(
+    data_dir: Path, name: str, alive: RedisProbe, env: Mapping[str, str], drain_s: float, *, queues: int = 1
+) -> ChildSpec:
+    """Describe a Celery worker. In its drain it ends the batches at hand, or hands them back.
+
+    Each of its `queues` is given as many batches as if it were alone, so it has places for all.
+    """
+    places = str(TASKS * queues)
+    words = ("-m", "celery", "-A", "service.worker", "worker", "--pool", "threads", "--concurrency", places)
     quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
     return ChildSpec(
-        name="worker",
+        name=name,
         argv=(sys.executable, *words, *quiet, "--loglevel", "INFO"),
-        log=data_dir / "logs" / "worker.log",
-        probe=RedisProbe(redis_url, "tessera:alive:worker"),
-        env=env,
+        log=data_dir / "logs" / f"{name}.log",
+        probe=alive,
+        env={**env, "TESSERA_PROCESS_NAME": name},
         cwd=ROOT,
-        grace_s=30.0,
+        grace_s=drain_s + END_S,
         start_timeout_s=START_TIMEOUT_S,
     )
 
 
-def scheduler_child(data_dir: Path, redis_url: str, env: Mapping[str, str]) -> ChildSpec:
+def scheduler_child(data_dir: Path, name: str, alive: RedisProbe, env: Mapping[str, str]) -> ChildSpec:
     """Describe the scheduler."""
     return ChildSpec(
-        name="scheduler",
+        name=name,
         argv=(sys.executable, "-m", "service.scheduler"),
-        log=data_dir / "logs" / "scheduler.log",
-        probe=RedisProbe(redis_url, "tessera:alive:scheduler"),
-        env=env,
+        log=data_dir / "logs" / f"{name}.log",
+        probe=alive,
+        env={**env, "TESSERA_PROCESS_NAME": name},
         cwd=ROOT,
         start_timeout_s=START_TIMEOUT_S,
     )

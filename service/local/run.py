@@ -42,9 +42,18 @@ def prepare_plan(settings: Settings, data_dir: Path) -> Plan:
 
 
 def run_here(
-    settings: Settings, data_dir: Path, report: Callable[[Event], None], ready: Callable[[StackState], None]
+    prepare: Callable[[Path], Plan],
+    data_dir: Path,
+    report: Callable[[Event], None],
+    ready: Callable[[StackState], None],
 ) -> None:
-    """Hold the data folder, start the stack, call `ready`, keep it running until a signal, drain. Blocks.
+    """Hold the data folder, start what is planned, call `ready`, keep it running until a signal, drain. Blocks.
+
+    Args:
+        prepare: makes the plan when the folder is held, such as `prepare_plan`.
+        data_dir: the folder.
+        report: is told of each child.
+        ready: is called once, when all are healthy.
 
     Raises:
         Conflict: another process runs a stack from this folder.
@@ -52,7 +61,7 @@ def run_here(
         Misconfigured: a setting, the machine or the data folder does not allow it.
     """
     with owned(data_dir) as folder:
-        plan = prepare_plan(settings, folder)
+        plan = prepare(folder)
 
         async def until_signal() -> None:
             await Stack(plan, folder, report).run(ready)
@@ -72,6 +81,7 @@ class Stack:
             supervisor_pid=me,
             supervisor_identity=processes.identity(me),
             since=time.time(),
+            of=plan.of,
             url=plan.url,
             admin_key=plan.admin_key,
             env=dict(plan.env),

@@ -12,16 +12,21 @@ import sys
 
 from migrations.run import upgrade
 from service.database import prepare
+from service.startup import refuse
+from tenants.errors import TesseraError
 from tenants.roles import RolePasswords
 
 
 def main() -> None:
-    """Read the order and carry it out; an exception ends the process with status 1 and its trace in the log."""
+    """Read the order and carry it out; what is wrong with the database is told in a sentence."""
     order = json.load(sys.stdin)
-    if "owner_url" in order:
-        upgrade(order["owner_url"])
-        return
-    prepare(order["superuser_url"], RolePasswords(order["owner"], order["app"], order["worker"]))
+    try:
+        if "owner_url" in order:
+            upgrade(order["owner_url"])
+            return
+        prepare(order["superuser_url"], RolePasswords(order["owner"], order["app"], order["worker"]))
+    except TesseraError as error:
+        refuse("schema step", error)
 
 
 if __name__ == "__main__":

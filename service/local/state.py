@@ -101,9 +101,11 @@ class StackState(BaseModel):
     supervisor_pid: int
     supervisor_identity: str
     since: float
+    of: Literal["stack", "stores", "servers"] = "stack"
+    """What runs: all, only the stores as part of another process, or the servers of `tessera servers`."""
     ready: bool = False
     url: str = ""
-    """Of the API; empty when only the stores were started."""
+    """Of the API, if there is one."""
     admin_key: str = Field(default="", repr=False)
     env: dict[str, str] = Field(default_factory=dict, repr=False)
     """`TESSERA_*` settings by which another process of this machine uses the same stores."""

@@ -82,9 +82,8 @@ async def start_stores(data_dir: Path) -> Stores:
 def store_supervisor(data_dir: Path, installation: Installation) -> Supervisor:
     """Return a supervisor of the three stores that records what it starts."""
     ports, secrets, env = installation.ports, installation.secrets, native_environment()
-    blank = StackState(
-        supervisor_pid=os.getpid(), supervisor_identity=processes.identity(os.getpid()), since=time.time()
-    )
+    me = os.getpid()
+    blank = StackState(supervisor_pid=me, supervisor_identity=processes.identity(me), since=time.time(), of="stores")
 
     def record(children: tuple[ChildRecord, ...]) -> None:
         blank.model_copy(update={"children": children}).save(data_dir)

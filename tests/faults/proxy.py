@@ -23,6 +23,8 @@ class Proxy:
         self.port = 0
         self.connections = 0
         """How many were made since the start."""
+        self.passed = 0
+        """Bytes that clients have sent since it was last set to nothing."""
         self._target = target
         self._errors = 0
         self._mode: Mode = "pass"
@@ -73,12 +75,13 @@ class Proxy:
             writer.transport.abort()
             return
         self._open |= {writer, back}
-        await asyncio.gather(self._pump(reader, back), self._pump(upstream, writer))
+        await asyncio.gather(self._pump(reader, back, counted=True), self._pump(upstream, writer))
         self._open -= {writer, back}
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, counted: bool = False) -> None:
         with suppress(OSError):
             while block := await source.read(1 << 16):
+                self.passed += len(block) if counted else 0
                 if self._mode != "silence":
                     sink.write(block)
                     await sink.drain()

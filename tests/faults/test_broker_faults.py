@@ -10,6 +10,7 @@ from redis import Redis
 
 from ingestion.dispatch import TASKS
 from service.broker import make_celery
+from service.redis_access import RedisAddress
 from tests.faults import inside, victims
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ async def test_what_a_flushed_broker_forgot_is_noticed(stack: StackState, tenant
             sent.append(await send(tenant, f"The pilot of boat {n} waits for the tide.", f"boat{n}.txt"))
             await inside.batch_of(stack, sent[-1]["job"]["id"])  # else the next would go with it
         redis = Redis.from_url(stack.env["TESSERA_REDIS_URL"])
-        while redis.llen("tessera") < len(sent) - 1:  # the first is on its way to the worker already
+        while redis.llen("tessera:tessera") < len(sent) - 1:  # the first is on its way to the worker already
             await asyncio.sleep(0.02)
         redis.flushall()
     jobs = [await tenant.job(one["job"]["id"]) for one in sent]
@@ -53,7 +54,7 @@ async def test_a_message_that_comes_twice_changes_nothing(stack: StackState, ten
     message = {"tenant_id": tenant.id, "batch_id": str(await inside.batch_of(stack, job_id))}
     while (await tenant.client.get(f"/v1/jobs/{job_id}")).json()["state"] != "running":
         await asyncio.sleep(0.01)
-    celery = make_celery(stack.env["TESSERA_REDIS_URL"])
+    celery = make_celery(RedisAddress("TESSERA_REDIS_URL", stack.env["TESSERA_REDIS_URL"]))
     for _ in range(5):
         celery.send_task(TASKS["ingest"], kwargs=message)
     done = await tenant.job(job_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from ingestion.objects import Objects
-from shards.bm25 import TantivyLexical
+from service.resources import lexical_store
 from shards.catalog import Header
 from shards.catalog_postgres import PostgresCatalog
+from shards.lexical import LexicalStore
 from shards.milvus import MilvusVectors
 from shards.names import lexical_name
 from shards.settings import LexicalSettings, MilvusSettings
 from shards.vectors import HeldRow
 from tenants.db import Database
-from tenants.settings import DatabaseSettings
+from tenants.settings import DatabaseSettings, ObjectSettings
 
 if TYPE_CHECKING:
     import httpx
@@ -38,7 +41,7 @@ class Stores:
 
     database: Database
     vectors: MilvusVectors
-    lexical: TantivyLexical
+    lexical: LexicalStore
     objects: Objects
 
     async def live(self, tenant: TenantAccess) -> Header:
@@ -70,14 +73,36 @@ class Stores:
         return lexical_name(UUID(tenant.id))
 
 
+def object_settings(env: Mapping[str, str]) -> ObjectSettings:
+    """Return where the originals are that the environment of a stack names."""
+    prefix = "TESSERA_OBJECTS_"
+    given = {name.removeprefix(prefix).lower(): value for name, value in env.items() if name.startswith(prefix)}
+    return ObjectSettings.model_validate(given)
+
+
+def words_of(stack: StackState) -> LexicalStore:
+    """Open the lexical store of a running stack."""
+    names = ("path", "url", "prefix")
+    values = {name: stack.env[f"TESSERA_LEXICAL_{name.upper()}"] for name in names}
+    return lexical_store(LexicalSettings.model_validate(values))
+
+
+def index_folder(stack: StackState, index: str) -> Path:
+    """Return the folder of a lexical index, to be damaged; skip the test where the words are on a server."""
+    if stack.env["TESSERA_LEXICAL_URL"]:
+        pytest.skip("there is no folder to damage: the words are on a server")
+    return Path(stack.env["TESSERA_LEXICAL_PATH"]) / index
+
+
 @asynccontextmanager
 async def opened(stack: StackState) -> AsyncIterator[Stores]:
     """Open the stores of a running stack."""
     env = stack.env
     database = Database(env["TESSERA_DATABASE_WORKER_URL"], DatabaseSettings(pool_size=3))
-    vectors = MilvusVectors(MilvusSettings(uri=env["TESSERA_MILVUS_URI"]))
-    lexical = TantivyLexical(LexicalSettings(path=Path(env["TESSERA_LEXICAL_PATH"])))
-    yield Stores(database, vectors, lexical, Objects(env["TESSERA_OBJECTS_URL"]))
+    login = SecretStr(env.get("TESSERA_MILVUS_TOKEN", ""))
+    vectors = MilvusVectors(MilvusSettings(uri=env["TESSERA_MILVUS_URI"], token=login))
+    lexical = words_of(stack)
+    yield Stores(database, vectors, lexical, Objects(object_settings(env)))
     await vectors.aclose()
     await lexical.aclose()
     await database.aclose()

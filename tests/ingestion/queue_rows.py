@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestion import jobs
 from ingestion.dispatch import Dispatcher
 from ingestion.models import Job, Lane, Priority
+from ingestion.queues import COMMON, EVERY_WORKERS, ModelQueues
 from ingestion.settings import IngestSettings
 from tenants.db import Database
 from tenants.errors import Unavailable
@@ -31,6 +32,7 @@ class Sent(NamedTuple):
     task: str
     tenant_id: UUID
     batch_id: UUID
+    queue: str = COMMON
 
 
 class Broker:
@@ -40,10 +42,10 @@ class Broker:
         self.sent: list[Sent] = []
         self.away = False
 
-    def __call__(self, task: str, tenant_id: UUID, batch_id: UUID) -> None:
+    def __call__(self, task: str, tenant_id: UUID, batch_id: UUID, queue: str) -> None:
         if self.away:
             raise Unavailable("The broker does not answer.", code="broker_unavailable")
-        self.sent.append(Sent(task, tenant_id, batch_id))
+        self.sent.append(Sent(task, tenant_id, batch_id, queue))
 
 
 class Queue:
@@ -55,9 +57,13 @@ class Queue:
         self.broker = Broker()
         self.start()
 
-    def start(self, **settings: Any) -> None:
-        """Have a new dispatcher, with these settings."""
-        self.dispatcher = Dispatcher(self.database, IngestSettings(**settings), self.broker)
+    def start(self, *, models: ModelQueues = EVERY_WORKERS, **settings: Any) -> None:
+        """Have a new dispatcher, with these settings; `models` are computed by the workers of some queues."""
+        self.dispatcher = Dispatcher(self.database, IngestSettings(**settings), self.broker, models)
+
+    def serve(self, queue: str) -> None:
+        """Have one worker that reads the common queue, and one that reads this one."""
+        self.dispatcher.readers = {COMMON: 1, queue: 1}
 
     @property
     def sent(self) -> list[Sent]:

@@ -300,7 +300,7 @@ async def test_a_repeated_request_with_its_key_is_answered_once(tenant: TenantAc
 async def test_metadata_can_be_filtered_by_every_operator(tenant: TenantAccess) -> None:
     rows = [
         {"kind": "lamp", "year": 2019, "tags": ["old", "brass"], "due": "2026-03-01"},
-        {"kind": "lamp", "year": 2023, "tags": ["new"], "due": "2026-09-01"},
+        {"kind": "lamp", "year": 2023, "tags": ["new"], "due": "2026-09-01", "language": "de-AT"},
         {"kind": "torch", "year": 2023, "broken": True},
     ]
     for i, row in enumerate(rows):
@@ -317,6 +317,7 @@ async def test_metadata_can_be_filtered_by_every_operator(tenant: TenantAccess) 
         ({"or": [{"year": {"lt": 2020}}, {"kind": {"eq": "torch"}}]}, {0, 2}),
         ({"and": [{"source": {"eq": "upload"}}, {"format": {"eq": "txt"}}, {"kind": {"eq": "torch"}}]}, {2}),
         ({"created_at": {"gte": "2020-01-01"}}, {0, 1, 2}),
+        ({"language": {"eq": "de-AT"}}, {1}),
         ({"kind": {"eq": "nothing"}}, set()),
     ]
     for raw, wanted in expected:

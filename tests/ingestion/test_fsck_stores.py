@@ -16,7 +16,7 @@ from ingestion.fsck.check import Check, SwitchedError
 from ingestion.objects import object_key
 from shards.lexical import ChunkText
 from shards.names import lexical_name
-from tests.ingestion.damage import Stores, finds, fsck, opened
+from tests.ingestion.damage import Stores, finds, fsck, index_folder, opened
 
 if TYPE_CHECKING:
     import httpx
@@ -93,7 +93,7 @@ async def test_an_index_that_cannot_be_read_is_made_again(
         await stores.lexical.drop(stores.index(tenant))
         await finds(admin, tenant, {"lexical": {"missing": 6}})
     else:
-        folder = Path(stack.env["TESSERA_LEXICAL_PATH"]) / stores.index(tenant)
+        folder = index_folder(stack, stores.index(tenant))
         (folder / "meta.json").write_text("{")
         assert (await fsck(admin, tenant))["differences"] == {"lexical": {"damaged": 1}}
         mended = await fsck(admin, tenant, repair=True)

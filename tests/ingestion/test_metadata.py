@@ -46,6 +46,8 @@ def test_values_become_typed_rows() -> None:
         ('{"a": {"b": 1}}', "metadata.a"),
         ('{"a": [1]}', "metadata.a"),
         ('{"created_at": "2026-01-01"}', "metadata.created_at"),
+        ('{"language": "German, of course"}', "metadata.language"),
+        ('{"language": ["de"]}', "metadata.language"),
         ('{"a b": 1}', "metadata.a b"),
         (json.dumps({"a": "x" * 2001}), "metadata.a"),
         (json.dumps({"a": "字" * 667}), "metadata.a"),
@@ -61,6 +63,11 @@ def test_what_cannot_be_stored_is_pointed_at(raw: str, pointer: str) -> None:
     with pytest.raises(InvalidMetadata) as raised:
         parse_metadata(raw, max_bytes=limit)
     assert [field.pointer for field in raised.value.fields] == [pointer]
+
+
+@pytest.mark.parametrize("tag", ["de", "pt-BR", "zh-Hans-CN", "pt_BR"])
+def test_the_language_is_a_tag(tag: str) -> None:
+    assert parse_metadata(json.dumps({"language": tag}), max_bytes=LIMIT) == {"language": tag}
 
 
 def test_a_text_is_bounded_by_what_the_index_takes_and_that_is_said() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -21,7 +20,7 @@ from shards.vectors import ChunkVector
 from tenants.auth import PLATFORM
 from tenants.errors import Conflict
 from tenants.models import Tenant
-from tests.ingestion.damage import Stores, fsck, opened
+from tests.ingestion.damage import Stores, fsck, index_folder, opened
 
 if TYPE_CHECKING:
     import httpx
@@ -181,7 +180,7 @@ async def test_a_tenant_whose_lexical_index_is_damaged_is_erased(
     admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores, stack: StackState
 ) -> None:
     await tenant.upload("The slipway was tarred.")
-    folder = Path(stack.env["TESSERA_LEXICAL_PATH"]) / stores.index(tenant)
+    folder = index_folder(stack, stores.index(tenant))
     (folder / "meta.json").write_text("{")
     answer = await admin.delete(f"/v1/admin/tenants/{tenant.id}")
     for _ in range(600):

@@ -13,8 +13,11 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.conftest import ADAPTERS
+
 if TYPE_CHECKING:
     from tests.isolation.conftest import Canaried
+    from tests.rag.answer.model_server import ModelServer
 
 PARAMETERS = ("document_id", "job_id", "conversation_id", "tenant_id", "key_id", "source_id", "version")
 BODIES: dict[str, dict[str, Any]] = {
@@ -79,6 +82,27 @@ async def test_ids_in_bodies_are_no_way_in_either(canaried: tuple[Canaried, Cana
     missing = await stranger.access.client.post("/v1/chat", json={**body, "conversation_id": str(uuid4())})
     assert foreign.status_code == missing.status_code == 404
     assert body_of(foreign) == body_of(missing)
+
+
+async def test_anothers_adapter_is_refused_like_one_that_does_not_exist(
+    admin: httpx.AsyncClient, canaried: tuple[Canaried, Canaried], model_server: ModelServer
+) -> None:
+    for owner, adapter in zip(canaried, ADAPTERS, strict=True):
+        body = {"settings": {"generation_models": [adapter]}}
+        changed = await admin.patch(f"/v1/admin/tenants/{owner.access.id}", json=body)
+        assert changed.status_code == 200, changed.text
+    stranger, asked = canaried[1], len(model_server.requests)
+    for stream in (False, True):
+        message = {"message": "vault code", "stream": stream}
+        foreign = await stranger.access.client.post("/v1/chat", json={**message, "model": ADAPTERS[0]})
+        missing = await stranger.access.client.post("/v1/chat", json={**message, "model": "no-such-adapter"})
+        assert foreign.status_code == missing.status_code == 403
+        assert body_of(foreign) == body_of(missing)
+        assert foreign.json()["code"] == "model_not_allowed"
+    assert ADAPTERS[0] not in (await stranger.access.client.get("/v1/models")).text
+    assert len(model_server.requests) == asked, "the server of the models never heard of it"
+    for owner in canaried:
+        await admin.patch(f"/v1/admin/tenants/{owner.access.id}", json={"settings": {}})
 
 
 async def test_no_route_shows_the_others_canary(canaried: tuple[Canaried, Canaried]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from uuid import uuid4
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -11,6 +13,14 @@ from rag.search.places import Places
 from tenants.errors import TooManyRequests
 
 A, B = uuid4(), uuid4()
+
+
+class Alone:
+    """The only process of its service."""
+
+    @asynccontextmanager
+    async def taken(self, kind: str, tenant_id: UUID, most: int, *, patience_s: float = 0.0) -> AsyncIterator[None]:
+        yield
 
 
 async def hold(places: Places, tenant, until: asyncio.Event, order: list[int] | None = None, number: int = 0) -> None:
@@ -21,7 +31,7 @@ async def hold(places: Places, tenant, until: asyncio.Event, order: list[int] | 
 
 
 async def test_a_full_tenant_waits_in_order_and_another_does_not() -> None:
-    places = Places(per_tenant=2, queue=3, patience_s=5)
+    places = Places(per_tenant=2, queue=3, patience_s=5, shared=Alone())
     done, order = asyncio.Event(), []
     tasks = [asyncio.create_task(hold(places, A, done, order, number)) for number in range(5)]
     await asyncio.sleep(0.01)
@@ -38,7 +48,7 @@ async def test_a_full_tenant_waits_in_order_and_another_does_not() -> None:
 
 
 async def test_who_waits_too_long_is_refused_and_frees_its_place_in_the_queue() -> None:
-    places = Places(per_tenant=1, queue=1, patience_s=0.05)
+    places = Places(per_tenant=1, queue=1, patience_s=0.05, shared=Alone())
     done = asyncio.Event()
     first = asyncio.create_task(hold(places, A, done))
     await asyncio.sleep(0.01)
@@ -52,7 +62,7 @@ async def test_who_waits_too_long_is_refused_and_frees_its_place_in_the_queue() 
 
 
 async def test_a_search_that_is_cancelled_or_fails_gives_its_place_back() -> None:
-    places = Places(per_tenant=1, queue=5, patience_s=5)
+    places = Places(per_tenant=1, queue=5, patience_s=5, shared=Alone())
     task = asyncio.create_task(hold(places, A, asyncio.Event()))
     waiting = asyncio.create_task(hold(places, A, asyncio.Event()))
     await asyncio.sleep(0.01)

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from service.local.ports import free_port
 from service.local.state import StackState
+from service.redis_access import RedisAddress
 from service.wake import Waker, Woken
 
 FOR_EVER_S = 60.0
@@ -26,14 +27,14 @@ async def redis_url(stack: StackState) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def waker(redis_url: str) -> AsyncIterator[Waker]:
-    found = Waker(redis_url)
+    found = Waker(address(redis_url))
     yield found
     await found.aclose()
 
 
 @pytest.fixture
 async def woken(redis_url: str) -> AsyncIterator[Woken]:
-    found = Woken(redis_url)
+    found = Woken(address(redis_url))
     yield found
     await found.aclose()
 
@@ -96,7 +97,7 @@ async def test_a_stop_ends_the_wait_at_once(woken: Woken) -> None:
 
 async def test_nobody_waits_for_a_redis_that_is_away() -> None:
     url = f"redis://127.0.0.1:{free_port()}/0"
-    waker, woken = Waker(url), Woken(url)
+    waker, woken = Waker(address(url)), Woken(address(url))
     waker.wake()
     async with asyncio.timeout(10):
         await woken.wait(asyncio.Event(), least_s=0.0, most_s=0.1)
@@ -108,3 +109,7 @@ def set_already() -> asyncio.Event:
     event = asyncio.Event()
     event.set()
     return event
+
+
+def address(url: str) -> RedisAddress:
+    return RedisAddress("TESSERA_REDIS_URL", url)

@@ -31,7 +31,9 @@ def server() -> Iterator[EmbeddingServer]:
 @pytest.fixture
 async def models(server: EmbeddingServer, tmp_path: Path) -> AsyncIterator[EmbedModels]:
     declared = {
-        "words": EmbedModel(kind="openai", url=server.url, dim=DIM, query_prefix="asked: "),
+        "words": EmbedModel(
+            kind="openai", url=server.url, dim=DIM, query_prefix="asked: ", max_tokens=2000, budget_s=1
+        ),
         "wrong": EmbedModel(kind="openai", url=server.url, dim=DIM + 1),
     }
     made = EmbedModels(EmbedSettings(cache_dir=tmp_path, precision="int8", threads=1, models=declared))

@@ -10,7 +10,8 @@ import pytest
 
 from shards.catalog_postgres import PostgresCatalog
 from shards.index import IndexRow, TenantIndexes
-from shards.memory import MemoryLexical, MemoryVectors
+from shards.memory import MemoryLexical
+from shards.memory_vectors import MemoryVectors
 from shards.settings import ShardSettings
 from tenants.context import Placement
 from tenants.models import Tenant

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shards.calibration import calibrate, calibrate_filtered, true_cells
 from shards.generation import Generation
 from shards.matches import Matches
-from shards.memory import MemoryVectors
+from shards.memory_vectors import MemoryVectors
 from shards.probe import AnnHits, AnnQuery, search
 from shards.vectors import ChunkVector
 from tests.shards.clustered import Clustered, clustered
@@ -60,7 +60,8 @@ async def corpus() -> Corpus:
     for row, micro in enumerate(made.division.micro_of):
         by_cell.setdefault(int(cell_of[micro]), []).append(ChunkVector(ids[row], row, made.vectors[row]))
     await store.insert(generation.space, by_cell)
-    return Corpus(made, store, generation, ids)
+    header = replace(generation.header, mark=await store.mark(generation.space))
+    return Corpus(made, store, replace(generation, header=header), ids)
 
 
 async def test_the_promised_recall_is_kept_for_part_of_the_rows(corpus: Corpus) -> None:

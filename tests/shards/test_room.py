@@ -11,7 +11,7 @@ from shards.catalog import Recipe
 from shards.catalog_postgres import PostgresCatalog
 from shards.names import Space, Tier
 from shards.room import require_room, rooms
-from shards.vectors import MAX_DATABASES
+from shards.vectors import Budget
 from tenants import repository
 from tenants.context import Placement
 from tenants.errors import InvalidRequest, NoRoom
@@ -19,7 +19,7 @@ from tenants.errors import InvalidRequest, NoRoom
 if TYPE_CHECKING:
     from tenants.db import Database
 
-PLENTY = {"": 10**6, "eu": 10**6, "full": 10**6}
+PLENTY = {name: Budget(10**6, 63) for name in ("", "eu", "full")}
 
 
 async def create(database: Database, tier: str, endpoint: str = "") -> UUID:
@@ -79,23 +79,41 @@ async def test_a_tenant_without_room_is_refused_with_what_to_do(app_database: Da
                 session, slug=uuid4().hex, name="n", plan="p", settings={}, placement=placement
             )
             if fits:
-                await require_room(session, {"": budget}, placement)
+                await require_room(session, {"": Budget(budget, 63)}, placement)
                 continue
             with pytest.raises(NoRoom, match="TESSERA_MILVUS_PARTITION_BUDGET") as caught:
-                await require_room(session, {"": budget}, placement)
+                await require_room(session, {"": Budget(budget, 63)}, placement)
             assert (caught.value.status, caught.value.retryable) == (507, False)
     assert (await taken(app_database))[""][0] == used, "what was refused was not made"
 
 
 async def test_databases_are_few(app_database: Database) -> None:
     there = Placement(tier="isolated", endpoint="full")
-    for _ in range(MAX_DATABASES):
+    for _ in range(PLENTY["full"].databases):
         await create(app_database, "isolated", "full")
     async with app_database.admin() as session:
         await require_room(session, PLENTY, there)
         await repository.create_tenant(session, slug=uuid4().hex, name="n", plan="p", settings={}, placement=there)
         with pytest.raises(NoRoom, match="databases"):
             await require_room(session, PLENTY, there)
+
+
+async def test_where_there_are_no_databases_an_endpoint_takes_one_isolated_tenant_and_the_main_server_none(
+    app_database: Database,
+) -> None:
+    few = {"": Budget(10**6, 0), "own": Budget(10**6, 1)}
+    async with app_database.admin() as session:
+        for endpoint, there in (("own", 1), ("", 0)):
+            placement = Placement(tier="isolated", endpoint=endpoint)
+            for number in range(there + 1):
+                await repository.create_tenant(
+                    session, slug=uuid4().hex, name="n", plan="p", settings={}, placement=placement
+                )
+                if number < there:
+                    await require_room(session, few, placement)
+                    continue
+                with pytest.raises(NoRoom, match="TESSERA_MILVUS_ENDPOINTS"):
+                    await require_room(session, few, placement)
 
 
 async def test_an_unknown_server_is_refused_naming_those_there_are(app_database: Database) -> None:

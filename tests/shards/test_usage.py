@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import select, update
 
 from shards.index import TenantIndexes
-from shards.memory import MemoryLexical, MemoryVectors
+from shards.memory import MemoryLexical
+from shards.memory_vectors import MemoryVectors
 from shards.probe import AnnHits
 from shards.settings import ShardSettings
 from shards.usage import UsageWatch

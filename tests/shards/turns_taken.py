@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shards.index import IndexRow
-from shards.memory import MemoryVectors
+from shards.memory_vectors import MemoryVectors
 from shards.names import Space
 from shards.vectors import ChunkVector, Scored
 

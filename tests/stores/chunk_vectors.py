@@ -69,8 +69,8 @@ async def found(
     cells: Sequence[int] | None = None,
     within: VersionScope | None = None,
 ) -> dict[UUID, float]:
-    """The store's answer, best first; no chunk is in it twice."""
-    hits = await store.search(space, query, k=k, cells=cells, scope=within)
+    """The store's answer after all that was written, best first; no chunk is in it twice."""
+    hits = await store.search(space, query, k=k, cells=cells, scope=within, mark=await store.mark(space))
     scores = {hit.chunk_id: hit.score for hit in hits}
     assert len(scores) == len(hits)
     return scores

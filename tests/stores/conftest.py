@@ -1,4 +1,4 @@
-"""A Milvus Lite server for the tests of the stores, which may kill and restart one of their own."""
+"""The stores that tests run on: the twin, a Milvus Lite server and the real one; and a Lite server of a test's own."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from opensearchpy import AsyncOpenSearch
 
 from service.local.milvus import SERVER
-from shards.memory import MemoryVectors
+from shards.memory_vectors import MemoryVectors
 from shards.milvus import MilvusVectors
 from shards.names import Space
-from shards.settings import MilvusSettings
+from shards.opensearch import OpenSearchLexical
+from shards.settings import LexicalSettings, MilvusSettings
 from shards.vectors import VectorStore
+from tests.servers import server
 from tests.stores.chunk_vectors import CELLS, DIM, Rng
-
-EXTERNAL = os.environ.get("TESSERA_TEST_MILVUS_URI", "")
-"""Run the suite of the vector store against this server instead, for example a Milvus cluster."""
 
 
 @dataclass
@@ -72,7 +72,7 @@ class MilvusServer:
             self.kill()
 
 
-def _server(folder: Path) -> MilvusServer:
+def _lite(folder: Path) -> MilvusServer:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -80,29 +80,51 @@ def _server(folder: Path) -> MilvusServer:
 
 
 @pytest.fixture(scope="session")
-def milvus_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The server that the tests share."""
-    if EXTERNAL:
-        yield EXTERNAL
-        return
-    server = _server(tmp_path_factory.mktemp("milvus") / "data")
-    server.start()
-    yield server.uri
-    server.stop()
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusSettings]:
+    """How the Milvus Lite server is reached that the tests share."""
+    own = _lite(tmp_path_factory.mktemp("milvus") / "data")
+    own.start()
+    yield MilvusSettings(uri=own.uri)
+    own.stop()
 
 
 @pytest.fixture(scope="session")
-async def milvus_store(milvus_uri: str) -> AsyncIterator[MilvusVectors]:
-    """The store on the shared server. Strong, so that a cluster shows a write at once, as Milvus Lite always does."""
-    store = MilvusVectors(MilvusSettings(uri=milvus_uri, consistency="Strong"))
+def real() -> MilvusSettings:
+    """How the real Milvus server is reached, where there is one."""
+    known = server("milvus")
+    return MilvusSettings(uri=known["uri"], token=known["token"], timeout_s=30)
+
+
+@pytest.fixture(params=["lite", "real"])
+def milvus(request: pytest.FixtureRequest) -> MilvusSettings:
+    """How each server is reached, in turn."""
+    settings: MilvusSettings = request.getfixturevalue(request.param)
+    return settings
+
+
+@pytest.fixture(scope="session")
+async def lite_store(lite: MilvusSettings) -> AsyncIterator[MilvusVectors]:
+    """The store on the shared Milvus Lite server."""
+    store = MilvusVectors(lite)
     yield store
     await store.aclose()
 
 
-@pytest.fixture(params=["milvus", "memory"])
+@pytest.fixture(scope="session")
+async def real_store(real: MilvusSettings) -> AsyncIterator[MilvusVectors]:
+    """The store on the real server."""
+    store = MilvusVectors(real)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture(params=["memory", "lite", "real"])
 def store(request: pytest.FixtureRequest) -> VectorStore:
     """Each store of vectors in turn."""
-    return request.getfixturevalue("milvus_store") if request.param == "milvus" else MemoryVectors()
+    if request.param == "memory":
+        return MemoryVectors()
+    store: VectorStore = request.getfixturevalue(f"{request.param}_store")
+    return store
 
 
 @pytest.fixture(params=["dedicated", "isolated"])
@@ -123,6 +145,24 @@ def rng() -> Rng:
 @pytest.fixture
 def own_milvus(tmp_path: Path) -> Iterator[MilvusServer]:
     """A server for one test, not started yet."""
-    server = _server(tmp_path / "data")
-    yield server
-    server.stop()
+    own = _lite(tmp_path / "data")
+    yield own
+    own.stop()
+
+
+@pytest.fixture(params=["opensearch2", "opensearch3"])
+def opensearch_settings(request: pytest.FixtureRequest) -> LexicalSettings:
+    """Each OpenSearch server in turn, with names that no other test has."""
+    entry = server(request.param)
+    return LexicalSettings(url=entry["url"], prefix=f"test-{uuid4().hex[:8]}-", timeout_s=30)
+
+
+@pytest.fixture
+async def opensearch(opensearch_settings: LexicalSettings) -> AsyncIterator[OpenSearchLexical]:
+    """The store on such a server; what the test made is removed."""
+    store = OpenSearchLexical(opensearch_settings)
+    yield store
+    async with AsyncOpenSearch(hosts=[opensearch_settings.url]) as client:
+        for row in await client.cat.indices(index=f"{opensearch_settings.prefix}*", format="json"):
+            await client.indices.delete(index=row["index"])
+    await store.aclose()

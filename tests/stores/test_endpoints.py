@@ -8,12 +8,13 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from pymilvus import MilvusClient
 
 from service.settings import Settings
 from shards.milvus import MilvusVectors
 from shards.names import Space
-from shards.settings import MilvusEndpoint, MilvusSettings
-from shards.vectors import ChunkVector, MissingCollection
+from shards.settings import MilvusServer, MilvusSettings
+from shards.vectors import ChunkVector, MissingCollection, StorePlace
 from tenants.errors import Misconfigured, Unavailable
 
 DIM = 8
@@ -26,10 +27,10 @@ def rows(number: int) -> list[ChunkVector]:
 
 
 @pytest.fixture
-async def store(milvus_uri: str, own_milvus: Any) -> AsyncIterator[MilvusVectors]:
+async def store(lite: MilvusSettings, own_milvus: Any) -> AsyncIterator[MilvusVectors]:
     own_milvus.start()
-    endpoints = {"eu": MilvusEndpoint(uri=own_milvus.uri, partition_budget=7)}
-    store = MilvusVectors(MilvusSettings(uri=milvus_uri, endpoints=endpoints, timeout_s=5))
+    endpoints = {"eu": MilvusServer(uri=own_milvus.uri, partition_budget=7)}
+    store = MilvusVectors(MilvusSettings(uri=lite.uri, endpoints=endpoints, timeout_s=5))
     yield store
     await store.aclose()
 
@@ -37,7 +38,7 @@ async def store(milvus_uri: str, own_milvus: Any) -> AsyncIterator[MilvusVectors
 async def test_each_server_has_its_own(store: MilvusVectors, own_milvus: Any) -> None:
     tenant = uuid4()
     here, there = (Space(tenant, 1, DIM, "isolated", endpoint=endpoint) for endpoint in ("", "eu"))
-    assert store.budgets["eu"] == 7
+    assert store.budgets["eu"].partitions == 7
     for space, written in ((here, rows(5)), (there, rows(9))):
         await store.create(space, cells=2)
         await store.insert(space, {1: written})
@@ -62,6 +63,33 @@ async def test_each_server_has_its_own(store: MilvusVectors, own_milvus: Any) ->
 async def test_a_server_that_is_no_longer_named_is_a_matter_of_settings(store: MilvusVectors) -> None:
     with pytest.raises(Misconfigured, match="TESSERA_MILVUS_ENDPOINTS"):
         await store.count(Space(uuid4(), 1, DIM, "isolated", endpoint="moon"))
+
+
+async def test_a_server_without_databases_is_one_isolated_tenants(lite: MilvusSettings, own_milvus: Any) -> None:
+    own_milvus.start()
+    own = MilvusServer(uri=own_milvus.uri, databases=0)
+    store, tenant = MilvusVectors(MilvusSettings(uri=lite.uri, endpoints={"own": own})), uuid4()
+    assert store.budgets["own"].databases == 1
+    space, written = Space(tenant, 1, DIM, "isolated", endpoint="own"), rows(5)
+    await store.create(space, cells=2)
+    await store.insert(space, {1: written})
+    assert len(await store.search(space, written[0].vector, k=9, cells=None, scope=None)) == 5
+    client = MilvusClient(own_milvus.uri)
+    assert (client.list_databases(), client.list_collections()) == (["default"], [space.collection])
+    client.close()
+    place = StorePlace("own", space.database, space.collection)
+    assert place in await store.places(), "it is known by the name that it would have elsewhere"
+    assert await store.places(tenant, endpoints=["own"]) == [place]
+    assert await store.drop(space)
+    assert await store.places(endpoints=["own"]) == []
+    await store.create(space, cells=1)
+    assert await store.drop_tenant(tenant) == (1, 0)
+    await store.aclose()
+
+
+def test_one_server_under_two_names_is_refused() -> None:
+    with pytest.raises(ValueError, match="two servers"):
+        MilvusSettings(uri="http://a:1", endpoints={"eu": MilvusServer(uri="http://a:1")})
 
 
 def test_endpoints_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

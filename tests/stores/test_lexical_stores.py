@@ -14,6 +14,7 @@ from shards.bm25 import TantivyLexical
 from shards.lexical import ChunkText, HeldEntry, LexicalStore
 from shards.memory import MemoryLexical
 from shards.names import lexical_name
+from shards.opensearch import OpenSearchLexical
 from shards.settings import LexicalSettings
 from shards.vectors import VersionScope
 
@@ -260,6 +261,8 @@ class LexicalStoreConformance:
             await store.insert(name, [entry("something")])
         listed = await store.indexes()
         assert set(names) <= set(listed)
+        assert await store.indexes(of=UUID(names[1][2:])) == [names[1]]
+        assert await store.indexes(of=uuid4()) == []
         assert listed == sorted(listed)
         assert await store.drop(names[0]) is True
         assert await store.drop(names[0]) is False
@@ -321,6 +324,12 @@ class TestMemoryLexical(LexicalStoreConformance):
     @pytest.fixture
     def store(self) -> LexicalStore:
         return MemoryLexical()
+
+
+class TestOpenSearchLexical(LexicalStoreConformance):
+    @pytest.fixture
+    def store(self, opensearch: OpenSearchLexical) -> LexicalStore:
+        return opensearch
 
 
 def test_the_schema_of_an_index_is_recorded(tmp_path: Path) -> None:

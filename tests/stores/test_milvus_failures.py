@@ -145,15 +145,15 @@ async def test_a_server_that_hangs_is_given_up_on(own_milvus: Any) -> None:
             await writer.wait_closed()
 
 
-async def test_two_clients_see_each_other(milvus_uri: str) -> None:
-    settings = MilvusSettings(uri=milvus_uri, consistency="Strong")
-    one, two = MilvusVectors(settings), MilvusVectors(settings)
+async def test_two_clients_see_each_other(milvus: MilvusSettings) -> None:
+    one, two = MilvusVectors(milvus), MilvusVectors(milvus)
     space = Space(uuid4(), 1, DIM)
     await one.create(space, cells=2)
     written = rows(4)
     assert await two.search(space, written[0].vector, k=1, cells=[1], scope=None) == []
     await one.insert(space, {1: written})
-    found = await two.search(space, written[2].vector, k=1, cells=[1], scope=None)
+    mark = await one.mark(space)
+    found = await two.search(space, written[2].vector, k=1, cells=[1], scope=None, mark=mark)
     assert found[0].chunk_id == written[2].chunk_id
     assert await two.delete_versions(space, [3]) == 1
     assert await one.count(space) == 3

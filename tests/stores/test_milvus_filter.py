@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.milvus_filter import ScopeFilter, versions_in
+from shards.milvus_filter import LITE, ScopeFilter, versions_in
 from shards.vectors import MAX_K, VersionScope
 
 version_sets = st.one_of(
@@ -23,7 +23,7 @@ def scope(versions: set[int]) -> VersionScope:
 
 @given(version_sets)
 def test_the_expression_means_the_scope(versions: set[int]) -> None:
-    expression = ScopeFilter(scope(versions)).expression()
+    expression = ScopeFilter(scope(versions), LITE).expression()
     code = compile(expression, "filter", "eval")  # Milvus's grammar for this is also Python's
     probes = {near for version in versions for near in (version - 1, version, version + 1)}
     assert {version for version in probes if eval(code, {"version_no": version})} == versions
@@ -47,7 +47,7 @@ def test_an_empty_scope_allows_nothing() -> None:
 
 
 def test_documents_uploaded_together_make_a_short_filter() -> None:
-    filtered = ScopeFilter(scope(set(range(100, 10_100))))
+    filtered = ScopeFilter(scope(set(range(100, 10_100))), LITE)
     assert filtered.expression() == "(version_no >= 100 and version_no <= 10099)"
     assert filtered.literals == 2
     assert filtered.first_fetch(50) is None
@@ -58,24 +58,24 @@ def test_only_integers_reach_the_filter() -> None:
 
 
 def test_few_versions_are_pushed_down_at_once() -> None:
-    assert ScopeFilter(scope({3 * n for n in range(1, 30)})).first_fetch(50) is None
+    assert ScopeFilter(scope({3 * n for n in range(1, 30)}), LITE).first_fetch(50) is None
 
 
 def test_many_versions_are_first_tried_with_more_hits() -> None:
-    filtered = ScopeFilter(scope({3 * n for n in range(1, 5000)}))
+    filtered = ScopeFilter(scope({3 * n for n in range(1, 5000)}), LITE)
     assert filtered.first_fetch(50) == 200
     assert filtered.next_fetch(50, 200, 20) == 750
     assert filtered.next_fetch(50, 200, 0) == 800
 
 
 def test_the_filter_is_pushed_down_once_more_hits_would_cost_more() -> None:
-    filtered = ScopeFilter(scope({3 * n for n in range(1, 2000)}))
+    filtered = ScopeFilter(scope({3 * n for n in range(1, 2000)}), LITE)
     assert filtered.next_fetch(50, 200, 1) is None
     assert filtered.next_fetch(50, 3200, 0) is None
 
 
 def test_never_asks_for_more_hits_than_a_search_returns() -> None:
-    filtered = ScopeFilter(scope({3 * n for n in range(1, 400_000)}))
+    filtered = ScopeFilter(scope({3 * n for n in range(1, 400_000)}), LITE)
     assert filtered.next_fetch(50, 4096, 0) == MAX_K
     assert filtered.next_fetch(50, MAX_K, 3) is None
     assert filtered.first_fetch(5000) is None

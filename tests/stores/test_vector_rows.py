@@ -141,4 +141,4 @@ async def test_fetches_rows_by_chunk_and_cell(store: VectorStore, space: Space, 
         assert fetched[row.chunk_id].version_no == row.version_no
         assert np.array_equal(fetched[row.chunk_id].vector, row.vector)
     assert await store.fetch(space, {}) == []
-    assert ids(await store.fetch(space, wanted, latest=False)) == ids(rows)
+    assert ids(await store.fetch(space, wanted, mark=await store.mark(space))) == ids(rows)

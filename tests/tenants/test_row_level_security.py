@@ -12,9 +12,11 @@ import pytest
 from sqlalchemy import create_engine, delete, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
+from migrations.head import HEAD
 from migrations.tables import METADATA
 from tenants.db import Database, ScopedSession
 from tenants.errors import Misconfigured, Unavailable
+from tenants.postgres_check import check_postgres
 from tenants.settings import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -290,13 +292,13 @@ async def test_nothing_of_a_tenant_stays_on_a_pooled_connection(filled: Database
 async def test_a_role_that_bypasses_row_level_security_is_refused(own_database: DatabaseUrls, role: str) -> None:
     database = Database(getattr(own_database, role), DatabaseSettings())
     with pytest.raises(Misconfigured, match="tessera_app"):
-        await database.check_role()
+        await check_postgres(database, HEAD)
     await database.aclose()
 
 
 async def test_the_service_roles_are_accepted(app_database: Database, worker_database: Database) -> None:
-    await app_database.check_role()
-    await worker_database.check_role()
+    for database in (app_database, worker_database):
+        assert (await check_postgres(database, HEAD)).revision == HEAD
 
 
 async def test_a_database_that_is_away_is_unavailable(own_database: DatabaseUrls) -> None:

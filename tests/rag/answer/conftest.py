@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import pytest
 
 from rag.passages import Passage, Ranks
+from rag.search.places import Places
+from rag.settings import GenerationSettings
 from shards.embed import Embedder, load_embedder
 from shards.settings import EmbedSettings
+from tenants.context import TenantContext
+
+
+class Alone:
+    """The only process of its service."""
+
+    @asynccontextmanager
+    async def taken(self, kind: str, tenant_id: UUID, most: int, *, patience_s: float = 0.0) -> AsyncIterator[None]:
+        yield
+
+
+def slots_of(settings: GenerationSettings) -> Places:
+    """A tenant's places in one process."""
+    return Places(
+        settings.concurrent_per_tenant, settings.queue_per_tenant, settings.patience_s, Alone(), kind="answers"
+    )
+
 
 MakePassage = Callable[..., Passage]
+TENANT = TenantContext(uuid5(NAMESPACE_URL, "acme"), "acme", "key")
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +69,18 @@ def passage(
 @pytest.fixture(scope="session")
 def make_passage() -> MakePassage:
     return passage
+
+
+LEAVE = passage(
+    "A full-time employee has 27 days of annual leave in a calendar year. Leave is requested in the staff portal at "
+    "https://portal.acme.example/leave.",
+    title="Annual leave",
+    start=40,
+    document="leave",
+)
+TRAVEL = passage(
+    "The mileage rate for a private car is CHF 0.68 per kilometre. A taxi is refunded after 22:00 only.",
+    title="Travel",
+    document="travel",
+)
+QUESTION = "How many days of annual leave does a full-time employee have?"

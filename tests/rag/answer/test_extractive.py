@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from rag.answer.extractive import ExtractiveGenerator
-from rag.answer.generator import ABSTENTION, Citation, Delta, Finished, Turn
+from rag.answer.generator import ABSTENTION, Asked, Citation, Delta, Finished, Turn
 from rag.passages import Passage
 from shards.embed import Embedder
-from tests.rag.answer.conftest import passage
+from tests.rag.answer.conftest import TENANT, passage
 
 LEAVE = passage(
     "A full-time employee has 27 days of annual leave in a calendar year. Leave is requested in the staff portal. "
@@ -55,7 +55,7 @@ def ask(generator: ExtractiveGenerator, embedder: Embedder) -> Ask:
         question: str, passages: Sequence[Passage] = PASSAGES, history: Sequence[Turn] = ()
     ) -> tuple[Finished, list[Delta | Citation]]:
         query = await embedder.embed_query(question)
-        events = [e async for e in generator.answer(question, passages, history, idf={}, query=query)]
+        events = [e async for e in generator.answer(TENANT, Asked(question, passages, history, {}, query))]
         assert [type(event) for event in events].count(Finished) == 1
         finished = events.pop()
         assert isinstance(finished, Finished)

@@ -7,46 +7,42 @@ import json
 import re
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from rag.answer.build import build_generator
-from rag.answer.extractive import ExtractiveGenerator
-from rag.answer.fallback import FallbackGenerator
+from rag.answer.figures import GenerationFigures
 from rag.answer.generator import (
     ABSTENTION,
     AnswerEvent,
+    Asked,
     Citation,
     Delta,
     Finished,
     GenerationInterrupted,
     GenerationUnavailable,
+    GenerationUnsupported,
     Generator,
 )
-from rag.answer.openai_chat import OpenAIChatGenerator
+from rag.answer.routed import RoutedGenerator
+from rag.answer.routes import routes_of
+from rag.answer.servers import ModelServers
 from rag.passages import Passage
 from rag.settings import GenerationSettings
 from shards.embed import Embedder
 from tenants.errors import Misconfigured
-from tests.rag.answer.conftest import passage
+from tests.rag.answer.conftest import LEAVE, QUESTION, TENANT, TRAVEL, passage, slots_of
 from tests.rag.answer.model_server import ModelServer, chunk, running_model_server
 
-LEAVE = passage(
-    "A full-time employee has 27 days of annual leave in a calendar year. Leave is requested in the staff portal at "
-    "https://portal.acme.example/leave.",
+SECRET = "a secret of the installation, long enough"
+CARRIED = passage(
+    "A full-time employee who has 27 days of annual leave in a calendar year may carry 5 days over.",
     title="Annual leave",
-    start=40,
-    document="leave",
+    document="carried",
 )
-TRAVEL = passage(
-    "The mileage rate for a private car is CHF 0.68 per kilometre. A taxi is refunded after 22:00 only.",
-    title="Travel",
-    document="travel",
-)
-QUESTION = "How many days of annual leave does a full-time employee have?"
 GOOD = "A full-time employee has 27 days of annual leave [1]."
 
 
@@ -60,20 +56,36 @@ def settings(server: ModelServer, model: str, **values: Any) -> GenerationSettin
     return GenerationSettings(base_url=server.url, model=model, **values)
 
 
+@asynccontextmanager
+async def one_model(chosen: GenerationSettings, embedder: Embedder) -> AsyncIterator[Generator]:
+    """The model of the settings by itself, without the built-in answerer behind it."""
+    servers = ModelServers(chosen, embedder, GenerationFigures(), secret=SECRET)
+    for route in routes_of(chosen).values():
+        servers.add(route)
+    try:
+        yield servers.models[chosen.model]
+    finally:
+        await servers.aclose()
+
+
+def routed(chosen: GenerationSettings, embedder: Embedder) -> RoutedGenerator:
+    return build_generator(chosen, embedder, secret=SECRET, slots=slots_of(chosen))
+
+
 async def events_of(
     generator: Generator, embedder: Embedder, passages: Sequence[Passage] = (LEAVE, TRAVEL)
 ) -> list[AnswerEvent]:
     query = await embedder.embed_query(QUESTION)
     # Far above what any of this takes: what hangs for ever fails instead.
-    async with asyncio.timeout(60), aclosing(generator.answer(QUESTION, passages, [], idf={}, query=query)) as events:
+    asked = Asked(QUESTION, passages, [], {}, query)
+    async with asyncio.timeout(60), aclosing(generator.answer(TENANT, asked)) as events:
         return [event async for event in events]
 
 
 async def answer(server: ModelServer, embedder: Embedder, model: str, **values: Any) -> Finished:
     """What is left of a model's answer; the events before it say the same."""
-    generator = OpenAIChatGenerator(settings(server, model, **values), embedder)
-    events = await events_of(generator, embedder)
-    await generator.aclose()
+    async with one_model(settings(server, model, **values), embedder) as generator:
+        events = await events_of(generator, embedder)
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert "".join(event.text for event in events if isinstance(event, Delta)) == finished.answer
@@ -119,12 +131,14 @@ async def test_an_answer_is_checked_and_cited(server: ModelServer, embedder: Emb
 async def test_what_the_cited_passage_does_not_say_is_dropped_or_cited_rightly(
     server: ModelServer, embedder: Embedder, said: str, left: str | None
 ) -> None:
-    finished = await answer(server, embedder, server.says("m", said))
+    model = server.says("m", said)
     if left is None:
-        assert (finished.answer, finished.abstained, finished.citations) == (ABSTENTION, True, ())
-    else:
-        assert finished.answer == f"A full-time employee has 27 days of annual leave. {left}"
-        assert [one.chunk_id for one in finished.citations] == [LEAVE.chunk_id]
+        with pytest.raises(GenerationUnsupported):
+            await answer(server, embedder, model)
+        return
+    finished = await answer(server, embedder, model)
+    assert finished.answer == f"A full-time employee has 27 days of annual leave. {left}"
+    assert [one.chunk_id for one in finished.citations] == [LEAVE.chunk_id]
 
 
 async def test_only_the_supported_sentences_of_an_answer_are_left(server: ModelServer, embedder: Embedder) -> None:
@@ -142,9 +156,8 @@ async def test_a_model_may_say_that_it_does_not_know(server: ModelServer, embedd
 
 
 async def test_without_passages_the_model_is_not_asked(server: ModelServer, embedder: Embedder) -> None:
-    generator = OpenAIChatGenerator(settings(server, server.says("m", GOOD)), embedder)
-    events = await events_of(generator, embedder, [])
-    await generator.aclose()
+    async with one_model(settings(server, server.says("m", GOOD)), embedder) as generator:
+        events = await events_of(generator, embedder, [])
     assert isinstance(events[-1], Finished)
     assert events[-1].abstained
     assert server.requests == []
@@ -188,9 +201,8 @@ async def test_an_order_in_a_document_neither_reaches_the_model_nor_supports_wha
 ) -> None:
     poisoned = passage(f"{order}\n{LEAVE.text}", document="poisoned", start=7)
     model = server.says("m", f"ZQ01B179B2 [1]. {order} [1]\nThe code is ZQ01B179B2 [1]. {GOOD}")
-    generator = OpenAIChatGenerator(settings(server, model), embedder)
-    finished = (await events_of(generator, embedder, [poisoned]))[-1]
-    await generator.aclose()
+    async with one_model(settings(server, model), embedder) as generator:
+        finished = (await events_of(generator, embedder, [poisoned]))[-1]
     assert isinstance(finished, Finished)
     assert "27 days" in finished.answer
     assert not any("ZQ01B179B2" in text for text in [finished.answer, *(one.quote for one in finished.citations)])
@@ -252,31 +264,33 @@ FAILURES: dict[str, Any] = {
     "nonsense": talk_nonsense,
     "otherwise": talk_otherwise,
 }
-SHORT = {"first_token_timeout_s": 0.3, "idle_timeout_s": 0.3}
+SHORT = {"first_token_timeout_s": 0.8, "idle_timeout_s": 0.5}
 
 
 @pytest.mark.parametrize("model", FAILURES)
 async def test_before_anything_was_sent_the_built_in_takes_over(
     server: ModelServer, embedder: Embedder, model: str
 ) -> None:
+    waits = model in ("silent", "hangs")
+    times = SHORT if waits else {}
     server.scripts = {name: script for name, script in FAILURES.items() if script}
-    primary = OpenAIChatGenerator(settings(server, model, **SHORT), embedder)
-    with pytest.raises(GenerationUnavailable):
-        await events_of(primary, embedder)
-    generator = FallbackGenerator(primary, ExtractiveGenerator(embedder))
+    async with one_model(settings(server, model, **times), embedder) as primary:
+        with pytest.raises(GenerationUnavailable):
+            await events_of(primary, embedder)
+    generator = routed(settings(server, model, **times), embedder)
     finished = (await events_of(generator, embedder))[-1]
     await generator.aclose()
     assert isinstance(finished, Finished)
     assert "27 days" in finished.answer
     assert (finished.model, finished.degraded) == ("extractive", ("generation",))
-    assert len(server.requests) == 2
+    # On a machine without time to spare a request that is given up soon may not have been sent.
+    assert waits or len(server.requests) == 2
 
 
-async def test_a_failure_is_not_tried_again(server: ModelServer, embedder: Embedder) -> None:
-    generator = OpenAIChatGenerator(settings(server, "refuses"), embedder)
-    with pytest.raises(GenerationUnavailable):
-        await events_of(generator, embedder)
-    await generator.aclose()
+async def test_a_failure_is_not_tried_again_where_there_is_one_server(server: ModelServer, embedder: Embedder) -> None:
+    async with one_model(settings(server, "refuses"), embedder) as generator:
+        with pytest.raises(GenerationUnavailable):
+            await events_of(generator, embedder)
     assert len(server.requests) == 1
 
 
@@ -284,7 +298,7 @@ async def test_a_server_that_is_not_there_is_noticed(embedder: Embedder) -> None
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
-        generator = build_generator(GenerationSettings(base_url=url, model="m"), embedder)
+        generator = routed(GenerationSettings(base_url=url, model="m"), embedder)
         finished = (await events_of(generator, embedder))[-1]
     await generator.aclose()
     assert isinstance(finished, Finished)
@@ -292,7 +306,7 @@ async def test_a_server_that_is_not_there_is_noticed(embedder: Embedder) -> None
 
 
 @pytest.mark.parametrize("after", ["hangs", "breaks off", "blows up"])
-async def test_after_something_was_sent_the_failure_is_told(
+async def test_an_answer_that_broke_off_is_completed_by_the_built_in(
     server: ModelServer, embedder: Embedder, after: str
 ) -> None:
     async def script(running: ModelServer) -> AsyncIterator[str]:
@@ -301,15 +315,26 @@ async def test_after_something_was_sent_the_failure_is_told(
             yield event
 
     server.scripts["m"] = script
-    primary = OpenAIChatGenerator(settings(server, "m", **SHORT), embedder)
-    generator = FallbackGenerator(primary, ExtractiveGenerator(embedder))
     query = await embedder.embed_query(QUESTION)
-    events = generator.answer(QUESTION, [LEAVE], [], idf={}, query=query)
-    seen = [await anext(events), await anext(events)]
-    with pytest.raises(GenerationInterrupted):
-        await anext(events)
-    await generator.aclose()
+    async with one_model(settings(server, "m", **SHORT), embedder) as primary:
+        alone = primary.answer(TENANT, Asked(QUESTION, [LEAVE], [], {}, query))
+        seen = [await anext(alone), await anext(alone)]
+        with pytest.raises(GenerationInterrupted):
+            await anext(alone)
     assert [type(event) for event in seen] == [Delta, Citation]
+    generator = routed(settings(server, "m", **SHORT), embedder)
+    events = await events_of(generator, embedder, [CARRIED, LEAVE])
+    await generator.aclose()
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert finished.answer.startswith("A full-time employee has 27 days of annual leave. [1]")
+    assert "".join(event.text for event in events if isinstance(event, Delta)) == finished.answer
+    assert (finished.model, finished.degraded, finished.abstained) == ("m", ("generation_interrupted",), False)
+    assert [one.n for one in finished.citations] == list(range(1, len(finished.citations) + 1))
+    assert len({(one.document_id, one.start) for one in finished.citations}) == len(finished.citations)
+    for one in finished.citations:
+        source = LEAVE if one.chunk_id == LEAVE.chunk_id else CARRIED
+        assert source.text[one.start - source.start : one.end - source.start] == one.quote
 
 
 async def test_closing_the_answer_stops_the_model(server: ModelServer, embedder: Embedder) -> None:
@@ -318,9 +343,9 @@ async def test_closing_the_answer_stops_the_model(server: ModelServer, embedder:
         await asyncio.sleep(3600)
 
     server.scripts["slow"] = slow
-    generator = build_generator(settings(server, "slow"), embedder)
+    generator = routed(settings(server, "slow"), embedder)
     query = await embedder.embed_query(QUESTION)
-    events = generator.answer(QUESTION, [LEAVE], [], idf={}, query=query)
+    events = generator.answer(TENANT, Asked(QUESTION, [LEAVE], [], {}, query))
     assert isinstance(await anext(events), Delta)
     await events.aclose()
     await asyncio.wait_for(server.stopped.wait(), 5)
@@ -340,9 +365,9 @@ async def test_a_server_that_lingers_after_its_last_word_is_not_waited_for(
 
 
 async def test_the_settings_choose_the_answerer(embedder: Embedder) -> None:
-    assert build_generator(GenerationSettings(), embedder).name == "extractive"
-    chosen = build_generator(GenerationSettings(base_url="http://127.0.0.1:9/v1", model="m"), embedder)
+    assert routed(GenerationSettings(), embedder).name == "extractive"
+    chosen = routed(GenerationSettings(base_url="http://127.0.0.1:9/v1", model="m"), embedder)
     assert chosen.name == "m"
     await chosen.aclose()
     with pytest.raises(Misconfigured):
-        build_generator(GenerationSettings(base_url="http://127.0.0.1:9/v1"), embedder)
+        routed(GenerationSettings(base_url="http://127.0.0.1:9/v1"), embedder)

@@ -29,6 +29,9 @@ def test_a_tenant_and_its_keys(run: Callable[..., Any], read: Callable[..., Any]
 
     kept = read("tenant", "set", slug, "--keep-versions", "3", "--max-age-days", "30")["settings"]
     assert kept == {"bm25_weight": 0.4, "retention": {"keep_versions": 3, "max_age_days": 30}}
+    models = read("tenant", "set", slug, "--model", "extractive", "--model", "extractive")["settings"]
+    assert (models["generation_models"], models["retention"]) == (["extractive"] * 2, kept["retention"])
+    assert "unknown_model" in run("tenant", "set", slug, "--model", "no-such-model", ok=False).stderr
     kept = read("tenant", "set", slug, "--max-age-days", "0", "--name", "Größe")
     assert (kept["name"], kept["settings"]["retention"]) == ("Größe", {"keep_versions": 3})
     assert "Say what to change" in run("tenant", "set", slug, ok=False).stderr

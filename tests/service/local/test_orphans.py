@@ -82,7 +82,7 @@ def test_a_test_session_that_holds_the_stores_is_not_ended_from_outside(data_dir
     holder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         who = processes.identity(holder.pid)
-        record = f'{{"supervisor_pid": {holder.pid}, "supervisor_identity": "{who}", "since": 0}}'
+        record = f'{{"supervisor_pid": {holder.pid}, "supervisor_identity": "{who}", "since": 0, "of": "stores"}}'
         (data_dir / "run.json").write_text(record)
         with pytest.raises(Conflict, match="only the stores"):
             end_stack(data_dir, lambda event: None)

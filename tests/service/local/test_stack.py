@@ -16,6 +16,7 @@ from service.broker import make_celery
 from service.local import processes
 from service.local.settings import CALM_THREADS
 from service.local.state import recorded_stack, running_stack
+from service.redis_access import RedisAddress
 
 CHILDREN = ["postgres", "redis", "milvus", "api", "worker", "scheduler"]
 
@@ -96,7 +97,7 @@ def test_status_shows_every_child_and_the_memory_of_all(up, checkout):
 def test_doctor_finds_nothing_wrong(up, checkout):
     done = checkout.run("doctor")
     assert (done.returncode, "WRONG" in done.stdout) == (0, False), done.stdout
-    assert "role tessera_app: row-level security binds it" in done.stdout
+    assert "role tessera_app is bound by row-level security" in done.stdout
     assert "schema: version " in done.stdout
 
 
@@ -142,7 +143,7 @@ async def test_a_killed_child_comes_back(up, checkout, eventually, name):
 
 
 async def test_down_lets_the_worker_finish_and_leaves_nothing(up, checkout, tmp_path, eventually):
-    celery = make_celery(up.env["TESSERA_REDIS_URL"])
+    celery = make_celery(RedisAddress("TESSERA_REDIS_URL", up.env["TESSERA_REDIS_URL"]))
     celery.send_task("standin.write", (str(tmp_path / "work"), 2.0))
     celery.close()
     await eventually((tmp_path / "work.begun").exists)

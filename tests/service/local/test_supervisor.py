@@ -128,6 +128,19 @@ async def test_a_child_that_keeps_dying_is_given_up_with_its_cause(standin, supe
     assert "given up after 3 quick deaths" in caplog.text
 
 
+async def test_a_child_that_waits_for_a_server_in_vain_is_not_given_up(standin, supervise, data_dir, eventually):
+    flag = data_dir / "flag"
+    wrapper = f"import os, sys; os.path.exists({str(flag)!r}) and sys.exit(75); os.execv(sys.argv[1], sys.argv[1:])"
+    spec = standin("server")
+    supervisor = supervise((dataclasses.replace(spec, argv=(sys.executable, "-c", wrapper, *spec.argv)),))
+    await supervisor.start()
+    flag.touch()
+    os.kill(supervisor.children()[0].pid, signal.SIGKILL)
+    await eventually(lambda: supervisor.children()[0].restarts > 5)
+    flag.unlink()
+    await eventually(lambda: supervisor.children()[0].state == "healthy")
+
+
 async def test_a_child_that_had_settled_starts_a_new_count(standin, supervise, eventually):
     supervisor = supervise((standin("server"),))
     await supervisor.start()

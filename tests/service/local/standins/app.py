@@ -17,7 +17,7 @@ async def answer(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 
 
-def create_app():
+def create_app(settings, drain):
     if os.environ.get("TESSERA_STANDIN_FAILS"):
         sys.exit("the setting is wrong")
     return answer

@@ -3,9 +3,9 @@
 import os
 import signal
 
-from redis import Redis
+from service.alive import SignOfLife
+from service.redis_access import RedisAddress
+from service.settings import Settings
 
-from service.alive import keep_alive
-
-keep_alive(Redis.from_url(os.environ["TESSERA_REDIS_URL"]), "scheduler")
+SignOfLife(RedisAddress("TESSERA_REDIS_URL", os.environ["TESSERA_REDIS_URL"]), "scheduler", Settings().process)
 signal.pause()

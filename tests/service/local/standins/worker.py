@@ -1,16 +1,17 @@
 """Stands in for the worker: a real Celery worker of Tessera's settings with one task that takes its time."""
 
-import os
 import time
 from pathlib import Path
 
 from celery.signals import worker_ready
-from redis import Redis
 
-from service.alive import keep_alive
+from service.alive import SignOfLife
 from service.broker import make_celery
+from service.redis_access import broker_address
+from service.settings import Settings
 
-app = make_celery(os.environ["TESSERA_REDIS_URL"])
+ADDRESS = broker_address(Settings().redis)
+app = make_celery(ADDRESS)
 app.conf.include = []
 
 
@@ -23,4 +24,4 @@ def write(path: str, seconds: float) -> None:
 
 @worker_ready.connect
 def ready(**_):
-    keep_alive(Redis.from_url(os.environ["TESSERA_REDIS_URL"]), "worker")
+    SignOfLife(ADDRESS, "worker", Settings().process)

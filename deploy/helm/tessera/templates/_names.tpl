@@ -1,0 +1,114 @@
+{{- define "tessera.name" -}}
+{{- if contains "tessera" .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-tessera" .Release.Name | trunc 50 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "tessera.selector" -}}
+app.kubernetes.io/name: tessera
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "tessera.labels" -}}
+{{ include "tessera.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end }}
+
+{{- define "tessera.image" -}}
+{{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}{{ else }}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{- define "tessera.secretName" -}}
+{{- required "existingSecret: name a Secret whose keys are the settings that are secret (see values.yaml)" .Values.existingSecret }}
+{{- end }}
+
+{{- /* Environment of a container from the Secret: `needed` must be in it, `optional` may. */}}
+{{- define "tessera.secretEnv" -}}
+{{- $secret := include "tessera.secretName" .root }}
+{{- range .needed }}
+- name: {{ . }}
+  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ . }}}}
+{{- end }}
+{{- range concat .optional .root.Values.secretSettings }}
+- name: {{ . }}
+  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ . }}, optional: true}}
+{{- end }}
+{{- end }}
+
+{{- /* Environment of a container from settings of its own. */}}
+{{- define "tessera.env" -}}
+{{- range $name, $value := . }}
+- name: {{ $name }}
+  value: {{ $value | toString | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "tessera.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "tessera.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- /* What every pod of Tessera's own has, beside its containers. */}}
+{{- define "tessera.pod" -}}
+automountServiceAccountToken: false
+securityContext:
+  {{- include "tessera.podSecurity" .root | nindent 2 }}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: {{ .root.Values.topologyKey }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "tessera.selector" . | nindent 8 }}
+volumes:
+  - name: tmp
+    emptyDir: {sizeLimit: {{ .root.Values.tmpSize }}}
+{{- end }}
+
+{{- define "tessera.sharedSettings" -}}
+envFrom:
+  - configMapRef: {name: {{ include "tessera.name" .root }}}
+{{- end }}
+
+{{- define "tessera.processName" -}}
+- name: TESSERA_PROCESS_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+{{- end }}
+
+{{- /* The process touches the file every three seconds as long as its event loop gets round. */}}
+{{- define "tessera.aliveProbes" -}}
+startupProbe:
+  exec: {command: [test, -e, /tmp/alive]}
+  periodSeconds: 2
+  failureThreshold: 90
+livenessProbe:
+  exec: {command: [sh, -c, 'test $(( $(date +%s) - $(stat -c %Y /tmp/alive) )) -lt 60']}
+  periodSeconds: 15
+  timeoutSeconds: 5
+  failureThreshold: 3
+{{- end }}

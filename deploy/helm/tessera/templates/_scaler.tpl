@@ -1,0 +1,44 @@
+{{- /* Replicas of a Deployment by a metric: `threshold` of it for each replica. */}}
+{{- define "tessera.scaler" }}
+---
+{{- if eq .root.Values.autoscaling.kind "keda" }}
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata:
+  name: {{ .name }}
+  labels:
+    {{- include "tessera.labels" . | nindent 4 }}
+spec:
+  scaleTargetRef: {name: {{ .name }}}
+  minReplicaCount: {{ .scaling.minReplicas }}
+  maxReplicaCount: {{ .scaling.maxReplicas }}
+  cooldownPeriod: 300
+  advanced:
+    horizontalPodAutoscalerConfig:
+      behavior: {scaleDown: {stabilizationWindowSeconds: 300}}
+  triggers:
+    - type: prometheus
+      metricType: AverageValue
+      metadata:
+        serverAddress: {{ .root.Values.autoscaling.prometheus | quote }}
+        query: {{ .scaling.query | quote }}
+        threshold: {{ .threshold | toString | quote }}
+{{- else }}
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  name: {{ .name }}
+  labels:
+    {{- include "tessera.labels" . | nindent 4 }}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: {{ .name }}}
+  minReplicas: {{ .scaling.minReplicas }}
+  maxReplicas: {{ .scaling.maxReplicas }}
+  behavior: {scaleDown: {stabilizationWindowSeconds: 300}}
+  metrics:
+    - type: External
+      external:
+        metric: {name: {{ .metric }}}
+        target: {type: AverageValue, averageValue: {{ .threshold | toString | quote }}}
+{{- end }}
+{{- end }}

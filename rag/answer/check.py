@@ -1,0 +1,124 @@
+"""Are the declared models there, on servers that can serve them? Asked at the start and by the doctor."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import httpx
+
+from rag.answer.replica_watch import server_root
+from rag.answer.routes import Route, choice_of, routes_of
+from rag.settings import GenerationSettings
+from tenants.errors import Misconfigured, Unavailable
+
+OLDEST_VLLM = (0, 9)
+"""The first that knows `cache_salt`: an older one ignores it, and tenants would share its prefix cache."""
+_Said = tuple[httpx.Response, httpx.Response] | str
+_TIMEOUT_S = 5.0
+_SHOWN = 5
+
+
+async def check_generation(settings: GenerationSettings) -> None:
+    """Ask every declared server for its models.
+
+    A model that is away does not keep the service from answering, the built-in answerer does: whoever starts the
+    service lets `Unavailable` pass and says it; the doctor calls it wrong.
+
+    Raises:
+        Misconfigured: a server refuses the key, does not know the model, is no OpenAI-compatible server or too old; or
+            a setting contradicts another one.
+        Unavailable: a server cannot be reached, or does not work now.
+    """
+    routes = routes_of(settings)
+    choice_of(settings, routes)
+    places = list(dict.fromkeys((url, route.api_key) for route in routes.values() for url in route.urls))
+    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
+        said = dict(zip(places, await asyncio.gather(*(_ask(client, *place) for place in places)), strict=True))
+    faults = [
+        fault
+        for route in routes.values()
+        for url in route.urls
+        if (fault := _fault(route, url, said[url, route.api_key]))
+    ]
+    for fault in faults:
+        if isinstance(fault, Misconfigured):
+            raise fault
+    if faults:
+        details = list(dict.fromkeys(fault.detail for fault in faults))
+        raise Unavailable(f"{'; '.join(details)}.", code="generation_unavailable")
+
+
+async def _ask(client: httpx.AsyncClient, url: str, api_key: str) -> _Said:
+    """What a server says of its models and its version, or why it cannot be asked."""
+    headers = {"Authorization": f"Bearer {api_key or 'none'}"}
+    try:
+        models = await client.get(f"{url.rstrip('/')}/models", headers=headers)
+        return models, await client.get(f"{server_root(url)}/version")
+    except httpx.HTTPError as error:
+        return str(error) or type(error).__name__
+
+
+def _fault(route: Route, url: str, said: _Said) -> Misconfigured | Unavailable | None:
+    if isinstance(said, str):
+        return Unavailable(f"The model server {url} of {route.setting} cannot be reached: {said}")
+    models, version = said
+    return _refused(route, url, models) or _unknown(route, url, models) or _too_old(route, url, version)
+
+
+def _refused(route: Route, url: str, answer: httpx.Response) -> Misconfigured | Unavailable | None:
+    if answer.status_code in (401, 403):
+        key = "its api_key" if "MODELS" in route.setting else "TESSERA_GENERATION_API_KEY"
+        return Misconfigured(
+            f"The model server {url} of {route.setting} refuses the key ({answer.status_code}): set {key}."
+        )
+    if answer.status_code >= 500:
+        return Unavailable(f"The model server {url} of {route.setting} answers {answer.status_code}")
+    if answer.status_code != 200 or not isinstance(_names(answer), list):
+        return Misconfigured(
+            f"{route.setting} has {url}, which is not an OpenAI-compatible server (its /models answers"
+            f" {answer.status_code}): write the address up to /v1, as in http://host:8000/v1."
+        )
+    return None
+
+
+def _unknown(route: Route, url: str, answer: httpx.Response) -> Misconfigured | None:
+    names = _names(answer)
+    # A server that loads what it is asked for, as `transformers serve` does, may list nothing.
+    if not names or route.served in names:
+        return None
+    shown = ", ".join(repr(name) for name in names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return Misconfigured(
+        f"{route.setting}: the server {url} has no model {route.served!r}; it has {shown}. Correct the name, or"
+        " serve it there (an adapter: --lora-modules)."
+    )
+
+
+def _too_old(route: Route, url: str, answer: httpx.Response) -> Misconfigured | None:
+    """Of other servers than vLLM nothing is known."""
+    if route.salt == "off" or answer.status_code != 200:
+        return None
+    version = _json(answer).get("version")
+    numbers = re.match(r"(\d+)\.(\d+)", version) if isinstance(version, str) else None
+    if numbers is None or (int(numbers[1]), int(numbers[2])) >= OLDEST_VLLM:
+        return None
+    oldest = ".".join(map(str, OLDEST_VLLM))
+    return Misconfigured(
+        f"{route.setting}: the server {url} is vLLM {version}, which knows no cache_salt, so tenants would share its"
+        f" prefix cache: install {oldest} or newer, or set cache_salt to off."
+    )
+
+
+def _names(answer: httpx.Response) -> list[str] | None:
+    """The names of a list of models, None when it is none."""
+    data = _json(answer).get("data")
+    return [str(one.get("id")) for one in data if isinstance(one, dict)] if isinstance(data, list) else None
+
+
+def _json(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}

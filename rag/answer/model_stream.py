@@ -1,0 +1,72 @@
+"""A model's text as it comes, within its time budgets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from rag.answer.completion import ChatRequest, ReplicaFailed, Usage
+from rag.answer.figures import GenerationFigures
+from rag.answer.generator import Budget
+from rag.answer.race import Begun, Race, note_failure
+from rag.answer.replica_pool import ReplicaPool
+from rag.settings import GenerationSettings
+
+CHARACTERS_PER_TOKEN = 12
+"""No model writes longer tokens on average: a server that ignores `max_tokens` is cut off here."""
+
+
+@dataclass(frozen=True)
+class ModelStream:
+    """The replicas of one model, asked with the settings' times."""
+
+    name: str
+    pool: ReplicaPool
+    settings: GenerationSettings
+    figures: GenerationFigures
+
+    async def pieces(self, request: ChatRequest, budget: Budget, usage: Usage) -> AsyncGenerator[str, None]:
+        """Yield the text; `usage` is complete at the end. Closing the iterator stops the model.
+
+        Raises:
+            ReplicaFailed: no replica began in time, or the one that began did not come to an end.
+        """
+        clock = asyncio.get_running_loop().time
+        asked_at = clock()
+        race = Race(self.pool, request, deadline=budget.begin_by, tries=self.settings.tries, figures=self.figures)
+        begun = await race.run()
+        try:
+            self.figures.first_token(self.name, clock() - asked_at)
+            begun.completion.count_in(usage)
+            async for text in self._rest(begun, usage, budget.end_by):
+                yield text
+        finally:
+            await begun.aclose()
+
+    async def _rest(self, begun: Begun, usage: Usage, end_by: float) -> AsyncGenerator[str, None]:
+        clock = asyncio.get_running_loop().time
+        room = self.settings.max_tokens * CHARACTERS_PER_TOKEN
+        text = begun.text
+        while text is not None:
+            piece, room = text[:room], room - len(text)
+            usage.cut = usage.cut or room <= 0
+            if piece:
+                yield piece
+            if usage.cut:
+                return
+            text = await self._next(begun, usage, min(clock() + self.settings.idle_timeout_s, end_by))
+
+    async def _next(self, begun: Begun, usage: Usage, deadline: float) -> str | None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await begun.completion.read()
+        except TimeoutError as error:
+            failed = ReplicaFailed("error", "no further token in time")
+            failed.__cause__ = error
+        except ReplicaFailed as error:
+            failed = error
+        if usage.finished:
+            return None  # it had said all, and then lingered or broke off
+        note_failure(begun.lease, failed)
+        raise failed

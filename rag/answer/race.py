@@ -1,0 +1,163 @@
+"""From a question to a model's first token: another replica is asked when one fails or is late, never afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from rag.answer.completion import ChatRequest, Completion, ReplicaFailed, open_completion
+from rag.answer.figures import GenerationFigures
+from rag.answer.replica import Replica
+from rag.answer.replica_pool import Lease, NoReplica, ReplicaPool
+
+logger = logging.getLogger(__name__)
+
+_LOOK_S = 0.1
+"""How often it is looked whether a first token is late: what is late changes while others' first tokens come."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An answer that has begun: its first text, the rest to be read, the place that it holds."""
+
+    completion: Completion
+    lease: Lease
+    text: str | None
+
+    async def aclose(self) -> None:
+        """Close the connection and give the place back."""
+        try:
+            await self.completion.aclose()
+        finally:
+            self.lease.end()
+
+
+class Race:
+    """One question to the replicas of one model."""
+
+    def __init__(
+        self, pool: ReplicaPool, request: ChatRequest, *, deadline: float, tries: int, figures: GenerationFigures
+    ) -> None:
+        self._pool, self._request = pool, request
+        self._deadline, self._tries = deadline, tries
+        self._figures = figures
+        self._tried: list[Replica] = []
+        self._running: dict[asyncio.Task[Begun], Lease] = {}
+        self._failures: list[str] = []
+
+    async def run(self) -> Begun:
+        """Return the first answer that begins, and stop the others.
+
+        Raises:
+            ReplicaFailed: none began in time, or within the tries.
+        """
+        self._pool.hedges.asked()
+        try:
+            await self._ask_another()
+            asked_at = self._pool.clock()
+            while True:
+                late_at = asked_at + self._pool.hedge_after_s(self._deadline - asked_at)
+                await self._wait(late_at)
+                won = self._settle()
+                if won is not None:
+                    return won
+                now = self._pool.clock()
+                if now >= self._deadline:
+                    raise self._silent()
+                if not self._running:
+                    await self._ask_another()
+                    asked_at = self._pool.clock()
+                elif now >= late_at and self._may_hedge():
+                    asked_at = now
+        finally:
+            await self._stop()
+
+    async def _ask_another(self) -> None:
+        if len(self._tried) >= self._tries:
+            raise ReplicaFailed("error", "; ".join(self._failures))
+        try:
+            self._start(await self._pool.lease(self._tried, self._deadline))
+        except NoReplica:
+            raise ReplicaFailed("error", "; ".join(self._failures) or "no replica is there") from None
+
+    def _may_hedge(self) -> bool:
+        if len(self._running) > 1 or len(self._tried) >= self._tries:
+            return False
+        lease = self._pool.lease_now(self._tried)
+        if lease is None:
+            return False
+        if not self._pool.hedges.spend():
+            lease.end()
+            return False
+        self._figures.retries["late"] += 1
+        self._start(lease)
+        return True
+
+    def _start(self, lease: Lease) -> None:
+        self._tried.append(lease.replica)
+        self._running[asyncio.create_task(self._begin(lease))] = lease
+
+    async def _begin(self, lease: Lease) -> Begun:
+        completion = await open_completion(lease.replica, self._request)
+        try:
+            text = await completion.read()
+        except BaseException:
+            await completion.aclose()
+            raise
+        return Begun(completion, lease, text)
+
+    async def _wait(self, late_at: float) -> None:
+        now = self._pool.clock()
+        until = min(self._deadline, late_at) if late_at > now else self._deadline
+        timeout = max(0.0, min(until - now, _LOOK_S))
+        await asyncio.wait(self._running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+    def _settle(self) -> Begun | None:
+        """Return an answer that has begun; note the replicas that failed."""
+        for task in [task for task in self._running if task.done()]:
+            error = task.exception()
+            if error is None:
+                self._running.pop(task)
+                begun = task.result()
+                begun.lease.first_token()
+                return begun
+            lease = self._running.pop(task)
+            if not isinstance(error, ReplicaFailed):
+                lease.end()
+                raise error
+            self._note_failure(lease, error)
+        return None
+
+    def _note_failure(self, lease: Lease, error: ReplicaFailed) -> None:
+        logger.warning("generation at %s failed before its first token: %s", lease.replica.url, error)
+        self._failures.append(str(error))
+        self._figures.retries[error.kind] += 1
+        note_failure(lease, error)
+        lease.end()
+        if error.kind == "rejected":
+            raise error
+
+    def _silent(self) -> ReplicaFailed:
+        for lease in self._running.values():
+            lease.failed(gone=False)
+        return ReplicaFailed("error", "; ".join([*self._failures, "no first token in time"]))
+
+    async def _stop(self) -> None:
+        """Stop what is under way: another was faster, or the asker has left."""
+        for task in self._running:
+            task.cancel()
+        ended = await asyncio.gather(*self._running, return_exceptions=True)
+        for one, lease in zip(ended, self._running.values(), strict=True):
+            if isinstance(one, Begun):
+                await one.completion.aclose()
+            lease.overtaken()
+            lease.end()
+
+
+def note_failure(lease: Lease, error: ReplicaFailed) -> None:
+    """Tell a replica's state what went wrong there."""
+    if error.kind == "busy":
+        lease.busy(error.busy_s)
+    elif error.kind in ("gone", "error"):
+        lease.failed(gone=error.kind == "gone")

@@ -1,0 +1,86 @@
+"""The servers of the declared models: one client and one state each, whichever models are on them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import openai
+
+from rag.answer.figures import GenerationFigures
+from rag.answer.generator import Generator
+from rag.answer.model_stream import ModelStream
+from rag.answer.openai_chat import OpenAIChatGenerator
+from rag.answer.replica import Replica
+from rag.answer.replica_pool import HedgeBudget, ReplicaPool
+from rag.answer.replica_watch import ReplicaWatch
+from rag.answer.routes import Route
+from rag.settings import GenerationSettings
+from shards.embed import Embedder
+
+_READINGS = 3.0
+"""A reading is believed for so many times the pause between two."""
+_FRESH_S = 2.0
+"""What a look may take beside that."""
+
+
+class ModelServers:
+    """Opened once; `models` are the generators by the names that tenants know."""
+
+    def __init__(
+        self, settings: GenerationSettings, embedder: Embedder, figures: GenerationFigures, *, secret: str
+    ) -> None:
+        self.models: dict[str, Generator] = {}
+        self._settings, self._embedder, self._figures = settings, embedder, figures
+        self._secret = secret
+        self._replicas: dict[tuple[str, str], Replica] = {}
+        self._watch = ReplicaWatch(settings.poll_s, loop_time)
+        self._freed = asyncio.Event()
+        self._hedges = HedgeBudget(settings.hedge_share)
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """Every server, as far as this process knows it."""
+        return list(self._replicas.values())
+
+    def add(self, route: Route) -> None:
+        """Open a declared model."""
+        pool = self.pool(route)
+        stream = ModelStream(route.name, pool, self._settings, self._figures)
+        self.models[route.name] = OpenAIChatGenerator(route, stream, self._embedder, secret=self._secret)
+
+    def pool(self, route: Route) -> ReplicaPool:
+        """Return the replicas of a declared model."""
+        replicas = [self._replica(url, route.api_key) for url in route.urls]
+        dice = random.Random()  # noqa: S311 - no secret
+        return ReplicaPool(replicas, loop_time, self._freed, self._hedges, dice, self._watch.note_use)
+
+    async def look(self) -> None:
+        """Look at every server now."""
+        await self._watch.look()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._watch.aclose()
+        for replica in self._replicas.values():
+            await replica.client.close()
+
+    def _replica(self, url: str, api_key: str) -> Replica:
+        if (url, api_key) not in self._replicas:
+            client = openai.AsyncOpenAI(
+                base_url=url,
+                # The client insists on a key; servers without authentication ignore it.
+                api_key=api_key or "none",
+                timeout=openai.Timeout(None, connect=self._settings.connect_timeout_s),
+                max_retries=0,
+            )
+            fresh_s = _READINGS * self._settings.poll_s + _FRESH_S
+            replica = Replica(url, client, self._settings.concurrent_per_replica, fresh_s)
+            self._replicas[url, api_key] = replica
+            self._watch.replicas.append(replica)
+        return self._replicas[url, api_key]
+
+
+def loop_time() -> float:
+    """The clock of the running event loop, which its time-outs go by."""
+    return asyncio.get_running_loop().time()

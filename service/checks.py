@@ -1,0 +1,48 @@
+"""Which servers a process needs, and what each must be able to do; the start and `tessera doctor` ask the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Literal, Protocol, runtime_checkable
+
+from migrations.head import HEAD
+from service.redis_access import RedisAddress, broker_address, cache_address
+from service.redis_check import RedisState, check_redis, refuse_version
+from service.startup import Check
+from tenants.db import Database
+from tenants.postgres_check import check_postgres
+from tenants.settings import RedisSettings
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A store that can say whether it will do."""
+
+    async def check(self) -> None:
+        """Raise `Misconfigured` when it never will, `Unavailable` when it does not answer."""
+
+
+def postgres_check(database: Database) -> Check:
+    """Look at Postgres as one role."""
+    return Check("Postgres", partial(check_postgres, database, HEAD))
+
+
+def redis_checks(settings: RedisSettings) -> Iterator[Check]:
+    """Look at the broker, and at the cache where it is another server. Without a cache the service starts."""
+    broker, cache = broker_address(settings), cache_address(settings)
+    yield Check("the broker", partial(_redis, broker, "broker"))
+    if cache != broker:
+        yield Check("the cache", partial(_redis, cache, "cache"), needed=False)
+
+
+def store_check(subject: str, store: object, *, needed: bool = True) -> Iterator[Check]:
+    """Look at a store that can be asked."""
+    if isinstance(store, Checked):
+        yield Check(subject, store.check, needed)
+
+
+async def _redis(address: RedisAddress, use: Literal["broker", "cache"]) -> RedisState:
+    found = await check_redis(address, use)
+    refuse_version(found, address)
+    return found

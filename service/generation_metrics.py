@@ -1,0 +1,59 @@
+"""What `/metrics` says of the models and their servers, as this process sees them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from rag.answer.figures import BOUNDS_S, GenerationFigures
+from rag.answer.routed import RoutedGenerator
+from rag.answer.serving import Server
+
+
+def generation_metrics(generator: RoutedGenerator) -> Iterator[Metric]:
+    """Yield the families."""
+    yield from _servers(generator.servers)
+    yield _first_tokens(generator.figures)
+    yield _counted("fallbacks", "Answers that the model that was asked did not write, or not to its end.", generator)
+    yield _counted("retries", "Second tries of an answer, by what made them necessary.", generator)
+
+
+def _servers(servers: Sequence[Server]) -> Iterator[Metric]:
+    up = GaugeMetricFamily("tessera_generation_up", "Whether a model server gets requests.", labels=["server"])
+    own = GaugeMetricFamily("tessera_generation_outstanding", "Answers of this process there.", labels=["server"])
+    running = GaugeMetricFamily("tessera_generation_running", "Requests that it computes.", labels=["server"])
+    waiting = GaugeMetricFamily("tessera_generation_waiting", "Requests that wait there.", labels=["server"])
+    cache = GaugeMetricFamily("tessera_generation_cache_usage", "Share of its cache that is taken.", labels=["server"])
+    hits = GaugeMetricFamily("tessera_generation_prefix_hits", "Share of tokens found in its cache.", labels=["server"])
+    for server in servers:
+        up.add_metric([server.url], float(server.up))
+        own.add_metric([server.url], server.outstanding)
+        load = server.last_load
+        if load is not None:
+            running.add_metric([server.url], load.running)
+            waiting.add_metric([server.url], load.waiting)
+            cache.add_metric([server.url], load.cache)
+            hits.add_metric([server.url], load.prefix_hits / load.prefix_queries if load.prefix_queries else 0.0)
+    yield from (up, own, running, waiting, cache, hits)
+
+
+def _first_tokens(figures: GenerationFigures) -> Metric:
+    family = HistogramMetricFamily(
+        "tessera_generation_first_token_seconds", "From the question to a model's first token.", labels=["model"]
+    )
+    for model, times in sorted(figures.first_tokens.items()):
+        bounds = [*map(str, BOUNDS_S), "+Inf"]
+        buckets = list(zip(bounds, map(float, accumulate(times.counts)), strict=True))
+        family.add_metric([model], buckets=buckets, sum_value=times.total_s)
+    return family
+
+
+def _counted(name: str, help_text: str, generator: RoutedGenerator) -> Metric:
+    counts: Counter[str] = getattr(generator.figures, name)
+    family = CounterMetricFamily(f"tessera_generation_{name}", help_text, labels=["reason"])
+    for reason, count in sorted(counts.items()):
+        family.add_metric([reason], count)
+    return family

@@ -1,0 +1,132 @@
+"""Will the servers do that were given by settings? The same looks as at the start of the service, all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing
+from functools import partial
+
+from migrations.head import HEAD
+from migrations.state import schema_state
+from rag.answer.check import check_generation
+from service.checks import Checked, postgres_check, redis_checks
+from service.local.finding import Finding, good, wrong
+from service.redis_check import RedisState
+from service.resources import build_lexical, build_objects, build_vectors
+from service.settings import Settings
+from service.startup import Check
+from tenants.db import Database
+from tenants.errors import Misconfigured, TesseraError, Unavailable
+
+NO_EVICTION = "noeviction"
+PATIENCE_S = 20.0
+_UPGRADE = "run `tessera db upgrade`, or `tessera up` for a local stack"
+
+
+def with_addresses(settings: Settings, env: Mapping[str, str]) -> Settings:
+    """Return the settings with the database and the Redis of a running local stack."""
+    urls = {
+        "url": env.get("TESSERA_DATABASE_URL", ""),
+        "worker_url": env.get("TESSERA_DATABASE_WORKER_URL", ""),
+        "owner_url": env.get("TESSERA_DATABASE_OWNER_URL", ""),
+    }
+    redis = {"url": env.get("TESSERA_REDIS_URL", "")}
+    return settings.model_copy(
+        update={
+            "database": settings.database.model_copy(update=urls),
+            "redis": settings.redis.model_copy(update=redis),
+        }
+    )
+
+
+async def examine_servers(settings: Settings) -> list[Finding]:
+    """Look at every server whose address is given."""
+    findings = [finding async for finding in _databases(settings)]
+    if settings.database.owner_url:
+        findings.append(await _schema(settings.database.owner_url))
+    if settings.redis.url:
+        findings += [await _redis(check) for check in redis_checks(settings.redis)]
+    findings += [finding async for finding in _stores(settings)]
+    generation = settings.generation
+    if generation.base_url or generation.base_urls or generation.models:
+        models = Check("the models", partial(check_generation, generation), needed=False)
+        findings.append(await _finding(models, "models", "TESSERA_GENERATION_*"))
+    return findings
+
+
+async def _databases(settings: Settings) -> AsyncIterator[Finding]:
+    urls = {
+        "TESSERA_DATABASE_URL": settings.database.url,
+        "TESSERA_DATABASE_WORKER_URL": settings.database.worker_url,
+    }
+    for name, url in urls.items():
+        if not url:
+            continue
+        try:
+            database = Database(url, settings.database, setting=name)
+        except Misconfigured as error:
+            yield wrong("Postgres", error.detail, f"correct {name}")
+            continue
+        async with aclosing(database):
+            role = database.url.username
+            yield await _finding(postgres_check(database), f"Postgres as {role}", name)
+
+
+async def _schema(owner_url: str) -> Finding:
+    try:
+        found = await asyncio.to_thread(schema_state, owner_url)
+    except TesseraError as error:
+        return wrong("schema", error.detail, "correct TESSERA_DATABASE_OWNER_URL")
+    if found.pending:
+        return wrong("schema", f"version {found.revision or 'none'}, this release has {HEAD}", _UPGRADE)
+    return good("schema", f"version {found.revision}")
+
+
+async def _redis(check: Check) -> Finding:
+    setting = "TESSERA_REDIS_URL" if check.needed else "TESSERA_REDIS_CACHE_URL"
+    subject = "Redis" if check.needed else "Redis cache"
+    try:
+        found = await check.look()
+    except TesseraError as error:
+        return wrong(subject, error.detail, f"correct {setting}")
+    evicts = isinstance(found, RedisState) and found.policy not in (None, NO_EVICTION)
+    if check.needed and evicts:
+        return wrong(
+            subject,
+            f"{found}: messages of the broker may be thrown away when memory is full",
+            f"set maxmemory-policy to {NO_EVICTION}, or give the cache a server of its own (TESSERA_REDIS_CACHE_URL)",
+        )
+    return good(subject, str(found))
+
+
+async def _stores(settings: Settings) -> AsyncIterator[Finding]:
+    given = {
+        ("Milvus", "TESSERA_MILVUS_URI"): (bool(settings.milvus.uri), build_vectors),
+        ("words", "TESSERA_LEXICAL_*"): (bool(settings.lexical.model_fields_set), build_lexical),
+        ("objects", "TESSERA_OBJECTS_URL"): (bool(settings.objects.url), build_objects),
+    }
+    for (subject, setting), (is_given, build) in given.items():
+        if not is_given:
+            continue
+        try:
+            async with AsyncExitStack() as stack:
+                store = build(settings, stack)
+                look = store.check if isinstance(store, Checked) else getattr(store, "ping", None)
+                if look is not None:
+                    yield await _finding(Check(subject, look), subject, setting)
+        except Misconfigured as error:
+            yield wrong(subject, error.detail, f"correct {setting}")
+
+
+async def _finding(check: Check, subject: str, setting: str) -> Finding:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            found = await check.look()
+    except Unavailable as error:
+        return wrong(subject, error.detail, f"start it, or correct {setting}")
+    except TesseraError as error:
+        return wrong(subject, error.detail, f"correct {setting}")
+    except TimeoutError:
+        return wrong(subject, "does not answer", f"start it, or correct {setting}")
+    return good(subject, "answers" if found is None else str(found))

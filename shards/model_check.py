@@ -1,0 +1,71 @@
+"""Whether a declared embedding model can be used as it is declared."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards import torch_models
+from shards.embed import Embedder
+from shards.model_server import Refusal
+from shards.remote_model import RemoteModel, WrongDimension
+from shards.sentence_model import SETTING
+from shards.settings import EmbedModel
+from tenants.errors import EmbeddingRefused, Misconfigured
+
+_PROBE = "A probe of the embedding model."
+_SAME = 0.98
+"""Least cosine between the vectors of one model computed in two places, in half precision too."""
+
+
+async def check_model(name: str, declared: EmbedModel) -> None:
+    """Ask the server of a model, or see that questions can be embedded here.
+
+    Raises:
+        Misconfigured: it is refused, or is another model than was declared.
+        Unavailable: its server does not answer.
+    """
+    if declared.addresses:
+        await _of_server(name, declared)
+    elif not torch_models.has_torch():
+        raise Misconfigured(
+            f"{SETTING}: questions to {name!r} are embedded in each API process, and this one has no torch: give its"
+            " `url`, a server of /v1/embeddings that has the same model, or `pip install 'tessera[torch]'`."
+        )
+
+
+async def compare_with_server(name: str, declared: EmbedModel, here: Embedder) -> None:
+    """Compute a passage here and, where the model has one, on its server: it has to be the same model.
+
+    Raises:
+        Misconfigured: it is not, or one of them is set up wrongly.
+        Unavailable: one of them cannot do it now.
+    """
+    local = (await here.embed_passages([_PROBE])).vectors[0]
+    if not declared.addresses:
+        return
+    remote = await _of_server(name, declared)
+    cosine = float(local @ remote / max(float(np.linalg.norm(remote)), 1e-12))
+    if cosine < _SAME:
+        raise Misconfigured(
+            f"{SETTING}: what {declared.addresses[0]} serves as {name!r} is another model than the workers load"
+            f" (cosine {cosine:.2f}): give both the same."
+        )
+
+
+async def _of_server(name: str, declared: EmbedModel) -> NDArray[np.float32]:
+    """Return what a server makes of the probe, asked as for a question and as for passages."""
+    model = RemoteModel(name, declared)
+    try:
+        await model.question(_PROBE)
+        found: NDArray[np.float32] = (await model.passages([_PROBE]))[0]
+        return found
+    except EmbeddingRefused as error:
+        raise Misconfigured(f"{SETTING}: {error.detail}") from error
+    except Refusal as error:
+        field = {401: "key", 403: "key", 404: "model` or its `url"}.get(error.answered, "model")
+        raise Misconfigured(f"{SETTING}: the `{field}` of {name!r} is wrong: {error.detail}") from error
+    except WrongDimension as error:
+        raise Misconfigured(f"{SETTING}: the `dim` of {name!r} is wrong: {error.detail}") from error
+    finally:
+        await model.aclose()

@@ -1,0 +1,78 @@
+"""A reranker behind a server of `/rerank`: `TESSERA_SEARCH_RERANKER=remote:<model>`.
+
+Two forms of it are spoken: that of Cohere, Jina and vLLM (`query`, `documents`; `results` with `index` and
+`relevance_score`), and that of TEI (`query`, `texts`; a list with `index` and `score`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import SecretStr
+
+from shards.model_server import ModelServer, Patience, Refusal
+from tenants.errors import Misconfigured
+
+Form = Literal["cohere", "tei"]
+CODE = "reranker_unavailable"
+_QUESTION_CHARACTERS = 2000
+_PASSAGE_CHARACTERS = 8000
+"""What is asked is cut to this: passages are not that long, and one question must not cost the tenant its reranker."""
+
+
+class RemoteReranker:
+    """Scores the passages of a question with one request, within a budget of time."""
+
+    def __init__(
+        self, model: str, addresses: Sequence[str], key: SecretStr, *, form: Form, budget_s: float, at_once: int
+    ) -> None:
+        self.name = f"remote:{model}"
+        self._model, self._form = model, form
+        patience = Patience(connect_s=budget_s, answer_s=budget_s, total_s=budget_s, swift=True)
+        self._server = ModelServer(f"The reranker {model!r}", addresses, key, patience, code=CODE, at_once=at_once)
+
+    async def scores(self, question: str, passages: Sequence[str]) -> list[float]:
+        """Return one relevance score a passage; higher is better, on a scale of the model's own.
+
+        Raises:
+            Unavailable: it does not answer within the budget, or not for each passage (`reranker_unavailable`).
+        """
+        if not passages:
+            return []
+        answer = await self._server.ask("/rerank", self._body(question, passages))
+        try:
+            rows = answer["results"] if self._form == "cohere" else answer
+            found = {int(row["index"]): float(row[_SCORE[self._form]]) for row in rows}
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._server.away("its answer cannot be read") from error
+        if found.keys() != set(range(len(passages))) or not all(map(math.isfinite, found.values())):
+            raise self._server.away(f"it gave {len(found)} scores for {len(passages)} passages")
+        return [found[at] for at in range(len(passages))]
+
+    async def check(self) -> None:
+        """Score a pair.
+
+        Raises:
+            Misconfigured: the key or the model is refused; names the setting.
+            Unavailable: it does not answer.
+        """
+        try:
+            await self.scores("What is amber?", ["Amber is resin.", "Salt is a mineral."])
+        except Refusal as error:
+            setting = "TESSERA_SEARCH_RERANK_KEY" if error.answered in (401, 403) else "TESSERA_SEARCH_RERANKER"
+            raise Misconfigured(f"{setting} or TESSERA_SEARCH_RERANK_URL is wrong: {error.detail}") from error
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._server.aclose()
+
+    def _body(self, question: str, passages: Sequence[str]) -> dict[str, Any]:
+        query, texts = question[:_QUESTION_CHARACTERS], [passage[:_PASSAGE_CHARACTERS] for passage in passages]
+        if self._form == "tei":
+            return {"query": query, "texts": texts, "truncate": True}
+        return {"model": self._model, "query": query, "documents": texts, "top_n": len(texts)}
+
+
+_SCORE: dict[Form, str] = {"cohere": "relevance_score", "tei": "score"}

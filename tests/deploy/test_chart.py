@@ -1,0 +1,212 @@
+"""The Helm chart: what it renders is valid, restricted, drains in time, and every setting in it exists."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.settings_names import SECRETS, settings_names
+from tests.servers import server
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "deploy/helm/tessera"
+VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
+KUBERNETES = ("1.27", "1.33", "1.37")
+NOT_KUBERNETES = {"ScaledObject", "PodMonitor"}
+"""Kinds of KEDA and of the Prometheus operator, which no schema of Kubernetes knows."""
+Manifest = dict[str, Any]
+
+
+def helm(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([server("helm")["path"], *words], capture_output=True, text=True, check=False)
+
+
+def rendered(values: Path, *more: str, version: str = KUBERNETES[1]) -> list[Manifest]:
+    done = helm("template", "rag", str(CHART), "--values", str(values), "--kube-version", f"{version}.0", *more)
+    assert done.returncode == 0, done.stderr
+    return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+
+def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    """Yield name and pod of everything that runs."""
+    for one in manifests:
+        if one["kind"] in ("Deployment", "Job"):
+            yield one["metadata"]["name"], one["spec"]["template"]["spec"]
+
+
+def containers(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    for name, pod in pods(manifests):
+        for container in [*pod.get("initContainers", []), *pod["containers"]]:
+            yield name, container
+
+
+def named(manifests: list[Manifest], kind: str, name: str) -> Manifest:
+    [found] = [one for one in manifests if one["kind"] == kind and one["metadata"]["name"] == name]
+    return found
+
+
+def test_its_own_files_are_sound() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert values.keys() == schema["properties"].keys() - {"global"}
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M)[1]  # type: ignore[index]
+    words = "".join(path.read_text() for path in (CHART / "templates").iterdir()) + (CHART / "values.yaml").read_text()
+    prefixes = {"TESSERA_SOURCES_ALLOW_NETWORKS"}
+    assert set(re.findall(r"TESSERA_[A-Z_]+[A-Z]", words)) - settings_names() - prefixes == set()
+
+
+@pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
+def test_it_is_linted(values: Path) -> None:
+    done = helm("lint", "--strict", str(CHART), "--values", str(values))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
+def test_kubernetes_takes_what_it_renders(values: Path, version: str, tmp_path: Path) -> None:
+    manifests = rendered(values, version=version)
+    known = tmp_path / "manifests.yaml"
+    known.write_text(yaml.safe_dump_all([one for one in manifests if one["kind"] not in NOT_KUBERNETES]))
+    command = [server("kubernetes-validate")["path"], "--strict", "--kubernetes-version", version, str(known)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
+def test_every_container_is_restricted(values: Path) -> None:
+    """What Kubernetes calls the restricted standard, and a root that cannot be written."""
+    manifests = rendered(values)
+    for name, pod in pods(manifests):
+        security = pod["securityContext"]
+        assert security["runAsNonRoot"] is True, name
+        assert security["runAsUser"] > 0
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+        assert all(volume.keys() & {"emptyDir", "persistentVolumeClaim"} for volume in pod["volumes"])
+    for name, container in containers(manifests):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }, name
+        assert {"requests", "limits"} <= container["resources"].keys()
+        assert "memory" in container["resources"]["limits"]
+        assert re.search(r"(:v?\d+\.\d+\S*|@sha256:[0-9a-f]{64})$", container["image"]), container["image"]
+
+
+@pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
+def test_every_setting_exists_and_every_secret_comes_from_the_secret(values: Path) -> None:
+    manifests = rendered(values)
+    given = {key for one in manifests if one["kind"] == "ConfigMap" for key in one["data"]}
+    assert not given & SECRETS
+    for name, container in containers(manifests):
+        for variable in container.get("env", []):
+            if not variable["name"].startswith("TESSERA_"):
+                continue
+            given.add(variable["name"])
+            if variable["name"] in SECRETS:
+                assert variable["valueFrom"]["secretKeyRef"]["name"] == "tessera", f"{name}: {variable['name']}"
+    assert given - settings_names() == set()
+
+
+def test_a_process_is_given_its_own_secrets_alone() -> None:
+    manifests = rendered(VALUES[-1])
+    secrets = {
+        name: {variable["name"] for variable in container["env"] if "secretKeyRef" in variable.get("valueFrom", {})}
+        for name, container in containers(manifests)
+    }
+    assert "TESSERA_DATABASE_OWNER_URL" in secrets["rag-tessera-migrate"]
+    assert secrets["rag-tessera-migrate"] == {"TESSERA_DATABASE_OWNER_URL"}
+    for_workers = secrets["rag-tessera-worker-cpu"] | secrets["rag-tessera-scheduler"]
+    assert not for_workers & {"TESSERA_DATABASE_URL", "TESSERA_ADMIN_KEY", "TESSERA_SECRET_PEPPER"}
+    assert not secrets["rag-tessera-api"] & {"TESSERA_DATABASE_WORKER_URL", "TESSERA_DATABASE_OWNER_URL"}
+
+
+def test_a_pod_is_not_killed_before_its_drain_is_over() -> None:
+    manifests = rendered(VALUES[0])
+    for name, pod in pods(manifests):
+        env = {one["name"]: float(one["value"]) for one in pod["containers"][0]["env"] if one["name"].endswith("_S")}
+        drain = sum(seconds for key, seconds in env.items() if "DRAIN" in key)
+        assert pod.get("terminationGracePeriodSeconds", 30) > drain, name
+    api = named(manifests, "Deployment", "rag-tessera-api")
+    assert api["spec"]["strategy"] == {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    probes = api["spec"]["template"]["spec"]["containers"][0]
+    assert probes["readinessProbe"]["httpGet"]["path"] == "/servingz"
+    assert probes["readinessProbe"]["periodSeconds"] * probes["readinessProbe"]["failureThreshold"] < 5
+
+
+def test_the_schema_is_brought_up_to_date_before_anything_else() -> None:
+    job = named(rendered(VALUES[-1]), "Job", "rag-tessera-migrate")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["tessera", "db", "upgrade"]
+    assert "envFrom" not in job["spec"]["template"]["spec"]["containers"][0], (
+        "a hook runs before the ConfigMap is there"
+    )
+
+
+def test_workers_grow_with_the_age_of_the_queue_and_vllm_with_what_waits() -> None:
+    keda = {one["metadata"]["name"]: one["spec"] for one in rendered(VALUES[0]) if one["kind"] == "ScaledObject"}
+    queries = {name: spec["triggers"][0]["metadata"]["query"] for name, spec in keda.items()}
+    assert "tessera_queue_oldest_seconds" in queries["rag-tessera-worker-cpu"]
+    assert "vllm:num_requests_waiting" in queries["rag-tessera-vllm"]
+    scaled = rendered(VALUES[0])
+    for name in keda:
+        assert "replicas" not in named(scaled, "Deployment", name)["spec"], "the chart would undo what the scaler does"
+    hpa = [one for one in rendered(VALUES[1]) if one["kind"] == "HorizontalPodAutoscaler"]
+    metrics = {one["metadata"]["name"]: one["spec"]["metrics"][0]["external"]["metric"]["name"] for one in hpa}
+    assert metrics == {
+        "rag-tessera-worker-cpu": "tessera_queue_oldest_seconds",
+        "rag-tessera-vllm": "vllm_num_requests_waiting",
+    }
+
+
+def test_the_metric_of_the_queue_is_one_that_the_service_has() -> None:
+    source = (ROOT / "service/metrics.py").read_text()
+    assert '"oldest_seconds"' in source
+    assert 'f"tessera_queue_{name}"' in source
+    assert "max(tessera_queue_oldest_seconds{" in (CHART / "values.yaml").read_text()
+
+
+def test_only_the_api_can_be_called_and_vllm_only_by_it() -> None:
+    policies = {one["metadata"]["name"]: one["spec"] for one in rendered(VALUES[0]) if one["kind"] == "NetworkPolicy"}
+    everyone = policies["rag-tessera"]
+    assert everyone["ingress"] == []
+    assert set(everyone["podSelector"]["matchLabels"]) == {"app.kubernetes.io/name", "app.kubernetes.io/instance"}
+    [door] = policies["rag-tessera-vllm"]["ingress"]
+    assert door["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "api"
+    assert len(door["from"]) == 2, "and whoever scrapes it"
+    [outside] = policies["rag-tessera-worker-gpu"]["egress"]
+    assert "169.254.0.0/16" in outside["to"][0]["ipBlock"]["except"]
+    assert [one["path"] for one in _paths(rendered(VALUES[0]))] == ["/v1"], "what is the operator's stays inside"
+
+
+def _paths(manifests: list[Manifest]) -> list[Manifest]:
+    rules: list[Manifest] = named(manifests, "Ingress", "rag-tessera-api")["spec"]["rules"]
+    return [path for rule in rules for path in rule["http"]["paths"]]
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ("existingSecret=", "existingSecret: name a Secret"),
+        ("settings.TESSERA_REDIS_URL=redis://x", "TESSERA_REDIS_URL"),
+        ("settings.TESSERA_OBJECTS_SECRET_ACCESS_KEY=x", "TESSERA_OBJECTS_SECRET_ACCESS_KEY"),
+        ("settings.REDIS=x", "REDIS"),
+        ("workers.cpu.drain=3", "/workers/cpu"),
+        ("autoscaling.kind=cron", "/autoscaling/kind"),
+        ("image.digest=latest", "/image/digest"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(given: str, complaint: str) -> None:
+    done = helm("template", "rag", str(CHART), "--values", str(VALUES[-1]), "--kube-version", "1.33.0", "--set", given)
+    assert done.returncode != 0
+    assert complaint in done.stderr

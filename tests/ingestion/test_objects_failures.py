@@ -1,0 +1,196 @@
+"""An object store that is away, refuses, is full or set up wrongly: what is said of it, and nothing is half done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from ingestion.objects import Objects, object_key
+from tenants.errors import Misconfigured, NoRoom, Unavailable
+from tenants.settings import ObjectSettings
+from tests.faults import small_disk
+from tests.faults.proxy import Mode, Proxy, proxy_before
+from tests.ingestion.s3_server import S3Server
+from tests.servers import server
+
+TENANT = uuid4()
+KEY = object_key(TENANT, UUID(int=1), 1)
+LARGE = b"x" * 40 * 1024 * 1024
+
+
+@pytest.fixture
+def s3(tmp_path: Path) -> Iterator[S3Server]:
+    own = S3Server(server("s3")["program"], tmp_path / "s3")
+    own.start()
+    yield own
+    own.kill()
+
+
+@pytest.fixture
+def proxy(s3: S3Server) -> Iterator[Proxy]:
+    with proxy_before(s3.port) as made:
+        yield made
+
+
+async def read_all(objects: Objects) -> None:
+    async for _ in objects.listing(TENANT):
+        pass
+
+
+def calls(objects: Objects) -> list[Callable[[], Awaitable[object]]]:
+    """Return everything that the service asks of an object store."""
+    return [
+        lambda: objects.put(KEY, BytesIO(b"a note")),
+        lambda: objects.get(KEY),
+        lambda: objects.open(KEY),
+        lambda: objects.head(KEY),
+        lambda: objects.delete([KEY]),
+        lambda: objects.delete_tenant(TENANT),
+        lambda: objects.tenants(),
+        lambda: read_all(objects),
+    ]
+
+
+async def codes(objects: Objects) -> set[str]:
+    """Return the codes with which the calls are unavailable; each has to be."""
+    found = set()
+    for call in calls(objects):
+        with pytest.raises(Unavailable) as error:
+            await call()
+        found.add(error.value.code)
+    return found
+
+
+@pytest.mark.parametrize("mode", ["reset", "silence"])
+async def test_while_it_is_away_every_call_says_so_and_then_goes_on(s3: S3Server, proxy: Proxy, mode: Mode) -> None:
+    objects = Objects(s3.settings(proxy.port))
+    await objects.put(KEY, BytesIO(b"a note"))
+    proxy.fail(mode)
+    assert await codes(objects) == {"objects_unavailable"}
+    with pytest.raises(Unavailable, match="TESSERA_OBJECTS_ENDPOINT"):
+        await objects.check()
+    proxy.heal()
+    assert await objects.get(KEY) == b"a note"
+    await objects.check()
+
+
+async def test_one_that_is_killed_and_started_again_has_what_it_had(s3: S3Server) -> None:
+    objects = Objects(s3.settings())
+    await objects.put(KEY, BytesIO(b"a note"))
+    s3.kill()
+    assert await codes(objects) == {"objects_unavailable"}
+    s3.start()
+    assert await objects.get(KEY) == b"a note"
+    assert await objects.list_tenant(TENANT) == [KEY]
+
+
+async def test_an_upload_that_breaks_off_is_never_seen(s3: S3Server, proxy: Proxy) -> None:
+    objects = Objects(s3.settings(proxy.port))
+    for mode in ("reset", "silence"):
+        proxy.heal()
+        putting = asyncio.create_task(objects.put(KEY, BytesIO(LARGE)))
+        while proxy.passed < len(LARGE) // 4:
+            assert not putting.done(), "it ended before it was broken off"
+            await asyncio.sleep(0.001)
+        proxy.fail(mode)
+        with pytest.raises(Unavailable):
+            await putting
+        proxy.heal()
+        assert await objects.head(KEY) is None
+        assert await objects.list_tenant(TENANT) == []
+        proxy.passed = 0
+    await objects.put(KEY, BytesIO(LARGE))
+    found = await objects.head(KEY)
+    assert found is not None
+    assert found.size == len(LARGE)
+
+
+async def test_one_that_refuses_says_so_and_the_check_names_the_setting(s3: S3Server) -> None:
+    for wrong in ({"secret_access_key": "wrong"}, {"access_key_id": "nobody"}):
+        objects = Objects(s3.settings(**wrong))
+        assert await codes(objects) == {"objects_refused"}
+        with pytest.raises(Misconfigured, match="TESSERA_OBJECTS_ACCESS_KEY_ID"):
+            await objects.check()
+
+
+async def test_a_missing_bucket_is_not_taken_for_missing_originals(s3: S3Server) -> None:
+    objects = Objects(s3.settings(url="s3://elsewhere"))
+    for call in calls(objects)[:3]:  # the others are not told, or ask for nothing but a list
+        with pytest.raises(Unavailable) as error:
+            await call()
+        assert error.value.code == "objects_refused"
+    with pytest.raises(Misconfigured, match=r"TESSERA_OBJECTS_URL.*there is no such bucket"):
+        await objects.check()
+
+
+async def test_a_store_that_may_only_be_read_is_found_by_the_check(s3: S3Server) -> None:
+    s3.kill()
+    s3.start("--readonly")
+    objects = Objects(s3.settings())
+    assert await objects.tenants() == []
+    with pytest.raises(Misconfigured, match="may not be written to"):
+        await objects.check()
+
+
+async def test_a_full_one_refuses_what_is_too_large_and_keeps_nothing_of_it(tmp_path: Path) -> None:
+    program, folder = server("s3")["program"], tmp_path / "small"
+    folder.mkdir()
+    before = small_disk.words_before(folder)
+    if not before:
+        pytest.skip("this machine does not allow a small file system to be mounted (unshare --user --mount)")
+    s3 = S3Server(program, folder, before=before)
+    s3.start()
+    try:
+        objects = Objects(s3.settings())
+        for size in (2 * small_disk.KIBIBYTES * 1024, len(LARGE)):  # at once, and in parts
+            with pytest.raises(NoRoom) as error:
+                await objects.put(KEY, BytesIO(b"x" * size))
+            assert error.value.code == "objects_full"
+            assert await objects.list_tenant(TENANT) == []
+        await objects.put(KEY, BytesIO(b"a note"))
+        assert await objects.get(KEY) == b"a note"
+    finally:
+        s3.kill()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"url": "ftp://host/folder"}, "TESSERA_OBJECTS_URL is 'ftp://host/folder'; it must be"),
+        ({"url": "memory://"}, "TESSERA_OBJECTS_URL"),
+        ({"url": "s3://"}, "TESSERA_OBJECTS_URL is 's3://'"),
+        ({"url": "no address"}, "TESSERA_OBJECTS_URL"),
+        ({"url": "file:///proc/nowhere/objects"}, "TESSERA_OBJECTS_URL: the folder .* cannot be made"),
+        ({"url": "s3://bucket", "endpoint": "http://s3.corp.example"}, "TESSERA_OBJECTS_ALLOW_HTTP=true"),
+        ({"url": "s3://bucket", "endpoint": "s3.corp.example"}, "TESSERA_OBJECTS_ENDPOINT is 's3.corp.example'"),
+        ({"url": "s3://bucket", "ca_file": "/nowhere.pem"}, "TESSERA_OBJECTS_CA_FILE cannot be read"),
+        ({"url": "s3://bucket", "ca_file": __file__}, "TESSERA_OBJECTS"),
+        ({"url": "gs://bucket", "secret_access_key": "no-json"}, "TESSERA_OBJECTS"),
+    ],
+)
+def test_what_is_set_up_wrongly_is_refused_when_it_is_opened(given: dict[str, str], said: str) -> None:
+    with pytest.raises(Misconfigured, match=said) as error:
+        Objects(ObjectSettings.model_validate(given))
+    assert "no-json" not in error.value.detail, "it may be a secret"
+
+
+async def test_a_folder_that_nothing_can_be_written_to_is_found_by_the_check(tmp_path: Path) -> None:
+    objects = Objects(ObjectSettings(url=tmp_path.as_uri()))
+    (tmp_path / "probes").write_text("a file in the way")
+    with pytest.raises((Misconfigured, Unavailable), match="object store"):
+        await objects.check()
+
+
+def test_every_form_of_a_cloud_is_opened() -> None:
+    for given in (
+        {"url": "gs://bucket/prefix"},
+        {"url": "az://container/prefix", "access_key_id": "account", "secret_access_key": "a2V5"},
+        {"url": "s3://bucket", "region": "eu-central-1"},
+        {"url": "s3://bucket/a/prefix", "endpoint": "https://s3.corp.example", "path_style": "false"},
+    ):
+        assert Objects(ObjectSettings.model_validate(given))

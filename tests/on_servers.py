@@ -1,0 +1,65 @@
+"""`make test-servers`: the real servers, the tests of the stack on them, every suite on each of them, and their end.
+
+Run as `python -m tests.on_servers [arguments of pytest]`. The servers are its own, in a new folder of data;
+with TESSERA_TEST_SERVERS given, those of that file are used and left running. The tests of the stack come first, when
+nothing else lies on the servers, and in one process: the checks of a whole installation allow no other beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from service.servers.addresses import FILE
+from service.settings import Settings
+from tests.checkers import add_checkers
+from tests.server_marks import LOCAL_ALONE
+from tests.servers import VARIABLE
+
+TESSERA = (sys.executable, "-c", "from service.cli.main import main; main()")
+PYTEST = (sys.executable, "-m", "pytest")
+PARTS = {
+    "the stack on real servers": ("-m", "stack"),
+    "every suite on every real server": ("-m", "servers", "-n", "2", "--dist", "loadfile"),
+}
+NOTHING_TO_DO = 5
+"""What pytest ends with when no test was chosen, as with `-k`."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run both parts; return the first exit status that is not 0."""
+    given = os.environ.get(VARIABLE)
+    if given:
+        return run_parts(Path(given), arguments)
+    folder = Settings().servers.dir.absolute().with_name("test-servers")
+    environment = {**os.environ, "TESSERA_SERVERS_DIR": str(folder)}
+    subprocess.run([*TESSERA, "servers", "down"], env=environment, check=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        started = subprocess.run([*TESSERA, "servers", "up", "--all"], env=environment, check=False).returncode
+        return started or run_parts(folder / FILE, arguments)
+    finally:
+        subprocess.run([*TESSERA, "servers", "down"], env=environment, check=True)
+
+
+def run_parts(file: Path, arguments: list[str]) -> int:
+    """Run both parts with these servers, and with the programs that check files of the deployment."""
+    add_checkers(file)
+    for place, reason in LOCAL_ALONE.items():
+        print(f"stays on the local stack: {place} {reason}")
+    statuses = []
+    for name, words in PARTS.items():
+        print(f"== {name}", flush=True)
+        began = time.monotonic()
+        ended = subprocess.run([*PYTEST, *words, *arguments], env={**os.environ, VARIABLE: str(file)}, check=False)
+        print(f"== {name}: {time.monotonic() - began:.0f} s, exit status {ended.returncode}", flush=True)
+        statuses.append(0 if ended.returncode == NOTHING_TO_DO else ended.returncode)
+    return next((status for status in statuses if status), 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

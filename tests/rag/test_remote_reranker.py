@@ -1,0 +1,116 @@
+"""What a server of `/rerank` may do wrong: the search goes on without it, and says so."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from rag.search.build import build_reranker
+from rag.settings import SearchSettings
+from shards.remote_reranker import RemoteReranker
+from tenants.errors import Misconfigured, Unavailable
+from tests.embedding_server import EmbeddingServer
+
+Rows = list[dict[str, Any]]
+PASSAGES = [f"Crate {n} holds amber." for n in range(30)]
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddingServer]:
+    started = EmbeddingServer()
+    yield started
+    started.close()
+
+
+def reranker(server: EmbeddingServer, **given: Any) -> RemoteReranker:
+    told = {
+        "addresses": [server.url],
+        "key": SearchSettings().rerank_key,
+        "form": "cohere",
+        "budget_s": 1.2,
+        "at_once": 2,
+    }
+    return RemoteReranker(given.pop("model", "words"), **{**told, **given})
+
+
+async def test_a_search_makes_one_request_with_every_candidate(server: EmbeddingServer) -> None:
+    made = reranker(server)
+    assert len(await made.scores("Amber?", PASSAGES)) == 30
+    [body] = server.bodies
+    assert (body["model"], body["query"], len(body["documents"])) == ("words", "Amber?", 30)
+    await made.scores("Amber? " * 5000, ["salt " * 50_000])
+    assert len(server.bodies[1]["query"]) <= 2000
+    assert len(server.bodies[1]["documents"][0]) <= 8000
+    await made.aclose()
+
+
+def one_less(rows: Rows) -> Rows:
+    return rows[1:]
+
+
+def of_another(rows: Rows) -> Rows:
+    return [row | {"index": row["index"] + 1} for row in rows]
+
+
+def not_finite(rows: Rows) -> Rows:
+    return [row | {"relevance_score": float("inf")} for row in rows]
+
+
+def nothing_to_read(rows: Rows) -> Rows:
+    return [{"place": row["index"]} for row in rows]
+
+
+@pytest.mark.parametrize("spoil", [one_less, of_another, not_finite, nothing_to_read])
+async def test_an_answer_that_is_wrong_is_not_taken(server: EmbeddingServer, spoil: Callable[[Rows], Rows]) -> None:
+    made = reranker(server)
+    server.spoil = spoil
+    with pytest.raises(Unavailable) as error:
+        await made.scores("Amber?", PASSAGES)
+    assert error.value.code == "reranker_unavailable"
+    server.spoil = list
+    assert len(await made.scores("Amber?", PASSAGES)) == 30
+    await made.aclose()
+
+
+async def test_a_search_waits_no_longer_than_the_budget_and_then_not_at_all(server: EmbeddingServer) -> None:
+    made = reranker(server)
+    server.delay_s = 30
+    began = time.monotonic()
+    # More than have a turn: waiting for one counts.
+    found = await asyncio.gather(*(made.scores("Amber?", PASSAGES) for _ in range(6)), return_exceptions=True)
+    assert all(isinstance(one, Unavailable) for one in found)
+    assert time.monotonic() - began < 10, "not thirty seconds"
+    asked = server.asked
+    with pytest.raises(Unavailable, match="left alone"):
+        await made.scores("Amber?", PASSAGES)
+    assert server.asked == asked
+    await made.aclose()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({}, "TESSERA_SEARCH_RERANK_KEY"), ({"key": "right", "model": "unknown"}, "TESSERA_SEARCH_RERANKER")],
+)
+async def test_the_check_names_what_is_set_up_wrongly(
+    server: EmbeddingServer, given: dict[str, str], said: str
+) -> None:
+    server.key = "right"
+    told = {"reranker": f"remote:{given.get('model', 'words')}", "rerank_url": server.url}
+    made = build_reranker(SearchSettings.model_validate({**told, "rerank_key": given.get("key", "wrong")}))
+    assert made is not None
+    with pytest.raises(Misconfigured, match=said):
+        await made.check()
+    server.failing = True
+    with pytest.raises(Unavailable):
+        await made.check()
+    await made.aclose()
+
+
+@pytest.mark.parametrize("url", ["", "host:8000", "http://one/v1,two/v1"])
+def test_a_remote_reranker_needs_an_address(url: str) -> None:
+    with pytest.raises(Misconfigured, match="TESSERA_SEARCH_RERANK_URL"):
+        build_reranker(SearchSettings(reranker="remote:words", rerank_url=url))

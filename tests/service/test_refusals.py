@@ -1,0 +1,285 @@
+"""What bad settings get, from real servers: one sentence that names setting, cause and mend, and never a secret."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from redis import Redis
+from sqlalchemy import make_url
+
+from migrations.head import HEAD
+from service.local.ports import free_port
+from service.local.settings import python_environment
+from service.redis_access import RedisAddress
+from service.redis_check import RedisState, check_redis, refuse_version
+from service.startup import Check, all_good
+from tenants.db import Database
+from tenants.errors import Misconfigured, TesseraError, Unavailable
+from tenants.postgres_check import PostgresState, check_postgres, refuse
+from tenants.roles import APP, OWNER, WORKER
+from tenants.settings import DatabaseSettings
+
+if TYPE_CHECKING:
+    from service.local.state import StackState
+    from tests.clusters import Cluster
+
+APP_SETTING, WORKER_SETTING = "TESSERA_DATABASE_URL", "TESSERA_DATABASE_WORKER_URL"
+GOOD = PostgresState(
+    version=150018, release="Postgres 15.18", role=APP, bypasses=False, owns=False, roles=(APP,), pooled=False, free=50,
+    most=60, revision=HEAD, needs="", closed=(),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def urls(postgres18: Cluster) -> dict[str, str]:
+    return postgres18.prepared("refusals")
+
+
+async def refusal(url: str, setting: str = APP_SETTING, patience_s: float = 3.0) -> TesseraError:
+    """Return what a start is told about a database."""
+    with pytest.raises(TesseraError) as raised:
+        async with aclosing(Database(url, DatabaseSettings(connect_timeout_s=patience_s), setting=setting)) as database:
+            await check_postgres(database, HEAD)
+    found = raised.value
+    assert setting in found.detail
+    password = make_url(url).password
+    assert not password or password not in found.detail
+    return found
+
+
+@contextmanager
+def superuser(cluster: Cluster, database: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(cluster.superuser(database), autocommit=True) as connection:
+        yield connection
+
+
+async def test_a_wrong_password(urls: dict[str, str]) -> None:
+    found = await refusal(make_url(urls[APP]).set(password="wr0ng").render_as_string(hide_password=False))
+    assert isinstance(found, Misconfigured)
+    assert "refuses the login of role tessera_app" in found.detail
+    assert "tessera db init" in found.detail
+
+
+async def test_a_role_that_does_not_exist(urls: dict[str, str]) -> None:
+    found = await refusal(make_url(urls[APP]).set(username="nobody").render_as_string(hide_password=False))
+    assert isinstance(found, Misconfigured)
+
+
+async def test_a_database_that_does_not_exist(urls: dict[str, str]) -> None:
+    found = await refusal(make_url(urls[APP]).set(database="nothing").render_as_string(hide_password=False))
+    assert (type(found), "has no such database" in found.detail) == (Misconfigured, True)
+
+
+async def test_a_role_that_may_not_connect(urls: dict[str, str], postgres18: Cluster) -> None:
+    with superuser(postgres18, "refusals") as connection:
+        connection.execute(f"REVOKE CONNECT ON DATABASE refusals FROM {APP}")
+        found = await refusal(urls[APP])
+        connection.execute(f"GRANT CONNECT ON DATABASE refusals TO {APP}")
+    assert (type(found), "does not let role tessera_app into the database" in found.detail) == (Misconfigured, True)
+
+
+async def test_a_role_without_grants(urls: dict[str, str], postgres18: Cluster) -> None:
+    with superuser(postgres18, "refusals") as connection:
+        connection.execute(f"REVOKE SELECT ON chunks, documents FROM {APP}")
+        found = await refusal(urls[APP])
+        connection.execute(f"GRANT SELECT ON chunks, documents TO {APP}")
+    assert (type(found), "read chunks, documents" in found.detail) == (Misconfigured, True)
+
+
+@pytest.mark.parametrize("role", ["postgres", OWNER])
+async def test_a_role_that_row_level_security_does_not_bind(urls: dict[str, str], role: str) -> None:
+    found = await refusal(urls[role])
+    assert (type(found), "use 'tessera_app'" in found.detail) == (Misconfigured, True)
+
+
+async def test_the_two_roles_exchanged(urls: dict[str, str]) -> None:
+    found = await refusal(urls[WORKER])
+    assert "is for the role 'tessera_app'" in found.detail
+    assert "is for the role 'tessera_worker'" in (await refusal(urls[APP], WORKER_SETTING)).detail
+
+
+async def test_a_schema_that_is_not_migrated(urls: dict[str, str], postgres18: Cluster) -> None:
+    with superuser(postgres18, "postgres") as connection:
+        connection.execute("CREATE DATABASE empty_one")
+        connection.execute(f"GRANT CONNECT ON DATABASE empty_one TO {APP}")
+    found = await refusal(
+        make_url(postgres18.prepared("refusals")[APP]).set(database="empty_one").render_as_string(False)
+    )
+    assert (found.code, "tessera db upgrade" in found.detail) == ("schema_not_migrated", True)
+
+
+async def test_an_older_and_a_newer_schema(urls: dict[str, str], postgres18: Cluster) -> None:
+    with superuser(postgres18, "refusals") as connection:
+        try:
+            connection.execute("UPDATE alembic_version SET version_num = '0012'")
+            assert (await refusal(urls[APP])).code == "schema_not_migrated"
+            connection.execute(f"REVOKE SELECT ON alembic_version FROM {APP}")  # as before 0013
+            assert (await refusal(urls[APP])).code == "schema_not_migrated"
+            connection.execute(f"GRANT SELECT ON alembic_version TO {APP}")
+            connection.execute("UPDATE alembic_version SET version_num = '9000'")
+            async with aclosing(Database(urls[APP], DatabaseSettings())) as database:
+                assert (await check_postgres(database, HEAD)).revision == "9000", "newer, and nothing was taken away"
+            connection.execute("""COMMENT ON TABLE alembic_version IS '{"needs": "8000"}'""")
+            assert (await refusal(urls[APP])).code == "schema_too_new"
+        finally:
+            connection.execute("COMMENT ON TABLE alembic_version IS NULL")
+            connection.execute("UPDATE alembic_version SET version_num = %s", (HEAD,))
+
+
+def test_a_server_that_is_too_old() -> None:
+    refuse(GOOD, APP_SETTING, "h:5432/tessera", HEAD)
+    with pytest.raises(Misconfigured, match=r"TESSERA_DATABASE_URL.*Postgres 14\.9; at least 15"):
+        refuse(replace(GOOD, version=140009, release="Postgres 14.9"), APP_SETTING, "h:5432/tessera", HEAD)
+
+
+async def test_nobody_at_the_port() -> None:
+    found = await refusal(f"postgresql://{APP}:s3cret@127.0.0.1:{free_port()}/tessera")
+    assert (type(found), "refused" in found.detail) == (Unavailable, True)
+
+
+async def test_another_kind_of_server_at_the_port(web_server: int) -> None:
+    found = await refusal(f"postgresql://{APP}:s3cret@127.0.0.1:{web_server}/tessera")
+    assert (type(found), "does not speak the protocol of Postgres" in found.detail) == (Misconfigured, True)
+
+
+@pytest.mark.parametrize("url", ["mysql://a:s3cret@h/db", "no address", "postgresql://a:s3cret@h:port/db"])
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(Misconfigured, match=r"TESSERA_DATABASE_URL.*postgresql\+psycopg://") as refused:
+        Database(url, DatabaseSettings())
+    assert "s3cret" not in refused.value.detail
+
+
+async def test_an_address_with_an_unknown_parameter(urls: dict[str, str]) -> None:
+    found = await refusal(f"{urls[APP]}?sslmod=require")
+    assert (type(found), "sslmod" in found.detail) == (Misconfigured, True)
+
+
+async def test_a_server_without_tls_where_it_is_asked_for(urls: dict[str, str]) -> None:
+    found = await refusal(f"{urls[APP]}?sslmode=require")
+    assert (type(found), "sslmode" in found.detail) == (Misconfigured, True)
+
+
+@pytest.fixture
+async def web_server() -> AsyncIterator[int]:
+    """A server that answers whatever it is sent as web servers do."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", port := free_port())
+    async with server:
+        yield port
+
+
+async def redis_refusal(url: str) -> TesseraError:
+    with pytest.raises(TesseraError) as raised:
+        await check_redis(RedisAddress("TESSERA_REDIS_URL", url), "broker")
+    assert "TESSERA_REDIS_URL" in raised.value.detail
+    assert "s3cret" not in raised.value.detail
+    return raised.value
+
+
+async def test_redis_with_a_wrong_password(stack: StackState) -> None:
+    place = stack.env["TESSERA_REDIS_URL"].rpartition("@")[2]
+    for login in (":s3cret@", "user:s3cret@", ""):
+        found = await redis_refusal(f"redis://{login}{place}")
+        assert (type(found), "refuses the login" in found.detail) == (Misconfigured, True), found.detail
+
+
+async def test_redis_that_denies_a_command(stack: StackState) -> None:
+    url = stack.env["TESSERA_REDIS_URL"]
+    with Redis.from_url(url) as admin:
+        admin.execute_command("ACL", "SETUSER", "narrow", "on", ">s3cret", "~tessera:*", "+@all", "-lpush")
+        try:
+            found = await redis_refusal(
+                url.replace("redis://:", "redis://narrow:").replace(url[9 : url.index("@")], "s3cret")
+            )
+        finally:
+            admin.execute_command("ACL", "DELUSER", "narrow")
+    assert (type(found), "lpush" in found.detail) == (Misconfigured, True)
+
+
+async def test_another_kind_of_server_where_redis_should_be(web_server: int) -> None:
+    found = await redis_refusal(f"redis://:s3cret@127.0.0.1:{web_server}/0")
+    assert (type(found), "does not speak the protocol" in found.detail) == (Misconfigured, True)
+
+
+async def test_no_redis_at_the_port() -> None:
+    assert type(await redis_refusal(f"redis://127.0.0.1:{free_port()}/0")) is Unavailable
+
+
+@pytest.mark.parametrize("url", ["http://h:1", "redis://", "127.0.0.1:6379", "redis://h:6379/zero"])
+async def test_what_is_no_address_of_a_redis(url: str) -> None:
+    assert type(await redis_refusal(url)) is Misconfigured
+
+
+def test_redis_that_is_too_old() -> None:
+    address = RedisAddress("TESSERA_REDIS_URL", "redis://h/0")
+    refuse_version(RedisState("6.2.14", "noeviction"), address)
+    with pytest.raises(Misconfigured, match=r"5\.0\.7; at least 6\.2"):
+        refuse_version(RedisState("5.0.7", None), address)
+
+
+async def test_patience_ends_and_what_is_wrong_for_good_needs_none() -> None:
+    looks = 0
+
+    async def comes_back() -> None:
+        nonlocal looks
+        looks += 1
+        if looks < 3:
+            raise Unavailable("not yet")
+
+    async def away() -> None:
+        raise Unavailable("away")
+
+    async def wrong() -> None:
+        raise Misconfigured("wrong")
+
+    await all_good([Check("a", comes_back), Check("b", away, needed=False)], 30)
+    assert looks == 3
+    with pytest.raises(Unavailable):
+        await all_good([Check("a", away)], 0.6)
+    with pytest.raises(Misconfigured):
+        async with asyncio.timeout(5):
+            await all_good([Check("a", away), Check("b", wrong)], 60)
+    with pytest.raises(Misconfigured):
+        await all_good([Check("b", wrong, needed=False)], 60)
+
+
+PROGRAMS = {
+    "API": ["-m", "service.serve"],
+    "worker": ["-m", "celery", "-A", "service.worker", "worker", "--pool", "threads"],
+    "scheduler": ["-m", "service.scheduler"],
+}
+
+
+@pytest.mark.parametrize(
+    ("program", "wrong"), [("API", "password"), ("worker", "password"), ("scheduler", "password"), ("API", "port")]
+)
+def test_a_process_that_cannot_start_says_so_in_a_sentence(stack: StackState, program: str, wrong: str) -> None:
+    env = dict(stack.env) | {"TESSERA_START_PATIENCE_S": "1", "TESSERA_API_PORT": str(free_port())}
+    for name in (APP_SETTING, WORKER_SETTING):
+        url = make_url(env[name])
+        spoilt = url.set(password="s3cret") if wrong == "password" else url.set(port=free_port())
+        env[name] = spoilt.render_as_string(hide_password=False)
+    ended = subprocess.run(
+        [sys.executable, *PROGRAMS[program]],
+        env=python_environment(env), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == (78 if wrong == "password" else 75), said
+    assert f"The {program} cannot start: " in ended.stderr
+    setting = APP_SETTING if program == "API" else WORKER_SETTING
+    assert f"{setting}: the Postgres at " in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in said
+    assert "s3cret" not in said

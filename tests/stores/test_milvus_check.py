@@ -1,0 +1,111 @@
+"""What the start of the service and `tessera doctor` say of a Milvus server that cannot be used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+import pytest
+from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
+
+from shards.milvus import MilvusVectors
+from shards.settings import MilvusServer, MilvusSettings
+from tenants.errors import Misconfigured, Unavailable
+
+
+async def checked(**values: Any) -> None:
+    store = MilvusVectors(MilvusSettings(timeout_s=5, **values))
+    try:
+        await store.check()
+    finally:
+        await store.aclose()
+
+
+async def test_a_server_that_can_be_used_is_not_complained_of(milvus: MilvusSettings) -> None:
+    await checked(uri=milvus.uri, token=milvus.token)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["", "localhost:19530", "milvus.db", "tcp://127.0.0.1:19530", "http://root:Milvus@127.0.0.1:1", "http://a/db"],
+)
+async def test_a_uri_of_another_form_is_refused(uri: str) -> None:
+    with pytest.raises(Misconfigured, match="TESSERA_MILVUS_URI"):
+        await checked(uri=uri)
+
+
+async def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match=r"TESSERA_MILVUS_CA .*nowhere\.pem"):
+        await checked(uri="https://127.0.0.1:1", ca=tmp_path / "nowhere.pem")
+    there = tmp_path / "there.pem"
+    there.write_text("")
+    with pytest.raises(Misconfigured, match="TESSERA_MILVUS_CLIENT_KEY"):
+        await checked(uri="https://127.0.0.1:1", client_cert=there)
+
+
+async def test_nobody_there_is_unavailable(own_milvus: Any) -> None:
+    with pytest.raises(Unavailable):
+        await checked(uri=own_milvus.uri)
+
+
+async def test_an_endpoint_is_named(lite: MilvusSettings, own_milvus: Any) -> None:
+    with pytest.raises(Misconfigured, match="'eu' of TESSERA_MILVUS_ENDPOINTS"):
+        await checked(uri=lite.uri, endpoints={"eu": MilvusServer(uri="eu:19530")})
+    with pytest.raises(Unavailable):
+        await checked(uri=lite.uri, endpoints={"eu": MilvusServer(uri=own_milvus.uri)})
+
+
+async def test_tls_with_a_server_that_has_none_is_named(milvus: MilvusSettings) -> None:
+    with pytest.raises(Misconfigured, match=r"no TLS.*https:// in TESSERA_MILVUS_URI"):
+        await checked(uri=milvus.uri.replace("http:", "https:"), token=milvus.token)
+
+
+@pytest.fixture
+async def http_port() -> AsyncIterator[int]:
+    """A server of another kind."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_a_server_of_another_kind_is_named(http_port: int) -> None:
+    with pytest.raises(Misconfigured, match=r"not a Milvus server.*TESSERA_MILVUS_URI"):
+        await checked(uri=f"http://127.0.0.1:{http_port}")
+
+
+class Old(milvus_pb2_grpc.MilvusServiceServicer):  # type: ignore[misc]  # generated code
+    """What a Milvus answers of itself that is older than we serve."""
+
+    def __init__(self, version: str, *, clock: bool) -> None:
+        self._version, self._clock = version, clock
+
+    def Connect(self, request: Any, context: Any) -> Any:
+        return milvus_pb2.ConnectResponse(status=common_pb2.Status(), identifier=1)
+
+    def GetVersion(self, request: Any, context: Any) -> Any:
+        return milvus_pb2.GetVersionResponse(status=common_pb2.Status(), version=self._version)
+
+    def AllocTimestamp(self, request: Any, context: Any) -> Any:
+        if not self._clock:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method AllocTimestamp")
+        return milvus_pb2.AllocTimestampResponse(status=common_pb2.Status(), timestamp=1)
+
+
+@pytest.mark.parametrize(("version", "clock"), [("v2.2.16", True), ("v2.2.16", False), ("built by us", False)])
+async def test_a_server_that_is_too_old_is_named(version: str, clock: bool) -> None:
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    milvus_pb2_grpc.add_MilvusServiceServicer_to_server(Old(version, clock=clock), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with pytest.raises(Misconfigured, match=r"oldest that serves is 2\.3|older than 2\.3"):
+        await checked(uri=f"http://127.0.0.1:{port}")
+    server.stop(None)

@@ -1,0 +1,152 @@
+"""What is said at the start about an OpenSearch server that will not do."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from shards.lexical import ChunkText
+from shards.names import lexical_name
+from shards.opensearch import OpenSearchLexical
+from shards.settings import LexicalSettings
+from tenants.errors import Misconfigured, Unavailable
+from tests.stores.opensearch_process import FakeServer
+
+INFO = {"version": {"distribution": "opensearch", "number": "2.19.1"}}
+FORBIDDEN = {"error": {"type": "security_exception", "reason": "no permissions for [indices:admin/create]"}}
+TOO_MANY = {"error": {"type": "rejected_execution_exception", "reason": "queue is full"}}
+
+
+async def refusal(answers: dict[str, tuple[int, Any]], **settings: Any) -> str:
+    """What `check` says to a server that answers so."""
+    async with FakeServer(answers) as server:
+        store = OpenSearchLexical(LexicalSettings(url=server.url, **settings))
+        try:
+            with pytest.raises(Misconfigured) as caught:
+                await store.check()
+        finally:
+            await store.aclose()
+    return str(caught.value.detail)
+
+
+async def test_a_server_as_it_should_be_passes_and_keeps_nothing(
+    opensearch: OpenSearchLexical, opensearch_settings: LexicalSettings
+) -> None:
+    await opensearch.check()
+    assert await opensearch.indexes() == []
+
+
+async def test_a_refused_login_names_the_settings() -> None:
+    said = await refusal({"*": (401, "Unauthorized")})
+    assert "TESSERA_LEXICAL_USER and TESSERA_LEXICAL_PASSWORD" in said
+    assert "a request without a user" in said
+    said = await refusal({"*": (401, "Unauthorized")}, user="tessera", password=SecretStr("hush"))
+    assert "the user 'tessera'" in said
+    assert "hush" not in said
+
+
+async def test_a_missing_privilege_is_named() -> None:
+    said = await refusal({"/tessera-": (403, FORBIDDEN), "*": (200, INFO)}, user="tessera")
+    assert "no permissions for [indices:admin/create]" in said
+    assert "TESSERA_LEXICAL_USER 'tessera'" in said
+    assert "tessera-*" in said
+
+
+@pytest.mark.parametrize("number", ["1.3.20", "2.18.0", "2.9.0"])
+async def test_an_old_server_is_refused(number: str) -> None:
+    said = await refusal({"*": (200, {"version": {"distribution": "opensearch", "number": number}})})
+    assert number in said
+    assert "2.19 or newer" in said
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, {"version": {"number": "8.15.0", "build_flavor": "default"}, "tagline": "You Know, for Search"}),
+        (200, {"hello": "world"}),
+        (200, ["a list"]),
+        (404, {"detail": "Not Found"}),
+        (500, {"detail": "broken"}),
+    ],
+    ids=["elasticsearch", "another service", "a list", "404", "500"],
+)
+async def test_what_is_not_opensearch_is_refused(answer: tuple[int, Any]) -> None:
+    said = await refusal({"*": answer})
+    assert "is not OpenSearch" in said
+    assert "TESSERA_LEXICAL_URL" in said
+
+
+async def test_a_server_without_the_analysis_is_refused() -> None:
+    said = await refusal({"/tessera-": (400, {"error": {"reason": "Unknown filter type [stemmer]"}}), "*": (200, INFO)})
+    assert "Unknown filter type [stemmer]" in said
+    assert "analysis-common" in said
+
+
+async def test_nobody_there_and_no_room_are_worth_waiting_for() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        silent = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    async with FakeServer({"*": (429, TOO_MANY)}) as server:
+        for url in (silent, server.url):
+            store = OpenSearchLexical(LexicalSettings(url=url))
+            with pytest.raises(Unavailable) as caught:
+                await store.check()
+            assert caught.value.code == "lexical_unavailable"
+            await store.aclose()
+
+
+@pytest.mark.parametrize("url", ["localhost:9200", "ftp://host", "http://", "http://user:pw@host:9200", "http://a b"])
+def test_an_address_of_another_form_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError):
+        LexicalSettings(url=url)
+
+
+def authority(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate for 127.0.0.1 that signs itself; return it and its key."""
+    certificate, key = folder / "ca.pem", folder / "key.pem"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tessera test"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(certificate), "-keyout", str(key)]
+    subprocess.run([*words, *names], check=True, capture_output=True)
+    return certificate, key
+
+
+async def test_tls_with_an_authority_of_its_own(opensearch_settings: LexicalSettings, tmp_path: Path) -> None:
+    """A real server behind TLS: trusted with the file of its authority, refused in words without."""
+    certificate, key = authority(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    host, port = opensearch_settings.url.removeprefix("http://").split(":")
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream_reader, upstream = await asyncio.open_connection(host, int(port))
+
+        async def pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            while data := await source.read(65_536):
+                sink.write(data)
+                await sink.drain()
+            sink.close()
+
+        await asyncio.gather(pipe(reader, upstream), pipe(upstream_reader, writer), return_exceptions=True)
+
+    server = await asyncio.start_server(forward, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    trusting = OpenSearchLexical(opensearch_settings.model_copy(update={"url": url, "ca": certificate}))
+    await trusting.check()
+    index = lexical_name(uuid4())
+    await trusting.insert(index, [ChunkText(uuid4(), 1, "", "behind TLS")])
+    assert len(await trusting.search(index, "tls", k=3, scope=None)) == 1
+    await trusting.drop(index)
+    await trusting.aclose()
+    doubting = OpenSearchLexical(opensearch_settings.model_copy(update={"url": url}))
+    with pytest.raises(Misconfigured, match="TESSERA_LEXICAL_CA"):
+        await doubting.check()
+    await doubting.aclose()
+    server.close()

@@ -1,0 +1,68 @@
+"""`make test-servers` finds the tests that reach for a server, by a fixture, a helper, a class or a fixture's name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.server_marks import LOCAL_ALONE, mark_of
+from tests.servers import server
+from tests.test_house_rules import ROOT
+
+
+def address() -> Any:
+    return server("redis")["url"]
+
+
+class Client:
+    def __init__(self) -> None:
+        self.url = address()
+
+
+@pytest.fixture
+def by_class() -> Client:
+    return Client()
+
+
+@pytest.fixture
+def by_name(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue("by_class")
+
+
+@pytest.fixture
+def by_parameter(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def without() -> int:
+    return 1
+
+
+@pytest.mark.parametrize("by_parameter", ["without", "by_class"], indirect=True)
+def named(by_parameter: Any) -> None: ...
+
+
+def asking(by_name: Any) -> None: ...
+
+
+def whole(tenant: Any) -> None: ...
+
+
+def neither(without: int) -> None: ...
+
+
+CASES = [(named, ["", "servers"]), (asking, ["servers"]), (whole, ["stack"]), (neither, [""])]
+
+
+@pytest.mark.parametrize(("function", "marks"), CASES)
+def test_the_way_by_which_a_test_comes_to_a_server(
+    request: pytest.FixtureRequest, function: Any, marks: list[str]
+) -> None:
+    module = request.node.getparent(pytest.Module)
+    assert [mark_of(item) for item in module._genfunctions(function.__name__, function)] == marks
+
+
+def test_what_stays_local_is_there() -> None:
+    assert all((ROOT / place.partition("::")[0]).exists() for place in LOCAL_ALONE)
