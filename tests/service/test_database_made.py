@@ -60,16 +60,14 @@ def fresh(any_postgres: Cluster) -> Iterator[Cluster]:
 
 
 def forget(cluster: Cluster) -> None:
+    """Drop every database that some test of this process made, whatever its name, and then the roles that own them."""
+    mine = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'"
     with psycopg.connect(cluster.superuser(), autocommit=True) as connection:
-        names = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'made%'").fetchall()
-        for (name,) in names:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        others = connection.execute("SELECT datname FROM pg_database WHERE NOT datistemplate").fetchall()
+        for (name,) in connection.execute(mine).fetchall():
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
         for role in (APP, WORKER, OWNER, "manager"):
             if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone():
-                for (name,) in others:
-                    with psycopg.connect(cluster.superuser(name), autocommit=True) as inside:
-                        inside.execute(f"DROP OWNED BY {role} CASCADE")
+                connection.execute(f"DROP OWNED BY {role} CASCADE")
                 connection.execute(f"DROP ROLE {role}")
 
 
