@@ -62,6 +62,15 @@ async def ask(tenant: TenantAccess, **body: Any) -> dict[str, Any]:
     return found
 
 
+async def until_the_model_answers(tenant: TenantAccess) -> None:
+    """A broken stream, as another test makes one, leaves the server alone for up to half a minute."""
+    for _ in range(100):
+        if not (await ask(tenant))["degraded"]:
+            return
+        await asyncio.sleep(0.5)
+    raise AssertionError("the built-in answers on")
+
+
 async def until_it_stops(server: ModelServer, running: int) -> None:
     for _ in range(200):
         if server.running == running:
@@ -178,7 +187,7 @@ async def test_an_answer_that_breaks_off_is_completed_and_kept(asking: TenantAcc
 async def test_readiness_and_metrics_show_the_models(
     admin: httpx.AsyncClient, asking: TenantAccess, model_server: ModelServer
 ) -> None:
-    await ask(asking)
+    await until_the_model_answers(asking)
     assert (await admin.get("/readyz")).json()["generation"] == "ok"
     model_server.health = 503
     try:
