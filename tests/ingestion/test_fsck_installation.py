@@ -105,8 +105,9 @@ async def test_a_busy_tenant_shows_no_false_difference(admin: httpx.AsyncClient,
 
 
 async def ended_jobs(tenant: TenantAccess) -> None:
-    """Wait for the tenant's jobs, but for the dropping of an index that others may still read, which is put off."""
-    for job in (await tenant.client.get("/v1/jobs", params={"limit": 100})).json()["items"]:
+    """Wait for the tenant's jobs, the oldest first, but for the dropping of an index that others may still read, which
+    is put off."""
+    for job in reversed((await tenant.client.get("/v1/jobs", params={"limit": 100})).json()["items"]):
         if job["kind"] != "drop_generation":
             await tenant.job(job["id"])
 

@@ -201,9 +201,7 @@ async def test_redis_that_denies_a_command(stack: StackState) -> None:
     with Redis.from_url(url) as admin:
         admin.execute_command("ACL", "SETUSER", "narrow", "on", ">s3cret", "~tessera:*", "+@all", "-lpush")
         try:
-            found = await redis_refusal(
-                url.replace("redis://:", "redis://narrow:").replace(url[9 : url.index("@")], "s3cret")
-            )
+            found = await redis_refusal(f"redis://narrow:s3cret@{url.rpartition('@')[2]}")
         finally:
             admin.execute_command("ACL", "DELUSER", "narrow")
     assert (type(found), "lpush" in found.detail) == (Misconfigured, True)

@@ -75,8 +75,9 @@ def second_ones(stack: StackState, folder: Path) -> dict[str, Started]:
     env = {**stack.env, **SECOND}
     for_api = python_environment(without(env, NOT_FOR_API)) | CALM_THREADS
     for_workers = python_environment(without(env, NOT_FOR_WORKERS)) | CALM_THREADS
+    prefix = stack.env.get("TESSERA_REDIS_PREFIX", "tessera")
     signs = {
-        name: RedisProbe(stack.env["TESSERA_REDIS_URL"], f"tessera:alive:{name}")
+        name: RedisProbe(stack.env["TESSERA_REDIS_URL"], f"{prefix}:alive:{name}")
         for name in ("worker-b", "scheduler-b")
     }
     specs = [api_child(folder, name, free_port(), for_api, 10.0) for name in ("api-b", "api-c")]

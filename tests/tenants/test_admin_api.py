@@ -8,12 +8,15 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import httpx
 import pytest
 from redis import Redis
 
 from tenants import keys
+from tests.ingestion.damage import opened
+from tests.servers import addresses
 
 if TYPE_CHECKING:
     from service.local.state import StackState
@@ -192,7 +195,8 @@ async def test_deleting_a_tenant_removes_everything_and_gives_a_receipt(
     assert set(receipt["verified"].values()) == {0}, receipt["verified"]
     assert {"rows", "objects", "vectors", "collections", "lexical_entries"} == receipt["verified"].keys()
     assert receipt["purged_at"]
-    assert nothing_is_left(stack, tenant.id)
+    assert not await left_in_stores(stack, tenant.id)
+    assert not left_in_folders(stack, tenant.id)
     assert not in_redis(stack, tenant.id)
     again = await admin.post("/v1/admin/tenants", json={"slug": tenant.slug, "name": "again"})
     assert again.status_code == 201
@@ -209,10 +213,29 @@ def in_redis(stack: StackState, tenant_id: str) -> list[bytes]:
     return found
 
 
-def nothing_is_left(stack: StackState, tenant_id: str) -> bool:
-    """Look into the folders of every store for anything that bears the tenant's name."""
+async def left_in_stores(stack: StackState, tenant_id: str) -> list[str]:
+    """Return whatever is the tenant's in any store, known to Postgres or not."""
+    tenant = UUID(tenant_id)
+    async with opened(stack) as stores:
+        left = await stores.objects.list_tenant(tenant) + await stores.lexical.indexes(of=tenant)
+        left += [str(place) for place in await stores.vectors.places(tenant)]
+        for place in await stores.vectors.places():
+            if place.collection.startswith("pool_"):
+                rows = [row for page in [page async for page in stores.vectors.pool_rows(place)] for row in page]
+                left += [str(row) for row in rows if row.tenant_id == tenant]
+    return left
+
+
+def left_in_folders(stack: StackState, tenant_id: str) -> list[str]:
+    """Return the files that bear the tenant's name, in the folders of what is on this machine."""
     names = (tenant_id, tenant_id.replace("-", ""))
-    folders = [Path(stack.env["TESSERA_DATA_DIR"]) / folder for folder in ("objects", "lexical", "milvus")]
+    on_servers = {
+        "objects": not stack.env["TESSERA_OBJECTS_URL"].startswith("file:"),
+        "lexical": stack.env["TESSERA_LEXICAL_URL"],
+        "milvus": addresses(),
+    }
+    folders = [
+        Path(stack.env["TESSERA_DATA_DIR"]) / folder for folder, elsewhere in on_servers.items() if not elsewhere
+    ]
     assert all(folder.is_dir() for folder in folders)
-    left = [path for folder in folders for path in folder.rglob("*") if any(name in path.name for name in names)]
-    return not left
+    return [str(path) for folder in folders for path in folder.rglob("*") if any(name in path.name for name in names)]
