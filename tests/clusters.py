@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -21,11 +20,12 @@ from service.local.account import private_file, private_folder, unprivileged_acc
 from service.local.ports import free_port
 from service.local.postgres import binaries
 from tenants.roles import APP, OWNER, WORKER, RolePasswords, ensure_roles
+from tests.programs import Program, given
 from tests.servers import server
 
 PASSWORD = "s3cret-of-the-cluster"
 PASSWORDS = RolePasswords(owner="owner-word", app="app-word", worker="worker-word")
-_DEBIAN = Path("/usr/lib/postgresql/15/bin")
+_DEBIAN = Path("/usr/lib/postgresql/15/bin/postgres")
 _QUICK = {"fsync": "off", "shared_buffers": "16MB", "max_connections": "60", "unix_socket_directories": ""}
 _TIMEOUT_S = 30.0
 
@@ -34,7 +34,8 @@ _TIMEOUT_S = 30.0
 class Cluster:
     """A server with its data in a folder of its own."""
 
-    programs: Path
+    program: Program
+    """`postgres`, with `initdb` beside it."""
     folder: Path
     port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
@@ -44,16 +45,15 @@ class Cluster:
         private_folder(self.folder, unprivileged_account())
         private_file(self.folder / "password", PASSWORD, unprivileged_account())
         words = ["-U", "postgres", "--pwfile", str(self.folder / "password"), "--auth", "scram-sha-256", "-E", "UTF8"]
-        command = [str(self.programs / "initdb"), *words, "--locale", "C", "--no-sync", "-D", str(self.folder / "data")]
-        subprocess.run(command, check=True, capture_output=True, **account())
+        words += ["--locale", "C", "--no-sync", "-D", str(self.folder / "data")]
+        self.program.beside("initdb").run(words, unprivileged_account())
 
     def start(self, **settings: str) -> None:
         """Start it and wait until it lets the superuser in."""
         given = {**_QUICK, "listen_addresses": "127.0.0.1", "port": str(self.port), **settings}
         words = [word for name, value in given.items() for word in ("-c", f"{name}={value}")]
-        with (self.folder / "log").open("ab") as log:
-            command = [str(self.programs / "postgres"), "-D", str(self.folder / "data"), *words]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, **account())
+        words = ["-D", str(self.folder / "data"), *words]
+        self._process = self.program.start(words, self.folder / "log", unprivileged_account())
         deadline = time.monotonic() + _TIMEOUT_S
         while True:
             try:
@@ -93,22 +93,16 @@ class Cluster:
         return {role: self.url(role, word, database) for role, word in words.items()}
 
 
-def account() -> dict[str, Any]:
-    """Return whom the programs run as: they refuse to run as root."""
-    found = unprivileged_account()
-    return {"user": found.uid, "group": found.gid, "extra_groups": [], "cwd": "/"} if found else {}
-
-
 @contextmanager
 def cluster(version: int, **settings: str) -> Iterator[Cluster]:
     """Run a server of one of the versions that are tested: 18 from the wheel, 15 where there are servers."""
     if version == 15:
-        programs = Path(server("postgres15").get("programs") or _DEBIAN)
-        if not (programs / "initdb").exists():
-            pytest.fail(f"There is no Postgres 15 in {programs}.")
+        program = given(server("postgres15"), _DEBIAN)
+        if program is None or not program.path.exists():
+            pytest.fail(f"There is no Postgres 15 at {_DEBIAN}.")
     else:
-        programs = binaries()
-    made = Cluster(programs, Path(tempfile.mkdtemp(prefix="cluster-")))
+        program = Program(binaries() / "postgres")
+    made = Cluster(program, Path(tempfile.mkdtemp(prefix="cluster-")))
     try:
         made.create()
         made.start(**settings)

@@ -13,7 +13,7 @@ import pytest
 
 from service.local.account import private_file, private_folder, unprivileged_account
 from service.local.ports import free_port
-from tests.clusters import account
+from tests.programs import given
 from tests.servers import server
 
 _PATHS = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
@@ -24,12 +24,12 @@ class PgBouncer:
     """One process before one server; `size` connections of the server for each role and database."""
 
     def __init__(self, folder: Path, port: int, passwords: dict[str, str], size: int) -> None:
-        found = server("pgbouncer").get("program") or shutil.which("pgbouncer", path=_PATHS)
-        if not found:
+        found = given(server("pgbouncer"), shutil.which("pgbouncer", path=_PATHS))
+        if found is None:
             pytest.fail("There is no program pgbouncer.")
         self.port = free_port()
         self.folder = folder
-        self._program = str(found)
+        self._program = found
         owner = unprivileged_account()
         private_folder(folder, owner)
         users = "".join(f'"{role}" "{word}"\n' for role, word in passwords.items())
@@ -46,9 +46,8 @@ class PgBouncer:
 
     def start(self) -> None:
         """Start it and wait until it listens."""
-        with (self.folder / "log").open("ab") as log:
-            command = [self._program, "-q", str(self.folder / "pgbouncer.ini")]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, **account())
+        words = ["-q", str(self.folder / "pgbouncer.ini")]
+        self._process = self._program.start(words, self.folder / "log", unprivileged_account())
         for _ in range(int(_TIMEOUT_S / 0.02)):
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return

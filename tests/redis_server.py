@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from service.local.ports import free_port
 from service.local.redis import binary
+from tests.programs import Program, given
 from tests.servers import server
 
 ADMIN = "adm1n-s3cret"
@@ -34,7 +35,7 @@ _PATHS = "/usr/bin:/usr/local/bin"
 class RedisServer:
     """One process that keeps nothing on disk: it comes back empty."""
 
-    program: str
+    program: Program
     folder: Path
     port: int
     tls: bool
@@ -70,8 +71,7 @@ class RedisServer:
         else:
             lines.append(f"port {self.port}")
         (self.folder / "redis.conf").write_text("\n".join(lines) + "\n")
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen([self.program, str(self.folder / "redis.conf")], stdout=log, stderr=log)
+        self._process = self.program.start([str(self.folder / "redis.conf")], self.folder / "log")
         for _ in range(500):
             with suppress(RedisError), self.client() as client:
                 client.ping()
@@ -89,8 +89,8 @@ class RedisServer:
 @contextmanager
 def redis_server(*, tls: bool = False, acl: str = "") -> Iterator[RedisServer]:
     """Run a server; with TLS it is Debian's, for the bundled one is built without."""
-    program = server("redis").get("program") or shutil.which("redis-server", path=_PATHS) if tls else str(binary())
-    if not program:
+    program = given(server("redis"), shutil.which("redis-server", path=_PATHS)) if tls else Program(binary())
+    if program is None:
         pytest.fail("There is no redis-server with TLS.")
     folder = Path(tempfile.mkdtemp(prefix="redis-"))
     made = RedisServer(program, folder, free_port(), tls, acl)

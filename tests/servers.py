@@ -23,8 +23,8 @@ LEFT_OUT = "left out: "
 def addresses() -> dict[str, dict[str, Any]]:
     """Return what is known of each server by its name, {} without servers.
 
-    Names and entries: `postgres15` (superuser_url, programs), `pgbouncer` (superuser_url, program), `redis` (url,
-    program), `milvus` (uri, token), `opensearch2` and `opensearch3` (url, java, jars), `s3` (url, endpoint, region,
+    Names and entries: `postgres15` and `pgbouncer` (superuser_url, program, environment), `redis` (url, program,
+    environment), `milvus` (uri, token), `opensearch2` and `opensearch3` (url, java, jars), `s3` (url, endpoint, region,
     access_key_id, secret_access_key, program), `vllm` (base_urls, model, pids), `transformers` (base_url, model);
     and of the programs in `tests/checkers.py` (path).
     """

@@ -8,9 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from service.local import logs, processes
+from service.local.account import Account
 from service.local.spec import ChildSpec, StepSpec
 from tenants.errors import Unavailable
 
@@ -108,19 +110,26 @@ class Running:
             await asyncio.to_thread(processes.kill, left)
 
 
+def launched(argv: Sequence[str], account: Account | None, death: signal.Signals = signal.SIGKILL) -> list[str]:
+    """Return the command that runs a program as an account, and ends it by a signal when its parent has died."""
+    whom = [f"--uid={account.uid}", f"--gid={account.gid}"] if account else []
+    return [
+        *(sys.executable, "-I", "-S", str(LAUNCHER)),
+        *(f"--parent={os.getpid()}", f"--death-signal={int(death)}", *whom, "--"),
+        *argv,
+    ]
+
+
 def spawn(spec: ChildSpec | StepSpec) -> Running:
     """Start a program in a session of its own, its output appended to its log. Call from the main thread.
 
     The kernel's death signal follows the thread that forked, so a helper thread would take its children with it.
     """
-    account = [f"--uid={spec.account.uid}", f"--gid={spec.account.gid}"] if spec.account else []
     death = spec.death_signal if isinstance(spec, ChildSpec) else signal.SIGKILL
-    launcher = [sys.executable, "-I", "-S", str(LAUNCHER)]
-    launcher += [f"--parent={os.getpid()}", f"--death-signal={int(death)}", *account, "--"]
     with os.fdopen(os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
         log_start = log.seek(0, os.SEEK_END)
         process = subprocess.Popen(  # noqa: S603  programs of the stack's own specification
-            [*launcher, *spec.argv],
+            launched(spec.argv, spec.account, death),
             stdin=subprocess.PIPE if isinstance(spec, StepSpec) else subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

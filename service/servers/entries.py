@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from service.local.ports import LOOPBACK
@@ -30,6 +29,7 @@ from service.servers.installation import (
     ServerInstallation,
 )
 from service.servers.milvus import TOKEN
+from service.servers.programs import Found
 from service.servers.s3 import ACCESS_KEY_ID, BUCKET, REGION
 
 REDIS_USER = "tessera"
@@ -46,7 +46,7 @@ class Running:
     """What entries are made of."""
 
     installation: ServerInstallation
-    programs: Mapping[str, Path]
+    programs: Mapping[str, Found]
     """Where the programs are that tests start more of, and models, by the names of `plan.programs_of`."""
     pids: Mapping[str, int]
     """Process of each child by its name."""
@@ -57,7 +57,11 @@ class Running:
 
     def program(self, name: str) -> str:
         """Return where a program is."""
-        return str(self.programs[name])
+        return str(self.programs[name].path)
+
+    def program_to_start(self, name: str) -> Entry:
+        """Return the part of an entry that says how to start one more: `program`, and the `environment` it needs."""
+        return {"program": self.program(name), "environment": self.programs[name].environment()}
 
 
 def server_entries(running: Running, servers: Collection[str]) -> dict[str, Entry]:
@@ -85,14 +89,14 @@ def _postgres(of: Running) -> dict[str, Entry]:
     ports, password = of.installation.ports, of.installation.secrets.superuser
     direct, pooled = (conninfo(ports[at], password) for at in (POSTGRES, PGBOUNCER))
     return {
-        "postgres15": {"superuser_url": direct, "programs": str(of.programs[POSTGRES].parent)},
-        PGBOUNCER: {"superuser_url": pooled, "program": of.program(PGBOUNCER)},
+        "postgres15": {"superuser_url": direct, **of.program_to_start(POSTGRES)},
+        PGBOUNCER: {"superuser_url": pooled, **of.program_to_start(PGBOUNCER)},
     }
 
 
 def _redis(of: Running) -> dict[str, Entry]:
     url = redis_url(of.installation.ports[REDIS], of.installation.secrets.redis, REDIS_USER)
-    return {REDIS: {"url": url, "program": of.program(REDIS)}}
+    return {REDIS: {"url": url, **of.program_to_start(REDIS)}}
 
 
 def _opensearch(of: Running, name: str) -> dict[str, Entry]:

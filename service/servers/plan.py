@@ -43,6 +43,7 @@ from service.servers.installation import (
 from service.servers.milvus import milvus_child
 from service.servers.opensearch import PORTS, opensearch_child
 from service.servers.postgres15 import pgbouncer_child, postgres15
+from service.servers.programs import Found
 from service.servers.s3 import s3_child
 
 
@@ -157,22 +158,22 @@ def announce(servers: Sequence[str], state: StackState, fetched: Fetched, data_d
     write_addresses(data_dir, server_entries(running, servers), state.env)
 
 
-def programs_of(servers: Sequence[str], fetched: Fetched) -> dict[str, Path]:
+def programs_of(servers: Sequence[str], fetched: Fetched) -> dict[str, Found]:
     """Return where the programs of some servers are, and the model of the generators."""
-    places: dict[str, dict[str, Callable[[], Path]]] = {
-        POSTGRES: {POSTGRES: lambda: fetched.postgres().path, PGBOUNCER: lambda: fetched.pgbouncer().path},
-        REDIS: {REDIS: lambda: fetched.redis().path},
-        S3: {S3: fetched.versitygw},
+    places: dict[str, dict[str, Callable[[], Found]]] = {
+        POSTGRES: {POSTGRES: fetched.postgres, PGBOUNCER: fetched.pgbouncer},
+        REDIS: {REDIS: fetched.redis},
+        S3: {S3: lambda: Found(fetched.versitygw())},
         **{name: _of_opensearch(name, fetched) for name in (OPENSEARCH_2, OPENSEARCH_3)},
-        TRANSFORMERS: {TRANSFORMERS: fetched.model},
-        MILVUS: {MILVUS: fetched.milvus},
-        TORCH: {TORCH: fetched.torch},
+        TRANSFORMERS: {TRANSFORMERS: lambda: Found(fetched.model())},
+        MILVUS: {MILVUS: lambda: Found(fetched.milvus())},
+        TORCH: {TORCH: lambda: Found(fetched.torch())},
     }
     return {name: place() for server in servers for name, place in places.get(server, {}).items()}
 
 
-def _of_opensearch(name: str, fetched: Fetched) -> dict[str, Callable[[], Path]]:
-    return {name: lambda: fetched.jars(name), f"{name} java": lambda: fetched.java(name).path}
+def _of_opensearch(name: str, fetched: Fetched) -> dict[str, Callable[[], Found]]:
+    return {name: lambda: Found(fetched.jars(name)), f"{name} java": lambda: fetched.java(name)}
 
 
 def running_servers(state: StackState) -> list[str]:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_models_of_sentence_transformers_keep_what_all_keep() -> None:
     python = server("torch")["python"]
-    command = [python, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-k", "torch and not lacks"]
+    command = [python, "-m", "pytest", "-rs", "-p", "no:cacheprovider", "-k", "torch and not lacks"]
     done = subprocess.run(
         [
             *command,
