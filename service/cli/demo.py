@@ -172,4 +172,6 @@ async def _ask(company: Company, question: str) -> Json:
     show_speech(company.manifest.slug, question)
     answer = await show_events(company.client.chat(question), out, indent=NAME_COLUMNS)
     show_sources(answer["citations"], out, indent=NAME_COLUMNS)
+    if answer["degraded"]:
+        out.print(f"{' ' * NAME_COLUMNS}Degraded: {', '.join(answer['degraded'])}.", highlight=False)
     return answer
