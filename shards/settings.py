@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from shards.addresses import address_fault
 from tenants.context import MAX_RECALL, MIN_RECALL
 
 MAX_DATABASES = 63
@@ -130,7 +131,7 @@ class EmbedModel(BaseModel):
     timeout_s: float = Field(default=30.0, gt=0)
     """Seconds that one request for passages may take."""
     budget_s: float = Field(default=20.0, gt=0)
-    """Seconds that they are tried again for, before the job is put back."""
+    """Seconds in which they are tried again, before the job is put back; a try that has begun has its time."""
     question_timeout_s: float = Field(default=3.0, gt=0)
     """Seconds that a question is tried for; then words alone find."""
     encoding: Literal["base64", "float"] = "base64"
@@ -153,8 +154,8 @@ class EmbedModel(BaseModel):
     def _has_url(self) -> Self:
         if self.kind == "openai" and not self.addresses:
             raise ValueError("an `openai` model needs its `url`")
-        if any(not address.startswith(("http://", "https://")) for address in self.addresses):
-            raise ValueError("a `url` must be http(s)")
+        for fault in filter(None, map(address_fault, self.addresses)):
+            raise ValueError(f"its `url` {fault.rstrip('.')}")
         return self
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from rag.settings import GenerationSettings, SaltRule
+from shards.addresses import address_fault
 from tenants.context import TenantContext
 from tenants.errors import Forbidden, Misconfigured
 
@@ -119,15 +119,6 @@ def _declared(settings: GenerationSettings) -> Iterator[Route]:
 
 def _require_addresses(route: Route) -> None:
     for url in route.urls:
-        if not _is_address(url):
-            raise Misconfigured(
-                f"{route.setting} has {url!r}, which is no address of a server: write it as http://host:8000/v1."
-            )
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
+        fault = address_fault(url)
+        if fault:
+            raise Misconfigured(f"{route.setting} {fault}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rag.search.rerank import CrossEncoding, LateInteraction, Reranker
 from rag.settings import SearchSettings
+from shards.addresses import address_fault
 from shards.cross_encoder import CrossEncoder
 from shards.remote_reranker import RemoteReranker
 from tenants.errors import Misconfigured
@@ -13,7 +14,7 @@ def build_reranker(settings: SearchSettings) -> Reranker | None:
     """Return the reranker, or None when reranking is off.
 
     Raises:
-        Misconfigured: TESSERA_SEARCH_RERANKER is none of the known values.
+        Misconfigured: TESSERA_SEARCH_RERANKER is none of the known values, or TESSERA_SEARCH_RERANK_URL no address.
     """
     kind, _, model = settings.reranker.partition(":")
     if kind == "none":
@@ -32,11 +33,13 @@ def build_reranker(settings: SearchSettings) -> Reranker | None:
 
 def _remote(model: str, settings: SearchSettings) -> RemoteReranker:
     addresses = [address.strip() for address in settings.rerank_url.split(",") if address.strip()]
-    if not addresses or not all(address.startswith(("http://", "https://")) for address in addresses):
+    if not addresses:
         raise Misconfigured(
             f"TESSERA_SEARCH_RERANKER is {settings.reranker!r}; TESSERA_SEARCH_RERANK_URL must say where that is,"
             " for example http://host:8000/v1."
         )
+    for fault in filter(None, map(address_fault, addresses)):
+        raise Misconfigured(f"TESSERA_SEARCH_RERANK_URL {fault}")
     return RemoteReranker(
         model,
         addresses,
