@@ -12,14 +12,20 @@ from collections.abc import Callable
 _REST_S = 2.0
 _IN_VAIN = 2
 _LONG_S = 1.0
+_NEARLY = 0.9
+"""Of a patience that is shorter than that, what counts as all of it."""
 
 
 class Breaker:
     """Of one server: after two calls in a row that waited long for nothing, calls fail at once; every two seconds one
     is let through to see whether it answers again."""
 
-    def __init__(self, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, patience_s: float, clock: Callable[[], float] = time.monotonic, *, try_s: float | None = None
+    ) -> None:
+        """Begin; a call may take `patience_s` seconds, and is given at least `try_s` where that is less."""
         self._patience_s = patience_s
+        self._long_s = min(_LONG_S, _NEARLY * min(patience_s, try_s or patience_s))
         self._clock = clock
         self._in_vain = 0
         self._rests_until = 0.0
@@ -40,6 +46,6 @@ class Breaker:
 
     def failed(self, waited_s: float) -> None:
         """Note a call that was not answered, after so many seconds; one that was refused at once cost nothing."""
-        self._in_vain += waited_s >= _LONG_S
+        self._in_vain += waited_s >= self._long_s
         if self._in_vain >= _IN_VAIN:
             self._rests_until = self._clock() + _REST_S

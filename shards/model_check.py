@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from shards import torch_models
 from shards.embed import Embedder
-from shards.model_server import Refusal
+from shards.model_server import Away, Refusal
 from shards.remote_model import RemoteModel, WrongDimension
 from shards.sentence_model import SETTING
 from shards.settings import EmbedModel
-from tenants.errors import EmbeddingRefused, Misconfigured
+from tenants.errors import EmbeddingRefused, Misconfigured, Unavailable
 
 _PROBE = "A probe of the embedding model."
 _SAME = 0.98
@@ -61,10 +61,14 @@ async def _of_server(name: str, declared: EmbedModel) -> NDArray[np.float32]:
         found: NDArray[np.float32] = (await model.passages([_PROBE]))[0]
         return found
     except EmbeddingRefused as error:
-        raise Misconfigured(f"{SETTING}: {error.detail}") from error
+        cause = error.__cause__
+        why = cause.why if isinstance(cause, Refusal) else error.detail
+        raise Misconfigured(f"{SETTING}: {name!r} refuses a short text: {why}") from error
     except Refusal as error:
         field = {401: "key", 403: "key", 404: "model` or its `url"}.get(error.answered, "model")
-        raise Misconfigured(f"{SETTING}: the `{field}` of {name!r} is wrong: {error.detail}") from error
+        raise Misconfigured(f"{SETTING}: the `{field}` of {name!r} is wrong: {error.why}") from error
+    except Away as error:
+        raise Unavailable(f"{error.detail} {error.why}", code=error.code) from error
     except WrongDimension as error:
         raise Misconfigured(f"{SETTING}: the `dim` of {name!r} is wrong: {error.detail}") from error
     finally:

@@ -2,16 +2,18 @@
 
 Who does not answer, or asks for patience, is passed over for the next; when all were asked there is a pause, as long as
 they want (`Retry-After`) or twice the last, until the budget is spent. One that makes its callers wait in vain is left
-alone for a moment (`breaker.py`). So a question waits for an absent server once or twice, not each time.
+alone for a moment (`breaker.py`). So a question waits for an absent server once or twice, not each time. Where somebody
+waits, each that is still to be asked has an equal share of the time that is left.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import SecretStr
@@ -19,8 +21,15 @@ from pydantic import SecretStr
 from shards.breaker import Breaker
 from tenants.errors import Unavailable
 
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 _FIRST_PAUSE_S = 0.2
+_LEAST_S = 0.05
 _SAID = 300
+_RESTS = "It is left alone for a moment."
+_OF_CONTENT = (400, 413, 422)
+_PASSING = (408, 424, 425, 429)
+"""Statuses below 500 that say nothing of what was asked; 424 is TEI's for a model that could not compute it."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +43,27 @@ class Patience:
     swift: bool = False
 
 
-class Refusal(Unavailable):
-    """A server refuses what it is asked, and would again: 400 (the content), 401 or 403 (the key), 404 (the model)."""
+class Away(Unavailable):
+    """No server did what it was asked. `detail` may be shown to a tenant; `why` names addresses and says what they
+    answered, and is for the operator."""
 
-    def __init__(self, detail: str, status: int, *, code: str) -> None:
+    def __init__(self, detail: str, why: str, *, code: str) -> None:
         super().__init__(detail, code=code)
+        self.why = why
+
+
+class Refusal(Away):
+    """A server refuses what it is asked, and would again: 400, 413 or 422 (the content), 401 or 403 (the key), 404 (the
+    model)."""
+
+    def __init__(self, detail: str, why: str, status: int, *, code: str) -> None:
+        super().__init__(detail, why, code=code)
         self.answered = status
+
+    @property
+    def of_content(self) -> bool:
+        """Whether another or a smaller content may be taken."""
+        return self.answered in _OF_CONTENT
 
 
 @dataclass(frozen=True)
@@ -51,13 +75,15 @@ class _Trouble:
 
 
 class ModelServer:
-    """Asks for JSON with JSON. Every failure is `Unavailable` with the code that was given, or a `Refusal`."""
+    """Asks for JSON with JSON. Every failure is `Away` with the code that was given, or a `Refusal`."""
 
     def __init__(
         self, what: str, addresses: Sequence[str], key: SecretStr, patience: Patience, *, code: str, at_once: int
     ) -> None:
         self._what, self._code, self._patience = what, code, patience
-        self._breakers = {address.rstrip("/"): Breaker(patience.answer_s) for address in addresses}
+        share_s = patience.total_s / len(addresses) if patience.swift else patience.answer_s
+        try_s = min(patience.connect_s, share_s)
+        self._breakers = {address.rstrip("/"): Breaker(patience.answer_s, try_s=try_s) for address in addresses}
         self._order = list(self._breakers)
         self._turn = asyncio.Semaphore(at_once)
         secret = key.get_secret_value()
@@ -65,31 +91,38 @@ class ModelServer:
         headers = {"Authorization": f"Bearer {secret}"} if secret else {}
         self._client = httpx.AsyncClient(headers=headers, limits=limits)
 
-    async def ask(self, path: str, body: dict[str, Any]) -> Any:
+    async def ask(self, path: str, body: dict[str, Any], *, until: float | None = None) -> Any:
         """Return the answer to a POST.
+
+        Args:
+            path: what stands after the address.
+            body: is sent as JSON.
+            until: when the budget ends, on the monotonic clock; without it, after the whole of it.
 
         Raises:
             Refusal: a server refuses it.
-            Unavailable: none did it within the budget, or the answer is no JSON.
+            Away: none did it within the budget, or the answer is no JSON.
         """
-        began, total = time.monotonic(), self._patience.total_s
+        deadline = until if until is not None else time.monotonic() + self._patience.total_s
         try:
-            async with asyncio.timeout(total if self._patience.swift else None):
+            async with asyncio.timeout(deadline - time.monotonic() if self._patience.swift else None):
                 await self._turn.acquire()
         except TimeoutError as error:
-            raise self.away(f"not within {total:g} s") from error
+            raise self.away(f"not within {self._patience.total_s:g} s") from error
         try:
-            return await self._asked(path, body, (began if self._patience.swift else time.monotonic()) + total)
+            if not self._patience.swift:
+                deadline = time.monotonic() + self._patience.total_s
+            return await self._asked(path, body, deadline)
         finally:
             self._turn.release()
 
     async def _asked(self, path: str, body: dict[str, Any], deadline: float) -> Any:
         pause = _FIRST_PAUSE_S
         while True:
-            trouble = _Trouble("it is left alone for a moment")
+            trouble = _Trouble(_RESTS)
             admitted = [address for address in self._order if self._breakers[address].admits()]
-            for address in admitted:
-                found = await self._try(address, path, body, deadline)
+            for at, address in enumerate(admitted):
+                found = await self._try(address, path, body, self._may_take_s(deadline, len(admitted) - at))
                 if not isinstance(found, _Trouble):
                     self._prefer(address)
                     return found
@@ -100,9 +133,11 @@ class ModelServer:
             await asyncio.sleep(wait)
             pause *= 2
 
-    def away(self, why: str) -> Unavailable:
-        """Return the error of a server that does not do what it should."""
-        return Unavailable(f"{self._what} does not answer: {why}"[: 2 * _SAID], code=self._code)
+    def away(self, why: str) -> Away:
+        """Return the error of a server that does not do what it should, and log why."""
+        if why != _RESTS:
+            log.warning("%s does not answer: %s", self._what, why[: 2 * _SAID])
+        return Away(f"{self._what} does not answer.", why[: 2 * _SAID], code=self._code)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -113,28 +148,50 @@ class ModelServer:
         if self._order[0] != address:
             self._order = [address, *(other for other in self._order if other != address)]
 
-    async def _try(self, address: str, path: str, body: dict[str, Any], deadline: float) -> Any:
+    def _may_take_s(self, deadline: float, to_ask: int) -> float:
+        """Return the seconds that one of so many servers has for its answer. Where nobody waits, the budget says how
+        long it is tried again: what has begun may take its time."""
+        if not self._patience.swift:
+            return self._patience.answer_s
+        return max(_LEAST_S, min(self._patience.answer_s, (deadline - time.monotonic()) / to_ask))
+
+    async def _try(self, address: str, path: str, body: dict[str, Any], may_take_s: float) -> Any:
         began = time.monotonic()
-        left = max(0.05, min(self._patience.answer_s, deadline - began))
-        timeout = httpx.Timeout(left, connect=min(left, self._patience.connect_s))
+        timeout = httpx.Timeout(may_take_s, connect=min(may_take_s, self._patience.connect_s))
         try:
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(may_take_s):
                 answer = await self._client.post(address + path, json=body, timeout=timeout)
         except (httpx.HTTPError, TimeoutError) as error:
             self._breakers[address].failed(time.monotonic() - began)
             return _Trouble(f"{address} ({type(error).__name__})")
         self._breakers[address].answered()
-        if answer.status_code in (408, 425, 429) or answer.status_code >= 500:
-            return _Trouble(
-                f"{address} answers {answer.status_code}: {_said(answer)}", asked_pause_s(answer.headers) or 0.0
-            )
-        if answer.status_code >= 400:
-            detail = f"{self._what} is refused by {address} ({answer.status_code}): {_said(answer)}"
-            raise Refusal(detail, answer.status_code, code=self._code)
+        status = answer.status_code
+        said = f"{address} answers {status}: {_said(answer)}"
+        if status in _PASSING or status >= 500:
+            return _Trouble(said, asked_pause_s(answer.headers) or 0.0)
+        if status >= 400:
+            refusal = Refusal(f"{self._what} is refused by its server ({status}).", said, status, code=self._code)
+            log.log(logging.INFO if refusal.of_content else logging.WARNING, "%s is refused: %s", self._what, said)
+            raise refusal
         try:
             return answer.json()
         except ValueError:
             return _Trouble(f"{address} answers no JSON")
+
+
+async def in_halves(ask: Callable[[Sequence[T]], Awaitable[list[Any]]], batch: Sequence[T]) -> list[Any]:
+    """Ask for what a batch gives, one thing each; for one that is refused for its content, such as its size, in halves.
+
+    Raises:
+        Refusal: one alone is refused, or the batch for another reason.
+    """
+    try:
+        return await ask(batch)
+    except Refusal as error:
+        if not error.of_content or len(batch) < 2:
+            raise
+    half = len(batch) // 2
+    return [*await in_halves(ask, batch[:half]), *await in_halves(ask, batch[half:])]
 
 
 def _said(answer: httpx.Response) -> str:

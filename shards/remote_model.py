@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.model_server import ModelServer, Patience, Refusal
+from shards.model_server import ModelServer, Patience, Refusal, in_halves
 from shards.settings import EmbedModel
 from shards.text_batches import batches
 from tenants.errors import EmbeddingRefused, Unavailable
 
-_OF_CONTENT = (400, 413, 422)
+log = logging.getLogger(__name__)
 _QUESTIONS_AT_ONCE = 16
 
 
@@ -42,14 +43,15 @@ class RemoteModel:
         groups = batches(prefixed, most=self._settings.batch_texts, tokens=self._settings.batch_tokens)
 
         async def embed(group: list[int]) -> None:
-            vectors[group] = await self._ask(self._bulk, [prefixed[at] for at in group])
+            vectors[group] = await in_halves(self._passages, [prefixed[at] for at in group])
 
         asking = [asyncio.create_task(embed(group)) for group in groups]
         try:
             await asyncio.gather(*asking)
         except Refusal as error:
-            if error.answered in _OF_CONTENT:
-                raise EmbeddingRefused(error.detail) from error
+            if error.of_content:
+                log.warning("the embedding model %r refuses a text: %s", self._name, error.why)
+                raise EmbeddingRefused(f"The embedding model refuses a text ({error.answered}).") from error
             raise
         finally:
             for task in asking:
@@ -72,10 +74,13 @@ class RemoteModel:
         given = self._settings
         return ModelServer(what, given.addresses, given.key, patience, code="embedder_unavailable", at_once=at_once)
 
-    async def _ask(self, server: ModelServer, texts: list[str]) -> NDArray[np.float32]:
+    async def _passages(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        return list(await self._ask(self._bulk, texts))
+
+    async def _ask(self, server: ModelServer, texts: Sequence[str]) -> NDArray[np.float32]:
         body: dict[str, Any] = {
             "model": self._settings.served_as or self._settings.model or self._name,
-            "input": texts,
+            "input": list(texts),
             "encoding_format": self._settings.encoding,
         }
         if self._settings.shortened:

@@ -7,13 +7,14 @@ Two forms of it are spoken: that of Cohere, Jina and vLLM (`query`, `documents`;
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from shards.model_server import ModelServer, Patience, Refusal
-from tenants.errors import Misconfigured
+from shards.model_server import Away, ModelServer, Patience, Refusal, in_halves
+from tenants.errors import Misconfigured, Unavailable
 
 Form = Literal["cohere", "tei"]
 CODE = "reranker_unavailable"
@@ -23,13 +24,14 @@ _PASSAGE_CHARACTERS = 8000
 
 
 class RemoteReranker:
-    """Scores the passages of a question with one request, within a budget of time."""
+    """Scores the passages of a question within a budget of time, with one request where the server takes so many."""
 
     def __init__(
         self, model: str, addresses: Sequence[str], key: SecretStr, *, form: Form, budget_s: float, at_once: int
     ) -> None:
         self.name = f"remote:{model}"
         self._model, self._form = model, form
+        self._budget_s = budget_s
         patience = Patience(connect_s=budget_s, answer_s=budget_s, total_s=budget_s, swift=True)
         self._server = ModelServer(f"The reranker {model!r}", addresses, key, patience, code=CODE, at_once=at_once)
 
@@ -41,7 +43,15 @@ class RemoteReranker:
         """
         if not passages:
             return []
-        answer = await self._server.ask("/rerank", self._body(question, passages))
+        until = time.monotonic() + self._budget_s
+
+        async def ask(some: Sequence[str]) -> list[float]:
+            return await self._scored(question, some, until)
+
+        return await in_halves(ask, passages)
+
+    async def _scored(self, question: str, passages: Sequence[str], until: float) -> list[float]:
+        answer = await self._server.ask("/rerank", self._body(question, passages), until=until)
         try:
             rows = answer["results"] if self._form == "cohere" else answer
             found = {int(row["index"]): float(row[_SCORE[self._form]]) for row in rows}
@@ -62,7 +72,9 @@ class RemoteReranker:
             await self.scores("What is amber?", ["Amber is resin.", "Salt is a mineral."])
         except Refusal as error:
             setting = "TESSERA_SEARCH_RERANK_KEY" if error.answered in (401, 403) else "TESSERA_SEARCH_RERANKER"
-            raise Misconfigured(f"{setting} or TESSERA_SEARCH_RERANK_URL is wrong: {error.detail}") from error
+            raise Misconfigured(f"{setting} or TESSERA_SEARCH_RERANK_URL is wrong: {error.why}") from error
+        except Away as error:
+            raise Unavailable(f"{error.detail} {error.why}", code=CODE) from error
 
     async def aclose(self) -> None:
         """Close the connections."""

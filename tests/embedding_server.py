@@ -50,6 +50,8 @@ class EmbeddingServer:
     asked: int = 0
     key: str = ""
     """What callers must show, if anything."""
+    most_texts: int = 1000
+    """More in one request are refused with 413, as TEI does."""
     statuses: list[int] = field(default_factory=list)
     """What the next requests are answered with."""
     retry_after: str = ""
@@ -109,6 +111,10 @@ class EmbeddingServer:
             return 401, {"error": "Unauthorized"}
         if body.get("model") == "unknown":
             return 404, {"error": {"message": "The model does not exist."}}
+        if len(body.get("input") or body.get("documents") or body["texts"]) > self.most_texts:
+            return 413, {"error": f"batch size > maximum allowed batch size {self.most_texts}"}
+        if any("untakable" in text for text in body.get("input", [])):
+            return 400, {"error": {"message": f"untakable, says {self.url}"}}
         if path.endswith("/rerank"):
             return 200, self._reranked(body)
         base64_wanted = body.get("encoding_format") == "base64"

@@ -11,6 +11,7 @@ import pytest
 
 from rag.search.build import build_reranker
 from rag.settings import SearchSettings
+from shards.model_server import Away
 from shards.remote_reranker import RemoteReranker
 from tenants.errors import Misconfigured, Unavailable
 from tests.embedding_server import EmbeddingServer
@@ -45,6 +46,22 @@ async def test_a_search_makes_one_request_with_every_candidate(server: Embedding
     await made.scores("Amber? " * 5000, ["salt " * 50_000])
     assert len(server.bodies[1]["query"]) <= 2000
     assert len(server.bodies[1]["documents"][0]) <= 8000
+    await made.aclose()
+
+
+@pytest.mark.parametrize("form", ["cohere", "tei"])
+async def test_a_server_that_takes_fewer_passages_is_asked_in_halves_within_one_budget(
+    server: EmbeddingServer, form: str
+) -> None:
+    made = reranker(server, form=form)
+    expected = await made.scores("Amber crate 7?", PASSAGES)
+    server.most_texts = 8
+    assert await made.scores("Amber crate 7?", PASSAGES) == expected
+    server.delay_s = 0.5
+    began = time.monotonic()
+    with pytest.raises(Unavailable):
+        await made.scores("Amber?", PASSAGES)
+    assert time.monotonic() - began < 2
     await made.aclose()
 
 
@@ -85,8 +102,9 @@ async def test_a_search_waits_no_longer_than_the_budget_and_then_not_at_all(serv
     assert all(isinstance(one, Unavailable) for one in found)
     assert time.monotonic() - began < 10, "not thirty seconds"
     asked = server.asked
-    with pytest.raises(Unavailable, match="left alone"):
+    with pytest.raises(Away) as error:
         await made.scores("Amber?", PASSAGES)
+    assert "left alone" in error.value.why
     assert server.asked == asked
     await made.aclose()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from shards.breaker import Breaker
 
 PATIENCE_S = 10.0
@@ -51,6 +53,15 @@ def test_a_refusal_at_once_costs_nothing_and_breaks_nothing() -> None:
     for _ in range(50):
         assert breaker.admits()
         breaker.failed(waited_s=0.01)
+
+
+@pytest.mark.parametrize(("patience_s", "try_s"), [(0.8, None), (10.0, 0.4)])
+def test_who_waits_less_than_a_second_waits_in_vain_too(patience_s: float, try_s: float | None) -> None:
+    breaker = Breaker(patience_s, Clock(), try_s=try_s)
+    for _ in range(2):
+        assert breaker.admits()
+        breaker.failed(waited_s=try_s or patience_s)
+    assert not breaker.admits()
 
 
 def test_one_that_tried_and_was_refused_at_once_is_not_waited_for() -> None:

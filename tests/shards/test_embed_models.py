@@ -11,6 +11,7 @@ import pytest
 from shards.catalog import Recipe
 from shards.embed import NAME, NAME_FLOAT32
 from shards.embed_models import EmbedModels, check_recipe
+from shards.model_server import Away
 from shards.settings import EmbedModel, EmbedSettings
 from tenants.errors import InvalidRequest, Misconfigured, Unavailable
 from tests.embedding_server import DIM, EmbeddingServer, vector_of
@@ -72,8 +73,9 @@ async def test_a_model_that_is_away_says_why(models: EmbedModels, server: Embedd
         await (await models.get("wrong")).embed_query("Amber")
     assert found.value.code == "embedder_unavailable"
     server.failing = True
-    with pytest.raises(Unavailable, match="out of memory"):
+    with pytest.raises(Away) as away:
         await (await models.get("words")).embed_passages(["Amber"])
+    assert "out of memory" in away.value.why
     with pytest.raises(Unavailable, match="not declared"):
         await models.get("gone")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from shards.embed_models import EmbedModels
-from shards.model_server import Refusal
+from shards.model_server import Away, Refusal
 from shards.remote_model import RemoteModel
 from shards.settings import EmbedModel, EmbedSettings
 from shards.text_batches import batches
@@ -147,8 +147,9 @@ async def test_who_asks_for_more_patience_than_there_is_is_not_asked_again(
     server: EmbeddingServer, words: RemoteModel
 ) -> None:
     server.statuses, server.retry_after = [429] * 9, "60"
-    with pytest.raises(Unavailable, match="429"):
+    with pytest.raises(Away) as error:
         await words.question("Amber?")
+    assert f"{server.url} answers 429" in error.value.why
     assert server.asked == 1
 
 
@@ -159,8 +160,9 @@ async def test_who_does_not_answer_is_left_alone_for_a_moment(server: EmbeddingS
         with pytest.raises(Unavailable):
             await made.question("Amber?")
     asked = server.asked
-    with pytest.raises(Unavailable, match="left alone"):
+    with pytest.raises(Away) as error:
         await made.question("Amber?")
+    assert "left alone" in error.value.why
     assert server.asked == asked
     server.delay_s = 0
     async with asyncio.timeout(10):
@@ -185,9 +187,48 @@ async def test_of_several_the_next_is_asked(server: EmbeddingServer, other: Embe
         await made.question("Amber?")
     assert server.asked <= asked + 1, "who answered last is asked first"
     other.failing = True
-    with pytest.raises(Unavailable, match="500"):
+    with pytest.raises(Away) as error:
         await made.question("Amber?")
+    assert "500" in error.value.why
     await made.aclose()
+
+
+async def test_one_that_hangs_leaves_time_for_the_next(server: EmbeddingServer, other: EmbeddingServer) -> None:
+    made = model(server, other)
+    server.delay_s, other.delay_s = 5, 0.3
+    assert np.allclose(await made.question("Amber?"), vector_of("Amber?"), atol=1e-6)
+    assert np.allclose(await made.passages(TEXTS), EXPECTED, atol=1e-6)
+    await made.aclose()
+
+
+async def test_passages_that_take_as_long_as_one_request_may_are_waited_for(
+    server: EmbeddingServer, other: EmbeddingServer
+) -> None:
+    made = model(server, other, timeout_s=2, budget_s=1)
+    server.delay_s = other.delay_s = 1.3
+    assert np.allclose(await made.passages(TEXTS), EXPECTED, atol=1e-6)
+    await made.aclose()
+
+
+async def test_a_server_that_takes_fewer_texts_than_a_batch_has_is_asked_in_halves(server: EmbeddingServer) -> None:
+    made = model(server, batch_texts=50)
+    server.most_texts = 12
+    assert np.allclose(await made.passages(TEXTS), EXPECTED, atol=1e-6)
+    assert [len(body["input"]) for body in server.bodies] == [50, 25, 12, 13, 6, 7, 25, 12, 13, 6, 7]
+    await made.aclose()
+
+
+async def test_a_refused_text_fails_alone_and_says_nothing_of_the_server(
+    server: EmbeddingServer, words: RemoteModel
+) -> None:
+    with pytest.raises(EmbeddingRefused) as error:
+        await words.passages([*TEXTS[:9], "An untakable crate."])
+    assert (error.value.code, error.value.retryable) == ("embedding_refused", True)
+    assert error.value.detail == "The embedding model refuses a text (400)."
+    server.failing = True
+    with pytest.raises(Away) as away:
+        await words.passages(TEXTS)
+    assert away.value.detail == "The embedding model 'words' does not answer."
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -195,9 +236,12 @@ async def test_a_refused_text_can_be_tried_again_alone_and_a_refused_question_is
     server: EmbeddingServer, words: RemoteModel, status: int
 ) -> None:
     server.statuses = [status]
+    assert np.allclose(await words.passages(TEXTS[:2]), EXPECTED[:2], atol=1e-6)
+    assert server.asked == 3
+    server.statuses = [status]
     with pytest.raises(EmbeddingRefused) as error:
-        await words.passages(TEXTS[:2])
-    assert (error.value.code, error.value.retryable) == ("embedding_refused", True)
+        await words.passages(TEXTS[:1])
+    assert str(status) in error.value.detail
     server.statuses = [status]
     with pytest.raises(Unavailable):
         await words.question("Amber?")
@@ -232,10 +276,13 @@ async def test_the_check_names_what_is_declared_wrongly(
     await models.aclose()
 
 
-async def test_a_server_that_is_away_is_not_taken_for_a_wrong_one(server: EmbeddingServer, tmp_path: Path) -> None:
-    server.failing = True
+@pytest.mark.parametrize("status", [408, 424, 425, 429, 500, 503])
+async def test_a_server_that_is_away_is_not_taken_for_a_wrong_one(
+    server: EmbeddingServer, tmp_path: Path, status: int
+) -> None:
+    server.statuses = [status] * 99
     declared = EmbedModel(kind="openai", url=server.url, dim=DIM, question_timeout_s=0.5, budget_s=0.5)
     models = EmbedModels(EmbedSettings(cache_dir=tmp_path, models={"words": declared}))
-    with pytest.raises(Unavailable, match="500"):
+    with pytest.raises(Unavailable, match=f"{server.url} answers {status}"):
         await models.check()
     await models.aclose()
