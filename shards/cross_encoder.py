@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,9 @@ class CrossEncoder:
         pairs = [(question, passage) for passage in passages]
         if not pairs:
             return []
-        async with self._turn:
-            found = await asyncio.to_thread(
-                torch_models.by_halves, self._predict, pairs, f"The reranker {self.name!r}", "reranker_unavailable"
-            )
+        what, code = f"The reranker {self.name!r}", "reranker_unavailable"
+        compute = partial(torch_models.by_halves, self._predict, pairs, what, code)
+        found = await torch_models.in_turn(self._turn, compute)
         return [float(score) for score in found]
 
     async def check(self) -> None:

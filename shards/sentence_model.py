@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,8 +92,9 @@ class SentenceModel:
     async def _encode(self, texts: list[str]) -> NDArray[np.float32]:
         vectors = np.empty((len(texts), self._settings.dim), dtype=np.float32)
         for group in batches(texts, most=self._settings.batch_texts, tokens=self._settings.batch_tokens):
-            async with self._turn:  # a question comes between two batches of passages
-                vectors[group] = await asyncio.to_thread(self._compute, [texts[at] for at in group])
+            # A question comes between two batches of passages.
+            compute = partial(self._compute, [texts[at] for at in group])
+            vectors[group] = await torch_models.in_turn(self._turn, compute)
         return vectors
 
     def _compute(self, texts: list[str]) -> NDArray[np.float32]:

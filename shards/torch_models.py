@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenants.errors import Misconfigured, Unavailable
 
+T = TypeVar("T")
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 LIBRARY = "sentence_transformers"
 
@@ -47,6 +49,21 @@ def load(kind: str, model: str, device: str, precision: Precision, setting: str)
         return found.to(getattr(torch, chosen))
     except (OSError, ValueError, RuntimeError) as error:
         raise Misconfigured(f"{setting}: {model!r} cannot be loaded: {error}"[:500]) from error
+
+
+async def in_turn(turn: asyncio.Lock, compute: Callable[[], T]) -> T:
+    """Compute in a thread when it is one's turn. A thread cannot be stopped: also when the caller is cancelled the turn
+    ends with the thread's work, so that nothing is computed beside it."""
+    await turn.acquire()
+    computing = asyncio.create_task(asyncio.to_thread(compute))
+
+    def end(done: asyncio.Task[T]) -> None:
+        turn.release()
+        if not done.cancelled():
+            done.exception()  # seen, whether or not the caller is still there
+
+    computing.add_done_callback(end)
+    return await asyncio.shield(computing)
 
 
 def by_halves(

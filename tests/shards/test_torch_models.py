@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from shards.cross_encoder import CrossEncoder
 from shards.embed_models import EmbedModels
 from shards.minilm_weights import model_folder
+from shards.sentence_model import SentenceModel
 from shards.settings import EmbedModel, EmbedSettings
-from shards.torch_models import by_halves, has_torch, load
+from shards.torch_models import by_halves, has_torch, in_turn, load
 from tenants.errors import Misconfigured, Unavailable
+from tests.cross_encoder_folder import make
 from tests.embedding_server import EmbeddingServer
 
 needs_torch = pytest.mark.skipif(not has_torch(), reason="the extra `torch` is not installed; test_in_torch.py runs it")
@@ -39,6 +44,82 @@ def test_a_batch_that_does_not_fit_is_computed_in_halves() -> None:
     with pytest.raises(Unavailable, match="out of memory") as error:
         by_halves(never, ["a", "b"], "The model", "embedder_unavailable")
     assert error.value.code == "embedder_unavailable"
+
+
+class Work:
+    """Computes until it is let go, and notes how many did so at once."""
+
+    def __init__(self) -> None:
+        self.go_on, self.began = threading.Event(), threading.Event()
+        self.now = self.most = self.calls = 0
+
+    def __call__(self) -> int:
+        self.now, self.calls = self.now + 1, self.calls + 1
+        self.most = max(self.most, self.now)
+        self.began.set()
+        assert self.go_on.wait(20)
+        self.now -= 1
+        return self.calls
+
+
+async def cancelled_beside_another(work: Work, call: Callable[[], Awaitable[object]]) -> None:
+    """Call twice, and cancel the first while it computes."""
+    first = asyncio.ensure_future(call())
+    assert await asyncio.to_thread(work.began.wait, 20)
+    second = asyncio.ensure_future(call())
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await asyncio.sleep(0.2)
+    assert work.calls == 1, "it waits for the thread that still computes"
+    work.go_on.set()
+    await second
+    assert (work.calls, work.most) == (2, 1)
+
+
+async def test_a_call_that_is_cancelled_keeps_its_turn_while_its_thread_computes() -> None:
+    work, turn = Work(), asyncio.Lock()
+    await cancelled_beside_another(work, lambda: in_turn(turn, work))
+    assert not turn.locked()
+
+    def fail() -> None:
+        raise Unavailable("Away.")
+
+    with pytest.raises(Unavailable):
+        await in_turn(turn, fail)
+    assert not turn.locked()
+
+
+class HeldModel(SentenceModel):
+    """Computes when it is let go."""
+
+    work: Work
+
+    def _encode_now(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.work()
+        return super()._encode_now(texts)
+
+
+class HeldReranker(CrossEncoder):
+    """The same."""
+
+    work: Work
+
+    def _predict(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        self.work()
+        return super()._predict(pairs)
+
+
+@needs_torch
+async def test_models_in_this_process_compute_one_call_at_a_time_whoever_leaves(tmp_path: Path) -> None:
+    declared = EmbedModel(kind="sentence-transformers", model=str(model_folder()), dim=384, max_tokens=256)
+    model = HeldModel("big", declared)
+    model.work = Work()
+    await cancelled_beside_another(model.work, lambda: model.question("Amber?"))
+    make(tmp_path, model_folder())
+    reranker = HeldReranker(str(tmp_path), device="cpu")
+    reranker.work = Work()
+    await cancelled_beside_another(reranker.work, lambda: reranker.scores("Amber?", ["Resin."]))
 
 
 @pytest.mark.skipif(has_torch(), reason="the extra `torch` is installed")
