@@ -7,9 +7,11 @@ from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
 from migrations.head import HEAD
+from rag.search.rerank import Reranker
 from service.redis_access import RedisAddress, broker_address, cache_address
 from service.redis_check import RedisState, check_redis, refuse_version
 from service.startup import Check
+from shards.embed_models import EmbedModels
 from tenants.db import Database
 from tenants.postgres_check import check_postgres
 from tenants.settings import RedisSettings
@@ -40,6 +42,16 @@ def store_check(subject: str, store: object, *, needed: bool = True) -> Iterator
     """Look at a store that can be asked."""
     if isinstance(store, Checked):
         yield Check(subject, store.check, needed)
+
+
+def embedding_check(models: EmbedModels) -> Check:
+    """Try each declared embedding model. What needs one that is away waits, or is found by words."""
+    return Check("the embedding models", models.check, needed=False)
+
+
+def reranker_check(reranker: Reranker) -> Check:
+    """Try the reranker. While it is away the order is that of the fusion."""
+    return Check("the reranker", reranker.check, needed=False)
 
 
 async def _redis(address: RedisAddress, use: Literal["broker", "cache"]) -> RedisState:

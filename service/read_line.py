@@ -10,7 +10,7 @@ from rag.chat import Answerer
 from rag.pipeline import Retriever
 from rag.search.build import build_reranker
 from rag.search.places import Places
-from service.checks import store_check
+from service.checks import reranker_check, store_check
 from service.resources import Resources
 from service.settings import Settings
 from service.startup import all_good
@@ -25,8 +25,7 @@ async def open_read_line(
     """Open what answers questions; close what it holds open.
 
     Raises:
-        Misconfigured: a reranker, an embedding model or a generator refuses us. One that does not answer is
-            done without until it does.
+        Misconfigured: a reranker or a generator refuses us. One that does not answer is done without until it does.
     """
     async with AsyncExitStack() as stack:
         search, generation = settings.search, settings.generation
@@ -52,10 +51,6 @@ async def open_read_line(
         )
         generator = build_generator(generation, resources.embedder, secret=secret, slots=slots)
         stack.push_async_callback(generator.aclose)
-        optional = [
-            *store_check("the reranker", reranker, needed=False),
-            *store_check("the embedding models", resources.models, needed=False),
-            *store_check("the generator", generator, needed=False),
-        ]
-        await all_good(optional, 0)
+        optional = [] if reranker is None else [reranker_check(reranker)]
+        await all_good([*optional, *store_check("the generator", generator, needed=False)], 0)
         yield Answerer(retriever, generator, generation.passages)

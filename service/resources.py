@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ingestion.objects import Objects
-from service.checks import postgres_check, redis_checks, store_check
+from service.checks import embedding_check, postgres_check, redis_checks, store_check
 from service.settings import Settings
 from service.startup import Check, all_good
 from shards.bm25 import TantivyLexical
@@ -124,7 +124,7 @@ async def open_resources(settings: Settings, role: RoleSetting) -> AsyncIterator
         await all_good(checks, settings.start.patience_s)
         models = EmbedModels(settings.embed)
         stack.push_async_callback(models.aclose)
-        await all_good(store_check("the embedding models", models, needed=False), 0)
+        await all_good([embedding_check(models)], 0)
         await _warm_up(models.bundled)
         first = models.default
         indexes = TenantIndexes(stores.vectors, stores.lexical, settings.shards, embedder=first.name, dim=first.dim)

@@ -10,12 +10,14 @@ from functools import partial
 from migrations.head import HEAD
 from migrations.state import schema_state
 from rag.answer.check import check_generation
-from service.checks import Checked, postgres_check, redis_checks
+from rag.search.build import build_reranker
+from service.checks import Checked, embedding_check, postgres_check, redis_checks, reranker_check
 from service.local.finding import Finding, good, wrong
 from service.redis_check import RedisState
 from service.resources import build_lexical, build_objects, build_vectors
 from service.settings import Settings
 from service.startup import Check
+from shards.embed_models import EmbedModels
 from tenants.db import Database
 from tenants.errors import Misconfigured, TesseraError, Unavailable
 
@@ -48,6 +50,7 @@ async def examine_servers(settings: Settings) -> list[Finding]:
     if settings.redis.url:
         findings += [await _redis(check) for check in redis_checks(settings.redis)]
     findings += [finding async for finding in _stores(settings)]
+    findings += [finding async for finding in _models(settings)]
     generation = settings.generation
     if generation.base_url or generation.base_urls or generation.models:
         models = Check("the models", partial(check_generation, generation), needed=False)
@@ -117,6 +120,28 @@ async def _stores(settings: Settings) -> AsyncIterator[Finding]:
                     yield await _finding(Check(subject, look), subject, setting)
         except Misconfigured as error:
             yield wrong(subject, error.detail, f"correct {setting}")
+
+
+async def _models(settings: Settings) -> AsyncIterator[Finding]:
+    """Look at the embedding models and the reranker, where they are others than those that need no setting."""
+    if settings.embed.model_fields_set & {"model", "models"}:
+        subject, setting = "embedding models", "TESSERA_EMBED_MODEL, TESSERA_EMBED_MODELS"
+        try:
+            async with aclosing(EmbedModels(settings.embed)) as models:
+                yield await _finding(embedding_check(models), subject, setting)
+        except Misconfigured as error:
+            yield wrong(subject, error.detail, f"correct {setting}")
+    # A cross-encoder would be loaded beside that of the API, and perhaps not fit.
+    if "reranker" in settings.search.model_fields_set and not settings.search.reranker.startswith("cross_encoder:"):
+        subject, setting = "reranker", "TESSERA_SEARCH_RERANK*"
+        try:
+            reranker = build_reranker(settings.search)
+        except Misconfigured as error:
+            yield wrong(subject, error.detail, f"correct {setting}")
+            return
+        if reranker is not None:
+            async with aclosing(reranker):
+                yield await _finding(reranker_check(reranker), subject, setting)
 
 
 async def _finding(check: Check, subject: str, setting: str) -> Finding:
