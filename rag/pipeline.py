@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from rag.search.prefilter import matching
 from rag.search.rerank import Reranker, blend
 from rag.search.rewrite import embed_question
 from rag.settings import SearchSettings
+from shards.call_seconds import CallSeconds
 from shards.catalog_postgres import PostgresCatalog
 from shards.embed import Embedder, QueryEmbedding
 from shards.embed_models import EmbedModels
@@ -77,6 +78,7 @@ class Retriever:
     settings: SearchSettings
     usage: UsageWatch
     places: Places
+    reranking: CallSeconds = field(default_factory=CallSeconds)
 
     async def search(self, tenant: TenantContext, query: Query) -> Found:
         """Answer a search, when it is the tenant's turn.
@@ -195,7 +197,8 @@ class Retriever:
             with watch.step("rerank"):
                 reranked = min(depth, len(hits))
                 candidates = [readable[hit.chunk_id] for hit in hits[:reranked]]
-                extra = await _unless_away(self.reranker.scores(query.text, embedding, idf, candidates))
+                scoring = self.reranker.scores(query.text, embedding, idf, candidates)
+                extra = await _unless_away(self.reranking.count("rerank", scoring))
             if extra is None:
                 degraded.append("rerank")
                 reranked = 0

@@ -15,8 +15,9 @@ from ingestion.jobs import upkeep_by_state
 from ingestion.sources.repository import Freshness, freshness
 from rag.chat import Answerer
 from service.generation_metrics import generation_metrics
+from service.model_metrics import model_metrics
 from shards.overview import OverviewOut, overview
-from shards.state import indexes_of
+from shards.state import indexes_of, models_of
 from shards.usage import Totals, UsageWatch
 from tenants.auth import current_admin
 from tenants.state import database_of
@@ -41,6 +42,7 @@ async def metrics(request: Request) -> Response:
         *_sources(fresh),
         *_checks(checks),
         *_removals(waiting),
+        *model_metrics(models_of(request), answerer.retriever),
         *generation_metrics(answerer.generator),
     ]
     registry = CollectorRegistry()

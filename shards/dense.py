@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.call_seconds import BATCH, QUESTION, CallSeconds
 from shards.embed import Embedder, PassageEmbeddings, QueryEmbedding
 from tenants.errors import InvalidRequest
 
@@ -43,6 +44,8 @@ class DenseEmbedder:
     def __init__(self, name: str, dim: int, max_tokens: int, model: DenseModel, bundled: Embedder) -> None:
         self.name, self.dim, self.max_tokens = name, dim, max_tokens
         self._model, self._bundled = model, bundled
+        self.seconds = CallSeconds()
+        """Of the model alone, not of the token bits."""
 
     async def embed_passages(self, texts: Sequence[str]) -> PassageEmbeddings:
         """See Embedder. A vector of length zero stays what it is: whoever indexes it refuses it."""
@@ -53,12 +56,14 @@ class DenseEmbedder:
             if len(found) + SPECIAL_TOKENS > self.max_tokens:
                 detail = f"text {at} has {len(found) + SPECIAL_TOKENS} tokens, the embedder reads {self.max_tokens}"
                 raise InvalidRequest(detail, code="text_too_long")
-        vectors, bits = await asyncio.gather(self._model.passages(texts), self._bits(texts, spans))
+        embedding = self.seconds.count(BATCH, self._model.passages(texts))
+        vectors, bits = await asyncio.gather(embedding, self._bits(texts, spans))
         return PassageEmbeddings(_unit(vectors), bits)
 
     async def embed_query(self, text: str) -> QueryEmbedding:
         """See Embedder. Words and token bits are left out: those of a question are asked of the bundled model."""
-        vector = _unit((await self._model.question(self._ends(text)))[None])[0]
+        found = await self.seconds.count(QUESTION, self._model.question(self._ends(text)))
+        vector = _unit(found[None])[0]
         return QueryEmbedding(vector, np.empty((0, self._bundled.dim // 8), dtype=np.uint8), [])
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:

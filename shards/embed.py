@@ -16,6 +16,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from shards import late_interaction, minilm_model, minilm_tokens, minilm_weights
+from shards.call_seconds import BATCH, QUESTION, CallSeconds
 from shards.minilm_tokens import Pieces
 from shards.settings import EmbedSettings
 from shards.turns import in_turns
@@ -90,6 +91,7 @@ class MiniLmEmbedder:
 
     def __init__(self, settings: EmbedSettings) -> None:
         self.name = NAME
+        self.seconds = CallSeconds()
         self._settings = settings
         self._folder = minilm_weights.model_folder()
         self._tokenizer = minilm_tokens.load(self._folder)
@@ -98,11 +100,11 @@ class MiniLmEmbedder:
 
     async def embed_passages(self, texts: Sequence[str]) -> PassageEmbeddings:
         """See Embedder."""
-        return await asyncio.to_thread(self._passages, list(texts))
+        return await self.seconds.count(BATCH, asyncio.to_thread(self._passages, list(texts)))
 
     async def embed_query(self, text: str) -> QueryEmbedding:
         """See Embedder."""
-        return await asyncio.to_thread(self._query, text)
+        return await self.seconds.count(QUESTION, asyncio.to_thread(self._query, text))
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
         """See Embedder."""
@@ -116,6 +118,7 @@ class MiniLmEmbedder:
         """Return the same model with passages in float32 too, as a model of its own name; it shares these threads."""
         exact = copy.copy(self)
         exact.__dict__.pop("_fast", None)
+        exact.seconds = CallSeconds()
         exact.name, exact._settings = NAME_FLOAT32, self._settings.model_copy(update={"precision": "float32"})
         return exact
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 
+from shards.call_seconds import CallSeconds
 from shards.catalog import Recipe
 from shards.dense import SPECIAL_TOKENS, DenseEmbedder, DenseModel
 from shards.embed import NAME, NAME_FLOAT32, Embedder, MiniLmEmbedder, load_embedder
@@ -37,7 +38,7 @@ class EmbedModels:
     def __init__(self, settings: EmbedSettings) -> None:
         self.bundled: MiniLmEmbedder = load_embedder(settings)
         self._declared = settings.models
-        self._loaded: dict[str, Embedder] = {NAME: self.bundled}
+        self._loaded: dict[str, MiniLmEmbedder | DenseEmbedder] = {NAME: self.bundled}
         self._loading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         taken = {NAME, NAME_FLOAT32} & settings.models.keys()
         if taken:
@@ -50,6 +51,11 @@ class EmbedModels:
     def names(self) -> list[str]:
         """Return the names of all models."""
         return [NAME, NAME_FLOAT32, *sorted(self._declared)]
+
+    @property
+    def seconds(self) -> dict[str, CallSeconds]:
+        """Return how long the calls of each model took that is loaded, by its name."""
+        return {name: embedder.seconds for name, embedder in self._loaded.items()}
 
     def facts(self, name: str) -> ModelFacts:
         """Return what is known of a model.
@@ -119,7 +125,7 @@ class EmbedModels:
         for embedder in self._loaded.values():
             await embedder.aclose()
 
-    def _load(self, name: str) -> Embedder:
+    def _load(self, name: str) -> MiniLmEmbedder | DenseEmbedder:
         if name == NAME_FLOAT32:
             return self.bundled.in_float32()
         declared = self._declared_as(name)

@@ -36,6 +36,32 @@ async def test_metrics_count_searches_and_say_how_the_indexes_stand(
     assert "tessera_index_load_seconds" in after
 
 
+async def test_metrics_say_how_long_embedding_and_reranking_take(
+    admin: httpx.AsyncClient, tenant: TenantAccess
+) -> None:
+    await tenant.upload("Terns nest on the shingle bank.", "terns.txt")
+
+    async def counts() -> dict[tuple[str, tuple[str, ...]], float]:
+        families = text_string_to_metric_families((await admin.get("/metrics")).text)
+        return {
+            (family.name, tuple(sample.labels.values())): sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name.endswith("_seconds_count")
+        }
+
+    before = await counts()
+    await tenant.search("Where do terns nest?")
+    after = await counts()
+    model = "all-MiniLM-L6-v2"
+    assert ("tessera_embedding_seconds", ("batch", model, "answered")) in after
+    for series in (
+        ("tessera_embedding_seconds", ("question", model, "answered")),
+        ("tessera_reranking_seconds", ("answered", "late_interaction")),
+    ):
+        assert after[series] == before.get(series, 0) + 1
+
+
 async def test_metrics_are_the_operators(tenant: TenantAccess, admin: httpx.AsyncClient) -> None:
     refused = await tenant.client.get("/metrics")
     assert (refused.status_code, tenant.slug in refused.text) == (401, False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from shards.call_seconds import BOUNDS_S
 from shards.catalog import Recipe
 from shards.embed import NAME, NAME_FLOAT32
 from shards.embed_models import EmbedModels, check_recipe
@@ -66,6 +67,29 @@ async def test_float32_is_a_model_of_its_own_and_near_the_other(models: EmbedMod
     assert (await models.bundled.embed_query("Amber")).vector.tolist() == (
         await exact.embed_query("Amber")
     ).vector.tolist()
+
+
+async def test_calls_are_timed_by_model_and_kind_and_apart_when_it_is_away(
+    models: EmbedModels, server: EmbeddingServer
+) -> None:
+    words = await models.get("words")
+    server.delay_s = 0.3
+    await words.embed_query("Amber")
+    server.delay_s = 0
+    await words.embed_passages(["Amber", "Salt"])
+    server.failing = True
+    with pytest.raises(Away):
+        await words.embed_query("Amber")
+    found = models.seconds["words"].found
+    assert {key: sum(seconds.counts) for key, seconds in found.items()} == {
+        ("question", "answered"): 1,
+        ("batch", "answered"): 1,
+        ("question", "away"): 1,
+    }
+    question = found["question", "answered"]
+    assert question.counts[BOUNDS_S.index(0.5)] == 1
+    assert 0.3 <= question.total_s < 0.5
+    assert {call for call, _ in models.seconds[NAME].found} == {"batch"}, "the bundled model reads the tokens"
 
 
 async def test_a_model_that_is_away_says_why(models: EmbedModels, server: EmbeddingServer) -> None:
