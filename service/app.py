@@ -18,7 +18,7 @@ from ingestion.queues import ModelQueues, QueueWatch
 from ingestion.sources.vault import Vault
 from rag import api as rag_api
 from rag.withdrawal import is_current
-from service import health, metrics, openapi, problems
+from service import health, metrics, openapi, problems, worker_seconds
 from service.alive import process_name, served_queues
 from service.drain import Drain
 from service.edge import RequestEdge
@@ -110,6 +110,7 @@ async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
                     "generation_models": answerer.generator.choice.names,
                     "problem": problems.problem,
                     "is_current": is_current,
+                    "worker_seconds": partial(worker_seconds.read, redis, cache),
                     "signs": partial(health.signs_of_life, redis, cache),
                     "admission": Admission(resources.database, settings.ingest),
                     "viewers": Viewers(settings.ingest.streams_per_tenant, places),

@@ -42,7 +42,7 @@ async def metrics(request: Request) -> Response:
         *_sources(fresh),
         *_checks(checks),
         *_removals(waiting),
-        *model_metrics(models_of(request), answerer.retriever),
+        *model_metrics(models_of(request), answerer.retriever, await request.state.worker_seconds()),
         *generation_metrics(answerer.generator),
     ]
     registry = CollectorRegistry()

@@ -1,30 +1,23 @@
-"""What `/metrics` says of embedding and reranking, as this process sees them."""
+"""What `/metrics` says of embedding and reranking: as this process sees them, and as all workers do together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
 from prometheus_client.core import HistogramMetricFamily, Metric
 
 from rag.pipeline import Retriever
-from shards.call_seconds import BOUNDS_S, Seconds
+from shards.call_seconds import BOUNDS_S, CallSeconds, Seconds
 from shards.embed_models import EmbedModels
 
 _BOUNDS = [*map(str, BOUNDS_S), "+Inf"]
 
 
-def model_metrics(models: EmbedModels, retriever: Retriever) -> Iterator[Metric]:
-    """Yield the families."""
-    embedding = HistogramMetricFamily(
-        "tessera_embedding_seconds",
-        "Embedding a question, or a batch of passages.",
-        labels=["model", "call", "outcome"],
-    )
-    for model, calls in sorted(models.seconds.items()):
-        for (call, outcome), seconds in sorted(calls.found.items()):
-            _add(embedding, [model, call, outcome], seconds)
-    yield embedding
+def model_metrics(models: EmbedModels, retriever: Retriever, workers: Mapping[str, CallSeconds]) -> Iterator[Metric]:
+    """Yield the families; `workers` are the sums over all workers, by model."""
+    yield _embedding("tessera_embedding_seconds", "Embedding a question, or a batch of passages.", models.seconds)
+    yield _embedding("tessera_worker_embedding_seconds", "The same by all workers together.", workers)
     reranking = HistogramMetricFamily(
         "tessera_reranking_seconds", "Reranking the best of a search.", labels=["reranker", "outcome"]
     )
@@ -32,6 +25,14 @@ def model_metrics(models: EmbedModels, retriever: Retriever) -> Iterator[Metric]
         for (_, outcome), seconds in sorted(retriever.reranking.found.items()):
             _add(reranking, [retriever.reranker.name, outcome], seconds)
     yield reranking
+
+
+def _embedding(name: str, help_text: str, models: Mapping[str, CallSeconds]) -> Metric:
+    family = HistogramMetricFamily(name, help_text, labels=["model", "call", "outcome"])
+    for model, calls in sorted(models.items()):
+        for (call, outcome), seconds in sorted(calls.found.items()):
+            _add(family, [model, call, outcome], seconds)
+    return family
 
 
 def _add(family: HistogramMetricFamily, labels: list[str], seconds: Seconds) -> None:

@@ -22,6 +22,7 @@ from ingestion.sources.settings import forget_own_store
 from ingestion.sources.vault import Vault
 from ingestion.tasks import Shell
 from migrations.tables import METADATA
+from service import worker_seconds
 from service.alive import SignOfLife, worker_role
 from service.broker import make_celery
 from service.queues_read import queues_read
@@ -86,6 +87,7 @@ def _close(**_: Any) -> None:
 async def _open_runtime() -> Runtime:
     resources = await _stack.enter_async_context(open_resources(settings, "TESSERA_DATABASE_WORKER_URL"))
     forget_own_store()
+    await _stack.enter_async_context(worker_seconds.written(cache_address(settings.redis), resources.models))
     if settings.ingest.queues:  # it is there for their models; others load one when they first need it
         try:
             await resources.models.load(_queues)

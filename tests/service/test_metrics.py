@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -50,10 +51,13 @@ async def test_metrics_say_how_long_embedding_and_reranking_take(
             if sample.name.endswith("_seconds_count")
         }
 
-    before = await counts()
+    model = "all-MiniLM-L6-v2"
+    by_workers = ("tessera_worker_embedding_seconds", ("batch", model, "answered"))
+    async with asyncio.timeout(20):  # they write every three seconds
+        while not (before := await counts()).get(by_workers):
+            await asyncio.sleep(0.2)
     await tenant.search("Where do terns nest?")
     after = await counts()
-    model = "all-MiniLM-L6-v2"
     assert ("tessera_embedding_seconds", ("batch", model, "answered")) in after
     for series in (
         ("tessera_embedding_seconds", ("question", model, "answered")),

@@ -15,6 +15,7 @@ from uuid import uuid4
 import pytest
 from redis.exceptions import NoPermissionError
 
+from service import worker_seconds
 from service.alive import SignOfLife, living
 from service.broker import BrokerMemory, make_celery
 from service.local.health import RedisProbe, is_ready
@@ -23,6 +24,8 @@ from service.redis_access import RedisAddress, broker_address, cache_address, co
 from service.redis_check import check_redis
 from service.settings import Settings
 from service.wake import Waker, Woken
+from shards.embed_models import EmbedModels
+from shards.settings import EmbedSettings
 from tenants.errors import Misconfigured
 from tenants.settings import RedisSettings
 from tenants.shared_places import SharedPlaces
@@ -100,8 +103,12 @@ async def others(address: RedisAddress) -> None:
     async with places.taken("search", uuid4(), 1):
         pass
     await places.aclose()
+    models = EmbedModels(EmbedSettings())
+    async with worker_seconds.written(address, models):
+        await models.bundled.seconds.count("batch", asyncio.sleep(0))
     sign = SignOfLife(address, "scheduler", Settings().process)
     async with aclosing(connected_async(address)) as redis:
+        assert (await worker_seconds.read(redis, address)).keys() == {models.default.name}
         await until_async(lambda: living(redis, address, "scheduler"), (1,))
         sign.stop()
         assert await living(redis, address, "scheduler") == (0,)
