@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from rag.search.build import build_reranker
 from rag.settings import SearchSettings
-from shards.model_server import Away
 from shards.remote_reranker import RemoteReranker
 from tenants.errors import Misconfigured, Unavailable
 from tests.embedding_server import EmbeddingServer
@@ -65,35 +64,7 @@ async def test_a_server_that_takes_fewer_passages_is_asked_in_halves_within_one_
     await made.aclose()
 
 
-def one_less(rows: Rows) -> Rows:
-    return rows[1:]
-
-
-def of_another(rows: Rows) -> Rows:
-    return [row | {"index": row["index"] + 1} for row in rows]
-
-
-def not_finite(rows: Rows) -> Rows:
-    return [row | {"relevance_score": float("inf")} for row in rows]
-
-
-def nothing_to_read(rows: Rows) -> Rows:
-    return [{"place": row["index"]} for row in rows]
-
-
-@pytest.mark.parametrize("spoil", [one_less, of_another, not_finite, nothing_to_read])
-async def test_an_answer_that_is_wrong_is_not_taken(server: EmbeddingServer, spoil: Callable[[Rows], Rows]) -> None:
-    made = reranker(server)
-    server.spoil = spoil
-    with pytest.raises(Unavailable) as error:
-        await made.scores("Amber?", PASSAGES)
-    assert error.value.code == "reranker_unavailable"
-    server.spoil = list
-    assert len(await made.scores("Amber?", PASSAGES)) == 30
-    await made.aclose()
-
-
-async def test_a_search_waits_no_longer_than_the_budget_and_then_not_at_all(server: EmbeddingServer) -> None:
+async def test_a_search_waits_no_longer_than_the_budget_and_for_its_turn_within_it(server: EmbeddingServer) -> None:
     made = reranker(server)
     server.delay_s = 30
     began = time.monotonic()
@@ -101,11 +72,6 @@ async def test_a_search_waits_no_longer_than_the_budget_and_then_not_at_all(serv
     found = await asyncio.gather(*(made.scores("Amber?", PASSAGES) for _ in range(6)), return_exceptions=True)
     assert all(isinstance(one, Unavailable) for one in found)
     assert time.monotonic() - began < 10, "not thirty seconds"
-    asked = server.asked
-    with pytest.raises(Away) as error:
-        await made.scores("Amber?", PASSAGES)
-    assert "left alone" in error.value.why
-    assert server.asked == asked
     await made.aclose()
 
 
