@@ -42,7 +42,8 @@ def members_key(cache: RedisAddress, role: str) -> str:
 class SignOfLife:
     """Renews a process's signs from a thread until it is stopped.
 
-    The key says that the process is there; the file, that it `answers` as well: one that hangs is to be restarted.
+    The key says that the process is there; the file, that it `answers` as well: one that hangs is to be restarted. The
+    file is no older than the process, and gone after it: where it lies may outlive both.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class SignOfLife:
         self._redis, self._cache, self._name = connected(cache), cache, name
         self._alive, self._members = alive_key(cache, name), [members_key(cache, one) for one in (role, *also)]
         self._file = Path(settings.alive_file) if settings.alive_file else None
+        self._forget_file()
         self._answers = answers
         self._every_s = every_s
         self._stopped = threading.Event()
@@ -70,10 +72,16 @@ class SignOfLife:
         """End, and take the key back: nobody waits for a process that left in order."""
         self._stopped.set()
         self._thread.join(self._every_s)
+        self._forget_file()
         with suppress(RedisError):
             self._redis.delete(self._alive)
             for members in self._members:
                 self._redis.srem(members, self._name)
+
+    def _forget_file(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):  # what cannot be removed grows old
+                self._file.unlink(missing_ok=True)
 
     def _renew(self) -> None:
         while True:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,30 @@ def test_a_pod_is_not_killed_before_its_drain_is_over() -> None:
     probes = api["spec"]["template"]["spec"]["containers"][0]
     assert probes["readinessProbe"]["httpGet"]["path"] == "/servingz"
     assert probes["readinessProbe"]["periodSeconds"] * probes["readinessProbe"]["failureThreshold"] < 5
+
+
+@pytest.mark.parametrize("name", ["worker-cpu", "scheduler"])
+def test_a_container_that_starts_again_is_not_judged_by_the_file_of_the_one_before(name: str, tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+    pod = named(rendered(VALUES[-1]), "Deployment", f"rag-tessera-{name}")["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+
+    def passes(handler: Manifest) -> bool:
+        words = [word.replace("/tmp/alive", str(alive)) for word in handler["exec"]["command"]]
+        return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+    assert not passes(container["startupProbe"]), "there is no file yet"
+    alive.touch()
+    assert passes(container["startupProbe"])
+    assert passes(container["livenessProbe"])
+    old = time.time() - 30
+    os.utime(alive, (old, old))
+    assert not passes(container["startupProbe"]), "a file of the container before"
+    assert passes(container["livenessProbe"])
+    os.utime(alive, (0, 0))
+    assert not passes(container["livenessProbe"])
+    assert passes(container["lifecycle"]["postStart"])
+    assert not alive.exists()
 
 
 def test_the_schema_is_brought_up_to_date_before_anything_else() -> None:

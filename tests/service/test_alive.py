@@ -50,6 +50,17 @@ async def test_the_file_is_touched_as_long_as_the_process_answers(stack: StackSt
     await asyncio.sleep(0.2)
     assert path.stat().st_mtime == 0, "a process that hangs is said to live"
     sign.stop()
+    assert not path.exists(), "it says that a process lives which has ended"
+
+
+async def test_a_process_does_not_begin_with_the_file_of_the_one_before(stack: StackState, tmp_path: Path) -> None:
+    path = tmp_path / "alive"
+    path.touch()
+    settings = ProcessSettings(name="test-of-old-files", alive_file=str(path))
+    cache = RedisAddress("TESSERA_REDIS_URL", stack.env["TESSERA_REDIS_URL"])
+    sign = SignOfLife(cache, "test-of-old-files", settings, lambda: False)
+    assert not path.exists()
+    sign.stop()
 
 
 def test_a_process_leaves_in_two_steps() -> None:

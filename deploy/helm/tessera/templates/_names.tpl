@@ -100,11 +100,15 @@ envFrom:
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 {{- end }}
 
-{{- /* The process touches the file every three seconds as long as its event loop gets round. */}}
+{{- /* The process touches the file every three seconds as long as its event loop gets round. The volume it lies in outlives
+a container that is killed: a file from before is removed, and one that is old does not count. */}}
 {{- define "tessera.aliveProbes" -}}
+lifecycle:
+  postStart: {exec: {command: [rm, -f, /tmp/alive]}}
 startupProbe:
-  exec: {command: [test, -e, /tmp/alive]}
+  exec: {command: [sh, -c, 'test $(( $(date +%s) - $(stat -c %Y /tmp/alive) )) -lt 8']}
   periodSeconds: 2
+  timeoutSeconds: 5
   failureThreshold: 90
 livenessProbe:
   exec: {command: [sh, -c, 'test $(( $(date +%s) - $(stat -c %Y /tmp/alive) )) -lt 60']}
