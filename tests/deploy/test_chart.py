@@ -7,51 +7,29 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
+from tests.deploy.chart import (
+    CHART,
+    EVERYTHING,
+    EXTERNAL_METRICS,
+    KUBERNETES,
+    LEAST,
+    NOT_KUBERNETES,
+    ROOT,
+    VALUES,
+    Manifest,
+    containers,
+    helm,
+    named,
+    pods,
+    rendered,
+)
 from tests.deploy.settings_names import SECRETS, settings_names
 from tests.servers import server
-
-ROOT = Path(__file__).resolve().parents[2]
-CHART = ROOT / "deploy/helm/tessera"
-VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
-KUBERNETES = ("1.27", "1.33", "1.37")
-NOT_KUBERNETES = {"ScaledObject", "PodMonitor"}
-"""Kinds of KEDA and of the Prometheus operator, which no schema of Kubernetes knows."""
-Manifest = dict[str, Any]
-
-
-def helm(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([server("helm")["path"], *words], capture_output=True, text=True, check=False)
-
-
-def rendered(values: Path, *more: str, version: str = KUBERNETES[1]) -> list[Manifest]:
-    done = helm("template", "rag", str(CHART), "--values", str(values), "--kube-version", f"{version}.0", *more)
-    assert done.returncode == 0, done.stderr
-    return [one for one in yaml.safe_load_all(done.stdout) if one]
-
-
-def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
-    """Yield name and pod of everything that runs."""
-    for one in manifests:
-        if one["kind"] in ("Deployment", "Job"):
-            yield one["metadata"]["name"], one["spec"]["template"]["spec"]
-
-
-def containers(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
-    for name, pod in pods(manifests):
-        for container in [*pod.get("initContainers", []), *pod["containers"]]:
-            yield name, container
-
-
-def named(manifests: list[Manifest], kind: str, name: str) -> Manifest:
-    [found] = [one for one in manifests if one["kind"] == kind and one["metadata"]["name"] == name]
-    return found
 
 
 def test_its_own_files_are_sound() -> None:
@@ -121,7 +99,7 @@ def test_every_setting_exists_and_every_secret_comes_from_the_secret(values: Pat
 
 
 def test_a_process_is_given_its_own_secrets_alone() -> None:
-    manifests = rendered(VALUES[-1])
+    manifests = rendered(LEAST)
     secrets = {
         name: {variable["name"] for variable in container["env"] if "secretKeyRef" in variable.get("valueFrom", {})}
         for name, container in containers(manifests)
@@ -134,11 +112,17 @@ def test_a_process_is_given_its_own_secrets_alone() -> None:
 
 
 def test_a_pod_is_not_killed_before_its_drain_is_over() -> None:
-    manifests = rendered(VALUES[0])
+    manifests = rendered(EVERYTHING)
     for name, pod in pods(manifests):
         env = {one["name"]: float(one["value"]) for one in pod["containers"][0]["env"] if one["name"].endswith("_S")}
         drain = sum(seconds for key, seconds in env.items() if "DRAIN" in key)
         assert pod.get("terminationGracePeriodSeconds", 30) > drain, name
+        if name == "rag-tessera-vllm":
+            [vllm] = pod["containers"]
+            drain = float(vllm["args"][vllm["args"].index("--shutdown-timeout") + 1])
+            pause = float(vllm["lifecycle"]["preStop"]["exec"]["command"][-1])
+            assert drain == 120
+            assert pod["terminationGracePeriodSeconds"] > pause + drain + 15
     api = named(manifests, "Deployment", "rag-tessera-api")
     assert api["spec"]["strategy"] == {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     probes = api["spec"]["template"]["spec"]["containers"][0]
@@ -149,7 +133,7 @@ def test_a_pod_is_not_killed_before_its_drain_is_over() -> None:
 @pytest.mark.parametrize("name", ["worker-cpu", "scheduler"])
 def test_a_container_that_starts_again_is_not_judged_by_the_file_of_the_one_before(name: str, tmp_path: Path) -> None:
     alive = tmp_path / "alive"
-    pod = named(rendered(VALUES[-1]), "Deployment", f"rag-tessera-{name}")["spec"]["template"]["spec"]
+    pod = named(rendered(LEAST), "Deployment", f"rag-tessera-{name}")["spec"]["template"]["spec"]
     [container] = pod["containers"]
 
     def passes(handler: Manifest) -> bool:
@@ -171,7 +155,7 @@ def test_a_container_that_starts_again_is_not_judged_by_the_file_of_the_one_befo
 
 
 def test_the_schema_is_brought_up_to_date_before_anything_else() -> None:
-    job = named(rendered(VALUES[-1]), "Job", "rag-tessera-migrate")
+    job = named(rendered(LEAST), "Job", "rag-tessera-migrate")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
     assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["tessera", "db", "upgrade"]
     assert "envFrom" not in job["spec"]["template"]["spec"]["containers"][0], (
@@ -180,14 +164,15 @@ def test_the_schema_is_brought_up_to_date_before_anything_else() -> None:
 
 
 def test_workers_grow_with_the_age_of_the_queue_and_vllm_with_what_waits() -> None:
-    keda = {one["metadata"]["name"]: one["spec"] for one in rendered(VALUES[0]) if one["kind"] == "ScaledObject"}
+    keda = {one["metadata"]["name"]: one["spec"] for one in rendered(EVERYTHING) if one["kind"] == "ScaledObject"}
     queries = {name: spec["triggers"][0]["metadata"]["query"] for name, spec in keda.items()}
     assert "tessera_queue_oldest_seconds" in queries["rag-tessera-worker-cpu"]
     assert "vllm:num_requests_waiting" in queries["rag-tessera-vllm"]
-    scaled = rendered(VALUES[0])
-    for name in keda:
-        assert "replicas" not in named(scaled, "Deployment", name)["spec"], "the chart would undo what the scaler does"
-    hpa = [one for one in rendered(VALUES[1]) if one["kind"] == "HorizontalPodAutoscaler"]
+    scaled = rendered(EVERYTHING)
+    for name, spec in keda.items():
+        target = named(scaled, spec["scaleTargetRef"]["kind"], name)["spec"]
+        assert "replicas" not in target, "the chart would undo what the scaler does"
+    hpa = [one for one in rendered(EXTERNAL_METRICS) if one["kind"] == "HorizontalPodAutoscaler"]
     metrics = {one["metadata"]["name"]: one["spec"]["metrics"][0]["external"]["metric"]["name"] for one in hpa}
     assert metrics == {
         "rag-tessera-worker-cpu": "tessera_queue_oldest_seconds",
@@ -203,7 +188,7 @@ def test_the_metric_of_the_queue_is_one_that_the_service_has() -> None:
 
 
 def test_only_the_api_can_be_called_and_vllm_only_by_it() -> None:
-    policies = {one["metadata"]["name"]: one["spec"] for one in rendered(VALUES[0]) if one["kind"] == "NetworkPolicy"}
+    policies = {one["metadata"]["name"]: one["spec"] for one in rendered(EVERYTHING) if one["kind"] == "NetworkPolicy"}
     everyone = policies["rag-tessera"]
     assert everyone["ingress"] == []
     assert set(everyone["podSelector"]["matchLabels"]) == {"app.kubernetes.io/name", "app.kubernetes.io/instance"}
@@ -212,7 +197,7 @@ def test_only_the_api_can_be_called_and_vllm_only_by_it() -> None:
     assert len(door["from"]) == 2, "and whoever scrapes it"
     [outside] = policies["rag-tessera-worker-gpu"]["egress"]
     assert "169.254.0.0/16" in outside["to"][0]["ipBlock"]["except"]
-    assert [one["path"] for one in _paths(rendered(VALUES[0]))] == ["/v1"], "what is the operator's stays inside"
+    assert [one["path"] for one in _paths(rendered(EVERYTHING))] == ["/v1"], "what is the operator's stays inside"
 
 
 def _paths(manifests: list[Manifest]) -> list[Manifest]:
@@ -233,6 +218,6 @@ def _paths(manifests: list[Manifest]) -> list[Manifest]:
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(given: str, complaint: str) -> None:
-    done = helm("template", "rag", str(CHART), "--values", str(VALUES[-1]), "--kube-version", "1.33.0", "--set", given)
+    done = helm("template", "rag", str(CHART), "--values", str(LEAST), "--kube-version", "1.33.0", "--set", given)
     assert done.returncode != 0
     assert complaint in done.stderr

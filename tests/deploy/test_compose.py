@@ -130,6 +130,10 @@ def test_a_process_is_not_killed_before_its_drain_is_over() -> None:
     drain = sum(float(api["environment"][f"TESSERA_API_{name}_S"]) for name in ("DRAIN_DELAY", "DRAIN"))
     assert int(api["stop_grace_period"].removesuffix("s")) > drain
     assert int(worker["stop_grace_period"].removesuffix("s")) > float(worker["environment"]["TESSERA_INGEST_DRAIN_S"])
+    words = SERVICES["vllm"]["command"]
+    vllm_drain = int(words[words.index("--shutdown-timeout") + 1])
+    assert vllm_drain == 120, "as long as an answer may take"
+    assert int(SERVICES["vllm"]["stop_grace_period"].removesuffix("s")) > vllm_drain + 15
     assert api["healthcheck"]["test"][-1].count(f":{ApiSettings().port}/healthz") == 1
 
 

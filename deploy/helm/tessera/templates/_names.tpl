@@ -19,6 +19,17 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}{{ else }}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end }}
 
+{{- /* The address of every pod of vLLM that there may be, as JSON; one that is not there is left alone. */}}
+{{- define "tessera.vllmAddresses" -}}
+{{- $vllm := printf "%s-vllm" (include "tessera.name" .) }}
+{{- $scaling := .Values.vllm.autoscaling }}
+{{- $addresses := list }}
+{{- range $number := until (int (ternary $scaling.maxReplicas .Values.vllm.replicas $scaling.enabled)) }}
+{{- $addresses = append $addresses (printf "http://%s-%d.%s:8000/v1" $vllm $number $vllm) }}
+{{- end }}
+{{- toJson $addresses }}
+{{- end }}
+
 {{- define "tessera.secretName" -}}
 {{- required "existingSecret: name a Secret whose keys are the settings that are secret (see values.yaml)" .Values.existingSecret }}
 {{- end }}

@@ -1,4 +1,4 @@
-{{- /* Replicas of a Deployment by a metric: `threshold` of it for each replica. */}}
+{{- /* Replicas of what is of `kind` and called `name`, by a metric: `threshold` of it for each replica. */}}
 {{- define "tessera.scaler" }}
 ---
 {{- if eq .root.Values.autoscaling.kind "keda" }}
@@ -9,7 +9,7 @@ metadata:
   labels:
     {{- include "tessera.labels" . | nindent 4 }}
 spec:
-  scaleTargetRef: {name: {{ .name }}}
+  scaleTargetRef: {apiVersion: apps/v1, kind: {{ .kind }}, name: {{ .name }}}
   minReplicaCount: {{ .scaling.minReplicas }}
   maxReplicaCount: {{ .scaling.maxReplicas }}
   cooldownPeriod: 300
@@ -31,7 +31,7 @@ metadata:
   labels:
     {{- include "tessera.labels" . | nindent 4 }}
 spec:
-  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: {{ .name }}}
+  scaleTargetRef: {apiVersion: apps/v1, kind: {{ .kind }}, name: {{ .name }}}
   minReplicas: {{ .scaling.minReplicas }}
   maxReplicas: {{ .scaling.maxReplicas }}
   behavior: {scaleDown: {stabilizationWindowSeconds: 300}}
