@@ -71,7 +71,8 @@ def test_every_container_is_restricted(values: Path) -> None:
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["automountServiceAccountToken"] is False
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
-        assert all(volume.keys() & {"emptyDir", "persistentVolumeClaim"} for volume in pod["volumes"])
+        kinds = {"emptyDir", "persistentVolumeClaim", "secret"}
+        assert all(volume.keys() & kinds for volume in pod["volumes"])
     for name, container in containers(manifests):
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
@@ -215,6 +216,10 @@ def _paths(manifests: list[Manifest]) -> list[Manifest]:
         ("workers.cpu.drain=3", "/workers/cpu"),
         ("autoscaling.kind=cron", "/autoscaling/kind"),
         ("image.digest=latest", "/image/digest"),
+        ("workers.cpu.image.name=a", "/workers/cpu/image"),
+        ("workers.cpu.args[0]=--queues=gpu", "/workers/cpu/args/0"),
+        ("extraVolumes[0].name=a,extraVolumes[0].hostPath.path=/", "/extraVolumes/0"),
+        ("extraVolumes[0].name=tmp,extraVolumes[0].emptyDir.medium=Memory", "/extraVolumes/0/name"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(given: str, complaint: str) -> None:

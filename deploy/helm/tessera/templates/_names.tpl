@@ -15,8 +15,10 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 
+{{- /* The image of a process: `image` where it names a repository of its own, else that of every process. */}}
 {{- define "tessera.image" -}}
-{{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}{{ else }}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
+{{- $image := ternary .image .root.Values.image (not (empty (get (default dict .image) "repository"))) }}
+{{- if $image.digest }}{{ $image.repository }}@{{ $image.digest }}{{ else }}{{ $image.repository }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
 {{- /* The address of every pod of vLLM that there may be, as JSON; one that is not there is left alone. */}}
@@ -99,6 +101,18 @@ topologySpreadConstraints:
 volumes:
   - name: tmp
     emptyDir: {sizeLimit: {{ .root.Values.tmpSize }}}
+  {{- with concat .root.Values.extraVolumes (default list .extraVolumes) }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{- /* Where a container has them. */}}
+{{- define "tessera.mounts" -}}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+  {{- with concat .root.Values.extraVolumeMounts (default list .extraVolumeMounts) }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{- define "tessera.sharedSettings" -}}
