@@ -99,19 +99,6 @@ def test_every_setting_exists_and_every_secret_comes_from_the_secret(values: Pat
     assert given - settings_names() == set()
 
 
-def test_a_process_is_given_its_own_secrets_alone() -> None:
-    manifests = rendered(LEAST)
-    secrets = {
-        name: {variable["name"] for variable in container["env"] if "secretKeyRef" in variable.get("valueFrom", {})}
-        for name, container in containers(manifests)
-    }
-    assert "TESSERA_DATABASE_OWNER_URL" in secrets["rag-tessera-migrate"]
-    assert secrets["rag-tessera-migrate"] == {"TESSERA_DATABASE_OWNER_URL"}
-    for_workers = secrets["rag-tessera-worker-cpu"] | secrets["rag-tessera-scheduler"]
-    assert not for_workers & {"TESSERA_DATABASE_URL", "TESSERA_ADMIN_KEY", "TESSERA_SECRET_PEPPER"}
-    assert not secrets["rag-tessera-api"] & {"TESSERA_DATABASE_WORKER_URL", "TESSERA_DATABASE_OWNER_URL"}
-
-
 def test_a_pod_is_not_killed_before_its_drain_is_over() -> None:
     manifests = rendered(EVERYTHING)
     for name, pod in pods(manifests):

@@ -36,6 +36,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- required "existingSecret: name a Secret whose keys are the settings that are secret (see values.yaml)" .Values.existingSecret }}
 {{- end }}
 
+{{- /* Secrets of whoever reads and writes the stores, where the servers ask for them. */}}
+{{- define "tessera.secretsOfStores" -}}
+TESSERA_REDIS_CACHE_URL TESSERA_MILVUS_TOKEN TESSERA_MILVUS_ENDPOINTS TESSERA_LEXICAL_PASSWORD TESSERA_OBJECTS_SECRET_ACCESS_KEY TESSERA_EMBED_MODELS
+{{- end }}
+
 {{- /* Environment of a container from the Secret: `needed` must be in it, `optional` may. */}}
 {{- define "tessera.secretEnv" -}}
 {{- $secret := include "tessera.secretName" .root }}
@@ -43,9 +48,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 - name: {{ . }}
   valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ . }}}}
 {{- end }}
-{{- range concat .optional .root.Values.secretSettings }}
+{{- range uniq (concat .optional .root.Values.secretSettings) }}
+{{- if not (has . $.needed) }}
 - name: {{ . }}
   valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ . }}, optional: true}}
+{{- end }}
 {{- end }}
 {{- end }}
 
