@@ -41,7 +41,8 @@ RUN /opt/tessera/bin/python deploy/convert.py /srv/models \
 
 FROM ${PYTHON} AS run
 ARG OCR=0
-# tini as process 1 passes signals on and reaps what parsers leave behind.
+# tini as process 1 passes signals on and reaps what parsers leave behind. No exact versions (DL3008): a release of Debian
+# keeps the newest of a package alone, so a build that names one ends with its next security fix.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends tini \
@@ -63,7 +64,8 @@ ENV PATH=/opt/tessera/bin:$PATH \
     TESSERA_API_PORT=8321 \
     TESSERA_DATA_DIR=/tmp/tessera \
     TESSERA_EMBED_CACHE_DIR=/srv/models \
-    TESSERA_PROCESS_ALIVE_FILE=/tmp/alive
+    TESSERA_PROCESS_ALIVE_FILE=/tmp/alive \
+    TESSERA_URL=http://127.0.0.1:8321
 
 LABEL org.opencontainers.image.title="Tessera" \
       org.opencontainers.image.description="Multi-tenant retrieval-augmented generation with cited answers" \
