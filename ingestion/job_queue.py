@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 
 from ingestion.jobs import WAITING
 from ingestion.models import Job, Lane, Priority
+from ingestion.queues import EVERY_WORKERS, ModelQueues
 from tenants.models import Tenant
 
 # Runs of sources take no place: a worker has them go on beside its tasks, and bounds them itself.
@@ -57,11 +58,12 @@ _RETURN_ALL = text(
     " state = CASE WHEN state = 'running' THEN 'retrying' ELSE state END WHERE batch_id IS NOT NULL"
 )
 _DEPTHS = text(
-    "SELECT lane, state, count(*) AS jobs, coalesce(sum(cost), 0) AS bytes,"
+    "SELECT tenant_id, kind, lane, state, count(*) AS jobs, coalesce(sum(cost), 0) AS bytes,"
     " coalesce(extract(epoch FROM now() - min(due) FILTER (WHERE due <= now())), 0) AS oldest_s"
-    " FROM (SELECT lane, state, cost, greatest(created_at, not_before) AS due FROM jobs"
+    " FROM (SELECT tenant_id, kind, lane, state, cost, greatest(created_at, not_before) AS due FROM jobs"
     " WHERE state IN ('queued', 'retrying') AND batch_id IS NULL"
-    " UNION ALL SELECT lane, state, cost, created_at FROM jobs WHERE batch_id IS NOT NULL) j GROUP BY lane, state"
+    " UNION ALL SELECT tenant_id, kind, lane, state, cost, created_at FROM jobs WHERE batch_id IS NOT NULL) j"
+    " GROUP BY tenant_id, kind, lane, state"
 )
 
 
@@ -227,9 +229,11 @@ async def queued(session: AsyncSession, tenant_id: UUID) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Depth:
-    """How much of a lane is in a state: jobs, bytes of their content, seconds since the oldest could begin. A job that
-    is not due yet, one that is paused say, has no age."""
+    """How much of a lane of a queue is in a state: jobs, bytes of their content, seconds since the oldest could begin.
+    A job that is not due yet, one that is paused say, has no age."""
 
+    queue: str
+    """Whose workers can do them, by the models of their tenants now."""
     lane: Lane
     state: str
     jobs: int
@@ -237,7 +241,14 @@ class Depth:
     oldest_s: float
 
 
-async def depths(session: AsyncSession) -> list[Depth]:
+async def depths(session: AsyncSession, queues: ModelQueues = EVERY_WORKERS) -> list[Depth]:
     """Return how long the queues of all tenants are."""
-    rows = await session.execute(_DEPTHS)
-    return [Depth(Lane(row.lane), row.state, row.jobs, int(row.bytes), float(row.oldest_s)) for row in rows]
+    rows = (await session.execute(_DEPTHS)).all()
+    routes = await queues.routes(session, {row.tenant_id for row in rows})
+    found: dict[tuple[str, Lane, str], Depth] = {}
+    for row in rows:
+        place = (routes.queue(row.tenant_id, row.kind), Lane(row.lane), row.state)
+        known = found.get(place, Depth(*place, 0, 0, 0.0))
+        oldest_s = max(known.oldest_s, float(row.oldest_s))
+        found[place] = Depth(*place, known.jobs + row.jobs, known.bytes + int(row.bytes), oldest_s)
+    return [found[place] for place in sorted(found)]

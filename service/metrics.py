@@ -13,6 +13,7 @@ from ingestion.fsck import figures
 from ingestion.job_queue import Depth, depths
 from ingestion.jobs import upkeep_by_state
 from ingestion.sources.repository import Freshness, freshness
+from ingestion.state import queue_watch_of
 from rag.chat import Answerer
 from service.generation_metrics import generation_metrics
 from service.model_metrics import model_metrics
@@ -32,7 +33,7 @@ async def metrics(request: Request) -> Response:
     answerer: Answerer = request.state.answerer
     async with database_of(request).admin() as session:
         shown, upkeep = await overview(session, indexes_of(request)), await upkeep_by_state(session)
-        queue, fresh = await depths(session), await freshness(session)
+        queue, fresh = await depths(session, queue_watch_of(request).queues), await freshness(session)
         checks, waiting = await figures.overview(session), await figures.removals(session)
     indexes = [*_counted(usage.totals), *_engines(shown), *_indexes(shown), *_upkeep(upkeep)]
     families = [
@@ -128,9 +129,9 @@ def _queue(found: list[Depth]) -> Iterator[Metric]:
         ("bytes", "bytes", "Bytes of the documents they are about."),
         ("oldest_seconds", "oldest_s", "Time since the oldest of them could begin."),
     ):
-        family = GaugeMetricFamily(f"tessera_queue_{name}", help_text, labels=["lane", "state"])
+        family = GaugeMetricFamily(f"tessera_queue_{name}", help_text, labels=["lane", "state", "queue"])
         for depth in found:
-            family.add_metric([depth.lane.name.lower(), depth.state], getattr(depth, attribute))
+            family.add_metric([depth.lane.name.lower(), depth.state, depth.queue], getattr(depth, attribute))
         yield family
 
 

@@ -15,7 +15,6 @@ import yaml
 from tests.deploy.chart import (
     CHART,
     EVERYTHING,
-    EXTERNAL_METRICS,
     KUBERNETES,
     LEAST,
     NOT_KUBERNETES,
@@ -151,35 +150,14 @@ def test_the_schema_is_brought_up_to_date_before_anything_else() -> None:
     )
 
 
-def test_workers_grow_with_the_age_of_the_queue_and_vllm_with_what_waits() -> None:
-    keda = {one["metadata"]["name"]: one["spec"] for one in rendered(EVERYTHING) if one["kind"] == "ScaledObject"}
-    queries = {name: spec["triggers"][0]["metadata"]["query"] for name, spec in keda.items()}
-    assert "tessera_queue_oldest_seconds" in queries["rag-tessera-worker-cpu"]
-    assert "vllm:num_requests_waiting" in queries["rag-tessera-vllm"]
-    scaled = rendered(EVERYTHING)
-    for name, spec in keda.items():
-        target = named(scaled, spec["scaleTargetRef"]["kind"], name)["spec"]
-        assert "replicas" not in target, "the chart would undo what the scaler does"
-    hpa = [one for one in rendered(EXTERNAL_METRICS) if one["kind"] == "HorizontalPodAutoscaler"]
-    metrics = {one["metadata"]["name"]: one["spec"]["metrics"][0]["external"]["metric"]["name"] for one in hpa}
-    assert metrics == {
-        "rag-tessera-worker-cpu": "tessera_queue_oldest_seconds",
-        "rag-tessera-vllm": "vllm_num_requests_waiting",
-    }
-
-
-def test_the_metric_of_the_queue_is_one_that_the_service_has() -> None:
-    source = (ROOT / "service/metrics.py").read_text()
-    assert '"oldest_seconds"' in source
-    assert 'f"tessera_queue_{name}"' in source
-    assert "max(tessera_queue_oldest_seconds{" in (CHART / "values.yaml").read_text()
-
-
 def test_only_the_api_can_be_called_and_vllm_only_by_it() -> None:
     policies = {one["metadata"]["name"]: one["spec"] for one in rendered(EVERYTHING) if one["kind"] == "NetworkPolicy"}
     everyone = policies["rag-tessera"]
     assert everyone["ingress"] == []
     assert set(everyone["podSelector"]["matchLabels"]) == {"app.kubernetes.io/name", "app.kubernetes.io/instance"}
+    [door] = policies["rag-tessera-api"]["ingress"]
+    names = [peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for peer in door["from"]]
+    assert names == ["ingress-nginx", "monitoring"], "who scrapes it is not shut out"
     [door] = policies["rag-tessera-vllm"]["ingress"]
     assert door["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "api"
     assert len(door["from"]) == 2, "and whoever scrapes it"

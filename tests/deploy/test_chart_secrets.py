@@ -72,7 +72,7 @@ def test_a_secret_among_the_settings_is_refused_and_nothing_else_is(place: str, 
         file = tmp_path / "values.yaml"
         file.write_text(yaml.safe_dump(values))
         done = helm("template", "rag", str(CHART), "--values", str(LEAST), "--values", str(file))
-        return set(re.findall(r"TESSERA_\w+", done.stderr))
+        return set(re.findall(r"invalid propertyName '(TESSERA_\w+)'", done.stderr))
 
     assert complaints(SECRETS) == SECRETS
     assert complaints(settings_names() - SECRETS) == set()

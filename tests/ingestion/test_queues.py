@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete
 
-from ingestion import jobs
+from ingestion import job_queue, jobs
 from ingestion.models import Lane
 from ingestion.queues import COMMON, ModelQueues, QueueWatch
 from service.queues_read import queues_read
@@ -69,6 +69,23 @@ async def test_while_no_such_worker_lives_its_jobs_wait_and_take_no_place(queue:
     assert await queue.tick() == 4, "each queue has places of its own"
     assert Counter(one.queue for one in queue.sent[2:]) == {"gpu": 2, COMMON: 2}
     assert await queue.tick() == 0
+
+
+async def test_what_waits_for_an_absent_worker_of_a_model_is_told_from_what_waits_for_any(queue: Queue) -> None:
+    plain, big, _ = queue.tenants
+    await live_model(queue, big, "big")
+    await queue.add(plain, 2, cost=10)
+    await queue.add(big, 3, cost=100)
+    await queue.add(big, kind="delete", cost=0)
+    async with queue.database.dispatcher() as session:
+        found = await job_queue.depths(session, MODELS)
+        everything = await job_queue.depths(session)
+    assert [(one.queue, one.lane, one.state, one.jobs, one.bytes) for one in found] == [
+        ("gpu", Lane.MAIN, "queued", 3, 300),
+        (COMMON, Lane.MAIN, "queued", 3, 20),
+    ]
+    assert all(0 <= one.oldest_s < 600 for one in found)
+    assert [(one.queue, one.jobs, one.bytes) for one in everything] == [(COMMON, 6, 320)]
 
 
 async def test_a_job_says_that_no_worker_computes_its_model(queue: Queue) -> None:

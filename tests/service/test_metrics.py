@@ -5,6 +5,10 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from ingestion.job_queue import Depth
+from ingestion.models import Lane
+from service.metrics import _queue
+
 if TYPE_CHECKING:
     import httpx
 
@@ -64,6 +68,20 @@ async def test_metrics_say_how_long_embedding_and_reranking_take(
         ("tessera_reranking_seconds", ("answered", "late_interaction")),
     ):
         assert after[series] == before.get(series, 0) + 1
+
+
+def test_the_queue_is_gauged_by_the_workers_that_can_do_it() -> None:
+    waits = [Depth("tessera", Lane.MAIN, "queued", 2, 20, 1.5), Depth("gpu", Lane.MAIN, "queued", 7, 70, 900.0)]
+    found = {family.name: {tuple(one.labels.items()): one.value for one in family.samples} for family in _queue(waits)}
+    assert found["tessera_queue_oldest_seconds"] == {
+        (("lane", "main"), ("state", "queued"), ("queue", "tessera")): 1.5,
+        (("lane", "main"), ("state", "queued"), ("queue", "gpu")): 900.0,
+    }
+    assert {name: list(values.values()) for name, values in found.items()} == {
+        "tessera_queue_jobs": [2, 7],
+        "tessera_queue_bytes": [20, 70],
+        "tessera_queue_oldest_seconds": [1.5, 900.0],
+    }
 
 
 async def test_metrics_are_the_operators(tenant: TenantAccess, admin: httpx.AsyncClient) -> None:

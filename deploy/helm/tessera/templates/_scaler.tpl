@@ -1,4 +1,5 @@
-{{- /* Replicas of what is of `kind` and called `name`, by a metric: `threshold` of it for each replica. */}}
+{{- /* Replicas of what is of `kind` and called `name`, by a metric: `threshold` of it for each replica. `queues` are those of
+a worker, separated by commas, "" for what has none. */}}
 {{- define "tessera.scaler" }}
 ---
 {{- if eq .root.Values.autoscaling.kind "keda" }}
@@ -21,7 +22,7 @@ spec:
       metricType: AverageValue
       metadata:
         serverAddress: {{ .root.Values.autoscaling.prometheus | quote }}
-        query: {{ .scaling.query | quote }}
+        query: {{ tpl .scaling.query (dict "Release" .root.Release "name" .name "api" (printf "%s-api" (include "tessera.name" .root)) "queues" (replace "," "|" (nospace .queues))) | quote }}
         threshold: {{ .threshold | toString | quote }}
 {{- else }}
 apiVersion: autoscaling/v2
@@ -38,7 +39,15 @@ spec:
   metrics:
     - type: External
       external:
-        metric: {name: {{ .metric }}}
+        metric:
+          name: {{ .metric }}
+          {{- if .queues }}
+          selector:
+            matchLabels: {lane: main}
+            matchExpressions:
+              - {key: state, operator: In, values: [queued, retrying]}
+              - {key: queue, operator: In, values: {{ splitList "," (nospace .queues) | toJson }}}
+          {{- end }}
         target: {type: AverageValue, averageValue: {{ .threshold | toString | quote }}}
 {{- end }}
 {{- end }}
