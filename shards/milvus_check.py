@@ -56,7 +56,7 @@ async def check_servers(clients: MilvusClients, settings: MilvusSettings) -> Non
     for endpoint in clients.endpoints:
         server = settings.endpoints[endpoint] if endpoint else settings
         name = f"the Milvus server {endpoint!r} of TESSERA_MILVUS_ENDPOINTS" if endpoint else "the Milvus server"
-        _check_form(name, server)
+        check_form(name, server)
         try:
             await _check_version(clients, endpoint, name)
             await _check_privileges(clients, endpoint, name, databases=server.databases > 0)
@@ -66,7 +66,8 @@ async def check_servers(clients: MilvusClients, settings: MilvusSettings) -> Non
             ) from refused
 
 
-def _check_form(name: str, server: MilvusServer) -> None:
+def check_form(name: str, server: MilvusServer) -> None:
+    """Look at the settings of a server, which `name` names. Raises `Misconfigured` when they cannot be right."""
     if not _URI.fullmatch(server.uri):
         raise Misconfigured(
             f"The URI of {name} is {server.uri!r}, not http://host:port or https://host:port (TESSERA_MILVUS_URI);"

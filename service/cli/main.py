@@ -20,6 +20,7 @@ COMMANDS = {
     "servers": ("service.cli.servers:app", "Fetch, start and end real servers here: what a cluster has."),
     "doctor": ("service.cli.doctor:doctor", "Say what is wrong here and how to mend it."),
     "db": ("service.cli.db:app", "Make the database and bring its schema up to date."),
+    "milvus": ("service.cli.milvus:app", "Make the user of a Milvus server, with least privileges."),
     "demo": ("service.cli.demo:app", "Provision two demo tenants, ingest their documents, ask questions."),
     "tenant": ("service.cli.tenant:app", "Create, list, suspend, resume and delete tenants."),
     "key": ("service.cli.key:app", "Create, list and revoke a tenant's API keys."),

@@ -21,3 +21,10 @@ class InitSettings(Settings):
 
     superuser_url: SecretStr | None = None
     """Address of a role that may create roles and databases, on the server's maintenance database."""
+
+
+class MilvusInitSettings(Settings):
+    """`TESSERA_MILVUS_ADMIN_TOKEN`: for `tessera milvus init` alone."""
+
+    milvus_admin_token: SecretStr | None = None
+    """`user:password` of who may make users and roles on the Milvus server."""

@@ -7,7 +7,7 @@ from typing import get_args
 
 from pydantic import BaseModel, SecretStr
 
-from service.cli.settings import ClientSettings, InitSettings
+from service.cli.settings import ClientSettings, InitSettings, MilvusInitSettings
 from service.settings import Settings
 
 PLAIN_ADDRESSES = {
@@ -41,7 +41,7 @@ def _holds_secret(kind: object) -> bool:
 
 
 _OF_THE_SERVICE = _named(Settings)
-_EVERY = {**_OF_THE_SERVICE, **_named(ClientSettings), **_named(InitSettings)}
+_EVERY = {**_OF_THE_SERVICE, **_named(ClientSettings), **_named(InitSettings), **_named(MilvusInitSettings)}
 OF_THE_COMMAND_LINE = set(_EVERY) - set(_OF_THE_SERVICE)
 """Read by `tessera` alone."""
 SECRETS = {

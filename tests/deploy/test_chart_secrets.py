@@ -33,7 +33,7 @@ READERS = {
     "TESSERA_SUPERUSER_URL": {INIT},
 }
 """Each secret, and the containers that need it."""
-OF_PEOPLE = {"TESSERA_KEY"}
+OF_PEOPLE = {"TESSERA_KEY", "TESSERA_MILVUS_ADMIN_TOKEN"}
 """What a person gives to `tessera`: no process is started with it."""
 
 

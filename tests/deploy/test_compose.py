@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 FILE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
-ONCE = {"migrate", "buckets"}
+ONCE = {"migrate", "accounts", "buckets"}
 """Run to their end, so that nobody asks after their health."""
 WRITES = {
     "pgbouncer": "Compose writes its files into it",
@@ -107,7 +107,7 @@ def test_there_is_no_password_in_it() -> None:
         if re.search(r"PASSWORD|SECRET|TOKEN|(API|ADMIN)_KEY$|PEPPER", key) and value:
             left = SECRET.sub("", value)
             left = re.sub(r"\$\{\w+:-\}", "", left)
-            assert left in ("", "root:"), f"{name}: {key}"
+            assert left in ("", "root:", "tessera:"), f"{name}: {key}"
     assert re.search(r"://[^:/\s]*:[^$@/\s][^@/\s]*@", TEXT) is None, "a password in an address"
 
 
@@ -140,7 +140,8 @@ def test_a_process_is_not_killed_before_its_drain_is_over() -> None:
 def test_everything_waits_for_the_schema_and_the_stores() -> None:
     for name in ("api", "worker", "worker-gpu", "scheduler"):
         waits = SERVICES[name]["depends_on"]
-        assert waits["migrate"] == {"condition": "service_completed_successfully"}
+        once = {"condition": "service_completed_successfully"}
+        assert (waits["migrate"], waits["accounts"]) == (once, once)
         assert {one for one in waits if waits[one] == {"condition": "service_healthy"}} == {
             "pgbouncer",
             "redis",
@@ -148,6 +149,18 @@ def test_everything_waits_for_the_schema_and_the_stores() -> None:
             "opensearch",
             "objects",
         }
+
+
+def test_the_service_is_an_ordinary_user_of_milvus_which_one_container_makes() -> None:
+    made = SERVICES["accounts"]["environment"]
+    assert SERVICES["accounts"]["command"] == ["tessera", "milvus", "init"]
+    user = made["TESSERA_MILVUS_TOKEN"]
+    assert user.startswith("tessera:")
+    assert made["TESSERA_MILVUS_ADMIN_TOKEN"].startswith("root:")
+    for name, key, value in environments():
+        if key == "TESSERA_MILVUS_TOKEN":
+            assert value == user, name
+        assert key != "TESSERA_MILVUS_ADMIN_TOKEN" or name == "accounts"
 
 
 def test_the_reference_parser_of_compose_takes_it(tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""The user that the service is to Milvus: made by an administrator, with the privileges that are needed alone."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+from pymilvus import MilvusClient, MilvusException
+
+from shards.milvus_check import OF_DATABASES, PRIVILEGES, check_form
+from shards.milvus_clients import MilvusClients
+from shards.milvus_errors import Refused
+from shards.settings import MilvusSettings
+from tenants.errors import Misconfigured
+
+ADMIN_SETTING = "TESSERA_MILVUS_ADMIN_TOKEN"
+OF_SERVER = ("CreateCollection", "DropCollection", "DescribeCollection", "ShowCollections", *OF_DATABASES)
+"""Privileges that Milvus counts among those of the server, not of a collection."""
+_MAIN = ("", "")
+_EVERYWHERE = "*"
+
+
+async def make_user(settings: MilvusSettings, admin_token: str) -> list[str]:
+    """Make the user that the token of the main server names, and its role of the same name, on all databases of it.
+
+    Idempotent: what is there stays, what is missing is made.
+
+    Args:
+        settings: of the service; its token is `user:password`.
+        admin_token: `user:password` of who may make users, `root:...` as a rule.
+
+    Returns:
+        What was done, in sentences.
+
+    Raises:
+        Misconfigured: the token names no user or one with another password, or the server refuses it or the
+            administrator.
+        Unavailable: the server does not answer.
+    """
+    name, _, password = settings.token.get_secret_value().partition(":")
+    if not name or not password:
+        raise Misconfigured("TESSERA_MILVUS_TOKEN is not `user:password`: it names the user that is to be made.")
+    if admin_token.partition(":")[0] == name:
+        raise Misconfigured(f"TESSERA_MILVUS_TOKEN and {ADMIN_SETTING} name the same user, {name!r}.")
+    check_form("the Milvus server", settings)
+    known = await _logs_in(settings)
+    clients = MilvusClients(settings.model_copy(update={"token": SecretStr(admin_token), "endpoints": {}}))
+    try:
+        return await clients.blocking(_MAIN, lambda client: _make(client, name, password, known=known))
+    except Refused as refused:
+        why = refused.why.replace("TESSERA_MILVUS_TOKEN", ADMIN_SETTING)
+        raise Misconfigured(f"The Milvus server at {settings.uri} cannot be used: {why}") from refused
+    except MilvusException as refused:  # a password that is too short for it, say
+        raise Misconfigured(
+            f"The Milvus server at {settings.uri} refuses the user {name!r}: {refused.message}"
+        ) from None
+    finally:
+        await clients.aclose()
+
+
+async def _logs_in(settings: MilvusSettings) -> bool:
+    clients = MilvusClients(settings.model_copy(update={"endpoints": {}}))
+    try:
+        await clients.now(_MAIN)
+    except Refused:
+        return False
+    finally:
+        await clients.aclose()
+    return True
+
+
+def _make(client: MilvusClient, name: str, password: str, *, known: bool) -> list[str]:
+    done: list[str] = []
+    if name not in client.list_roles():
+        client.create_role(name)
+        done.append(f"made the role {name}")
+    granted = {(one["privilege"], one["db_name"]) for one in client.describe_role(name)["privileges"]}
+    lacking = [one for one in (*PRIVILEGES, *OF_DATABASES) if (one, _EVERYWHERE) not in granted]
+    for privilege in lacking:
+        kind = "Global" if privilege in OF_SERVER else "Collection"
+        client.grant_privilege(name, kind, privilege, _EVERYWHERE, db_name=_EVERYWHERE)
+    if lacking:
+        done.append(f"granted it {', '.join(lacking)}")
+    if not known:
+        if name in client.list_users():
+            raise Misconfigured(
+                f"The Milvus server has a user {name!r} with another password than TESSERA_MILVUS_TOKEN has: correct"
+                " that, or change the user's."
+            )
+        client.create_user(name, password)
+        done.append(f"made the user {name}")
+    if name not in client.describe_user(name)["roles"]:
+        client.grant_role(name, name)
+        done.append("gave it the role")
+    return done
