@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from celery import Celery
 from redis.exceptions import RedisError
@@ -30,15 +31,22 @@ class BrokerMemory:
         self._looked = -_LOOK_EVERY_S
 
     async def was_lost(self) -> bool:
-        """Say whether the mark was missing, and set it again; looks once a second, and False while Redis is away."""
+        """Say whether the mark is missing: so often until it is set again. While it is there, looks once a second;
+        False while Redis is away."""
         if time.monotonic() - self._looked < _LOOK_EVERY_S:
             return False
         try:
-            missing = await self._redis.set(self._mark, "1", nx=True)
+            missing = await self._redis.get(self._mark) is None
         except (RedisError, OSError):
             return False
-        self._looked = time.monotonic()
-        return bool(missing)
+        if not missing:
+            self._looked = time.monotonic()
+        return missing
+
+    async def remember(self) -> None:
+        """Set the mark: what was lost is made good. While Redis is away nothing is set, and it counts as lost still."""
+        with suppress(RedisError, OSError):
+            await self._redis.set(self._mark, "1")
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import exists, func, select, text, update
 
 from ingestion import regular
-from ingestion.dispatch import Dispatcher
+from ingestion.dispatch import Dispatcher, Send
 from ingestion.jobs import queue_partition, queue_release
 from ingestion.queues import COMMON, ModelQueues
 from ingestion.settings import IngestSettings
@@ -138,8 +138,7 @@ async def run(settings: Settings) -> None:
             dispatcher.readers = await workers.counted()
             async with database.sole_scheduler() as alone:
                 if alone:
-                    if await memory.was_lost() and (returned := await dispatcher.broker_forgot()):
-                        log.warning("the broker has lost its memory: %d jobs are given out again", returned)
+                    await make_good(memory, dispatcher)
                     await dispatcher.tick()
                     for one in periodic:
                         await one.run_if_due(time.monotonic())
@@ -153,7 +152,20 @@ async def run(settings: Settings) -> None:
         await opened.aclose()
 
 
-def _sender(celery: Celery):  # type: ignore[no-untyped-def]
+async def make_good(memory: BrokerMemory, dispatcher: Dispatcher) -> None:
+    """Give out again what a broker had that came back empty; only then does it count as known.
+
+    Raises:
+        Unavailable: the database is away; at the next call the broker's loss is found again.
+    """
+    if await memory.was_lost():
+        returned = await dispatcher.broker_forgot()
+        await memory.remember()
+        if returned:
+            log.warning("the broker has lost its memory: %d jobs are given out again", returned)
+
+
+def _sender(celery: Celery) -> Send:
     def send(task: str, tenant_id: UUID, batch_id: UUID, queue: str) -> None:
         batch = {"tenant_id": str(tenant_id), "batch_id": str(batch_id)}
         try:

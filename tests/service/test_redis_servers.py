@@ -15,19 +15,24 @@ from uuid import uuid4
 import pytest
 from redis.exceptions import NoPermissionError
 
+from ingestion.dispatch import Dispatcher
+from ingestion.settings import IngestSettings
 from service import worker_seconds
 from service.alive import SignOfLife, living
 from service.broker import BrokerMemory, make_celery
 from service.local.health import RedisProbe, is_ready
+from service.local.ports import free_port
 from service.local.settings import python_environment
 from service.redis_access import RedisAddress, broker_address, cache_address, connected_async
 from service.redis_check import check_redis
+from service.scheduler import make_good
 from service.settings import Settings
 from service.wake import Waker, Woken
 from shards.embed_models import EmbedModels
 from shards.settings import EmbedSettings
-from tenants.errors import Misconfigured
-from tenants.settings import RedisSettings
+from tenants.db import Database
+from tenants.errors import Misconfigured, Unavailable
+from tenants.settings import DatabaseSettings, RedisSettings
 from tenants.shared_places import SharedPlaces
 from tests.redis_server import RedisServer, redis_server
 
@@ -91,7 +96,9 @@ async def test_the_documented_rights_are_enough_and_none_is_tried_in_vain(guarde
 async def others(address: RedisAddress) -> None:
     """Use everything but Celery."""
     memory = BrokerMemory(address)
-    assert (await memory.was_lost(), await memory.was_lost()) == (True, False)
+    assert await memory.was_lost()
+    await memory.remember()
+    assert not await memory.was_lost()
     await memory.aclose()
     waker, woken = Waker(address), Woken(address)
     waker.wake()
@@ -143,7 +150,9 @@ async def test_two_installations_share_a_server_by_their_prefixes(tmp_path: Path
         one, two = (address_of(running, running.login, prefix=prefix) for prefix in ("one", "two"))
         make_celery(one).send_task("standin.write", kwargs={"path": str(tmp_path / "a"), "seconds": 0.0})
         first, second = BrokerMemory(one), BrokerMemory(two)
-        assert (await first.was_lost(), await second.was_lost()) == (True, True)
+        for memory in (first, second):
+            assert await memory.was_lost()
+            await memory.remember()
         await first.aclose()
         await second.aclose()
         with running.client() as admin:
@@ -163,13 +172,15 @@ async def test_a_redis_that_comes_back_empty_is_noticed_and_used_again() -> None
     with redis_server() as running:
         address = address_of(running, running.login)
         memory, waker, woken = BrokerMemory(address), Waker(address), Woken(address)
-        assert await memory.was_lost()
+        await memory.remember()
+        assert not await memory.was_lost()
         running.kill()
         await asyncio.sleep(1.1)
         assert not await memory.was_lost(), "away is not lost"
         waker.wake()
         running.start()
         await until_async(memory.was_lost, True)
+        await memory.remember()
         async with asyncio.timeout(10):
             await woken.wait(asyncio.Event(), least_s=0, most_s=0.1)
             waker.wake()
@@ -177,3 +188,15 @@ async def test_a_redis_that_comes_back_empty_is_noticed_and_used_again() -> None
         await memory.aclose()
         await waker.aclose()
         await woken.aclose()
+
+
+async def test_what_the_broker_lost_stays_lost_until_it_was_given_out_again() -> None:
+    away = f"postgresql://tessera_worker@127.0.0.1:{free_port()}/tessera"
+    with redis_server() as running:
+        memory = BrokerMemory(address_of(running, running.login))
+        async with aclosing(memory), aclosing(Database(away, DatabaseSettings())) as database:
+            dispatcher = Dispatcher(database, IngestSettings(), lambda *_: None)
+            for _ in range(2):
+                with pytest.raises(Unavailable):
+                    await make_good(memory, dispatcher)
+            assert await memory.was_lost()
