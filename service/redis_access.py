@@ -34,10 +34,15 @@ class RedisAddress:
         return urlsplit(self.url).scheme == "rediss"
 
     @property
+    def host(self) -> str:
+        """Name and port of the server."""
+        parts = urlsplit(self.url)
+        return f"{parts.hostname}:{parts.port or 6379}"
+
+    @property
     def place(self) -> str:
         """Where it is, without its secrets."""
-        parts = urlsplit(self.url)
-        return f"{parts.hostname}:{parts.port or 6379}{parts.path}"
+        return f"{self.host}{urlsplit(self.url).path}"
 
     def key(self, name: str) -> str:
         """Return the name that a key of this installation has."""

@@ -10,18 +10,23 @@ from urllib.parse import urlsplit
 
 from redis import asyncio as aio
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterError,
     InvalidResponse,
     NoPermissionError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
 )
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as NoAnswer
 
 from service.redis_access import TIMEOUT_S, RedisAddress, connected_async
 from tenants.errors import Misconfigured, Unavailable
+from tenants.shared_places import try_places
 
 OLDEST = (6, 2)
 """The version of the local stack; ACL users came with 6.0."""
@@ -45,13 +50,18 @@ _REFUSALS: tuple[tuple[tuple[type[RedisError], ...], str, str], ...] = (
         "{at} denies the user a command or a key ({words}). Grant it what docs/operations.md lists.",
     ),
     (
+        (ResponseError,),
+        "script.* can't (run|access)|NOPERM|no permissions",  # said by a script that may not do it
+        "{at} denies the user a command or a key ({words}). Grant it what docs/operations.md lists.",
+    ),
+    (
         (ReadOnlyError,),
         "",
         "{at} is a replica and takes no writes. Give the address of the primary in {setting}.",
     ),
     (
         (NotConnected,),
-        "certificate|ssl|tls|No such file",
+        r"\[SSL|certificate verify|No such file",
         "{at} cannot be trusted or does not speak TLS ({words}). Correct redis:// or rediss:// in {setting}, or"
         " TESSERA_REDIS_CA_FILE.",
     ),
@@ -61,8 +71,13 @@ _REFUSALS: tuple[tuple[tuple[type[RedisError], ...], str, str], ...] = (
         "{at} does not speak the protocol of Redis. Correct host and port in {setting}.",
     ),
     (
-        (RedisError,),
-        "MOVED|CROSSSLOT|cluster",
+        (AskError, ClusterError, ClusterCrossSlotError),  # the driver keeps the words MOVED and CROSSSLOT to itself
+        "",
+        "{at} is a Redis Cluster, which Celery cannot use. Give a single server, or its primary, in {setting}.",
+    ),
+    (
+        (ResponseError,),
+        "cluster mode",
         "{at} is a Redis Cluster, which Celery cannot use. Give a single server, or its primary, in {setting}.",
     ),
 )
@@ -90,12 +105,12 @@ async def check_redis(address: RedisAddress, use: Literal["broker", "cache"]) ->
         Misconfigured: says setting, cause and mend.
         Unavailable: it cannot be reached, or is still loading.
     """
-    at = f"{address.setting}: the Redis at {address.place}"
     if not _is_address(address.url):
         raise Misconfigured(
             f"The setting {address.setting} is not an address of the form redis://USER:PASSWORD@HOST:6379/0, or rediss://"
             " for TLS."
         )
+    at = f"{address.setting}: the Redis at {address.place}"
     try:
         client = connected_async(address)
     except (ValueError, OSError) as error:  # a database that is no number, a CA file that is not there
@@ -127,14 +142,32 @@ def _is_address(url: str) -> bool:
 
 
 async def _try(client: aio.Redis, address: RedisAddress, use: str) -> None:
-    """Read and write as the service does."""
+    """Read and write as the service does. Scripts on a broker too: Celery gives its locks back by one."""
     await client.set(address.key("check"), "1", ex=_PROBE_TTL_S, nx=True)
     await client.mget(address.key("check"), address.key("alive:worker"))
-    if use == "cache":
-        return
-    for kind in ("list", "hash", "sorted", "set"):
+    await try_places(client, address.key("check:places"))
+    await _try_signs(client, address)
+    if use == "broker":
+        await _try_messages(client, address)
+
+
+async def _try_signs(client: aio.Redis, address: RedisAddress) -> None:
+    """Do what signs of life are made of."""
+    members, alive = address.key("check:set"), address.key("check:alive")
+    await client.delete(members, alive)
+    async with client.pipeline() as steps:
+        steps.set(alive, "1", ex=_PROBE_TTL_S)
+        steps.sadd(members, "a")
+        steps.smembers(members)
+        steps.srem(members, "a")
+        await steps.execute()
+
+
+async def _try_messages(client: aio.Redis, address: RedisAddress) -> None:
+    """Do what Celery's transport and the wake-up calls are made of."""
+    for kind in ("list", "hash", "sorted"):
         await client.delete(address.key(f"check:{kind}"))
-    async with client.pipeline() as steps:  # what Celery's transport and the wake-up calls are made of
+    async with client.pipeline() as steps:
         steps.lpush(address.key("check:list"), "1")
         steps.ltrim(address.key("check:list"), 0, 0)
         steps.llen(address.key("check:list"))
@@ -145,9 +178,6 @@ async def _try(client: aio.Redis, address: RedisAddress, use: str) -> None:
         steps.zadd(address.key("check:sorted"), {"a": 1})
         steps.zrevrangebyscore(address.key("check:sorted"), 2, 0)
         steps.zrem(address.key("check:sorted"), "a")
-        steps.sadd(address.key("check:set"), "a")
-        steps.smembers(address.key("check:set"))
-        steps.srem(address.key("check:set"), "a")
         steps.expire(address.key("check:list"), _PROBE_TTL_S)
         await steps.execute()
     await client.brpop([address.key("check:list")], timeout=1)
@@ -179,8 +209,9 @@ def _away(at: str, words: str, address: RedisAddress) -> Unavailable:
 
 def _explained(error: RedisError, at: str, address: RedisAddress) -> Misconfigured | Unavailable:
     words = " ".join(str(error).split()).rstrip(".")
+    told = words.replace(address.host, "")  # a name may hold any of the words that are looked for
     for kinds, pattern, sentence in _REFUSALS:
-        if isinstance(error, kinds) and re.search(pattern, words, re.IGNORECASE):
+        if isinstance(error, kinds) and re.search(pattern, told, re.IGNORECASE):
             return Misconfigured(sentence.format(at=at, words=words, setting=address.setting))
     if isinstance(error, (BusyLoadingError, NoAnswer, NotConnected)):
         return _away(at, words, address)

@@ -23,6 +23,7 @@ from tenants.errors import TooManyRequests
 log = logging.getLogger(__name__)
 LENT_S = 30.0
 """How long a place stays taken after its process has died."""
+_TRIED_MS = 5000
 _AWAY_S = 2.0
 """How long Redis is not asked again after it did not answer."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.1
@@ -40,6 +41,17 @@ local time = redis.call('TIME')
 redis.call('ZADD', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2], ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
+
+
+async def try_places(redis: Redis, key: str) -> None:
+    """Take, renew and give back a place below a key of its own: may this client?
+
+    Raises:
+        RedisError: it may not, or Redis does not answer. In operation each process would count for itself, in silence.
+    """
+    await redis.register_script(_TAKE)(keys=[key], args=[1, "tried", _TRIED_MS])
+    await redis.register_script(_RENEW)(keys=[key], args=["tried", _TRIED_MS])
+    await redis.zrem(key, "tried")
 
 
 class SharedPlaces:

@@ -40,6 +40,7 @@ class RedisServer:
     port: int
     tls: bool
     acl: str
+    cluster: bool = False
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -65,6 +66,7 @@ class RedisServer:
         lines = ["bind 127.0.0.1", 'save ""', "appendonly no", f"dir {self.folder}"]
         lines.append(f"user default on >{ADMIN} ~* &* +@all")
         lines += [self.acl] if self.acl else []
+        lines += ["cluster-enabled yes"] if self.cluster else []
         if self.tls:
             lines += ["port 0", f"tls-port {self.port}", "tls-auth-clients no", f"tls-ca-cert-file {self.ca_file}"]
             lines += [f"tls-cert-file {self.folder / 'server.pem'}", f"tls-key-file {self.folder / 'server.key'}"]
@@ -87,13 +89,13 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(*, tls: bool = False, acl: str = "") -> Iterator[RedisServer]:
-    """Run a server; with TLS it is Debian's, for the bundled one is built without."""
+def redis_server(*, tls: bool = False, acl: str = "", cluster: bool = False) -> Iterator[RedisServer]:
+    """Run a server; with TLS it is Debian's, for the bundled one is built without. As a cluster it has one node."""
     program = given(server("redis"), shutil.which("redis-server", path=_PATHS)) if tls else Program(binary())
     if program is None:
         pytest.fail("There is no redis-server with TLS.")
     folder = Path(tempfile.mkdtemp(prefix="redis-"))
-    made = RedisServer(program, folder, free_port(), tls, acl)
+    made = RedisServer(program, folder, free_port(), tls, acl, cluster)
     if tls:
         certify(folder)
     try:

@@ -37,7 +37,10 @@ async def examine_stack(settings: Settings, recorded: StackState | None) -> list
 async def examine_queues(settings: Settings) -> list[Finding]:
     """Say of each queue of embedding models whether a worker reads it."""
     queues, cache = settings.embed.queues, cache_address(settings.redis)
-    redis = connected_async(cache)
+    try:
+        redis = connected_async(cache)
+    except (ValueError, OSError):
+        return []  # that the address cannot be used is another finding
     try:
         served = await served_queues(redis, cache, queues)
     finally:

@@ -8,11 +8,10 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import psycopg
 import pytest
-from redis import Redis
 from sqlalchemy import make_url
 
 from migrations.head import HEAD
@@ -26,6 +25,7 @@ from tenants.errors import Misconfigured, TesseraError, Unavailable
 from tenants.postgres_check import PostgresState, check_postgres, refuse
 from tenants.roles import APP, OWNER, WORKER
 from tenants.settings import DatabaseSettings
+from tests.redis_server import redis_server
 
 if TYPE_CHECKING:
     from service.local.state import StackState
@@ -196,15 +196,19 @@ async def test_redis_with_a_wrong_password(stack: StackState) -> None:
         assert (type(found), "refuses the login" in found.detail) == (Misconfigured, True), found.detail
 
 
-async def test_redis_that_denies_a_command(stack: StackState) -> None:
-    url = stack.env["TESSERA_REDIS_URL"]
-    with Redis.from_url(url) as admin:
-        admin.execute_command("ACL", "SETUSER", "narrow", "on", ">s3cret", "~tessera:*", "+@all", "-lpush")
-        try:
-            found = await redis_refusal(f"redis://narrow:s3cret@{url.rpartition('@')[2]}")
-        finally:
-            admin.execute_command("ACL", "DELUSER", "narrow")
+async def test_redis_that_denies_a_command() -> None:
+    with redis_server(acl="user narrow on >s3cret ~tessera:* +@all -lpush") as running:
+        found = await redis_refusal(running.url("narrow:s3cret"))
     assert (type(found), "lpush" in found.detail) == (Misconfigured, True)
+
+
+@pytest.mark.parametrize("use", ["broker", "cache"])
+@pytest.mark.parametrize("denied", ["-eval -evalsha", "-script", "-zcard", "-time", "-smembers", "-zrem", "-del"])
+async def test_redis_that_denies_what_counts_places_and_processes(denied: str, use: Literal["broker", "cache"]) -> None:
+    with redis_server(acl=f"user narrow on >s3cret ~tessera:* +@all {denied}") as running:
+        with pytest.raises(Misconfigured, match=r"Grant it what docs/operations\.md lists") as refused:
+            await check_redis(RedisAddress("TESSERA_REDIS_CACHE_URL", running.url("narrow:s3cret")), use)
+        assert "TESSERA_REDIS_CACHE_URL" in refused.value.detail
 
 
 async def test_another_kind_of_server_where_redis_should_be(web_server: int) -> None:
@@ -212,11 +216,35 @@ async def test_another_kind_of_server_where_redis_should_be(web_server: int) -> 
     assert (type(found), "does not speak the protocol" in found.detail) == (Misconfigured, True)
 
 
-async def test_no_redis_at_the_port() -> None:
-    assert type(await redis_refusal(f"redis://127.0.0.1:{free_port()}/0")) is Unavailable
+@pytest.mark.parametrize("host", ["127.0.0.1", "nobody.svc.cluster.local", "redis-tls", "certificate.noauth"])
+async def test_no_redis_at_the_address_whatever_its_name_says(host: str) -> None:
+    found = await redis_refusal(f"redis://{host}:{free_port()}/0")
+    assert (type(found), host in found.detail) == (Unavailable, True), found.detail
 
 
-@pytest.mark.parametrize("url", ["http://h:1", "redis://", "127.0.0.1:6379", "redis://h:6379/zero"])
+async def test_a_redis_cluster() -> None:
+    with redis_server(cluster=True) as running, running.client() as admin:
+        assert "is a Redis Cluster" in (await redis_refusal(running.url())).detail, "one that serves no slot"
+        admin.execute_command("CLUSTER ADDSLOTS", *range(16384))
+        while admin.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+            await asyncio.sleep(0.05)
+        assert "is a Redis Cluster" in (await redis_refusal(running.url())).detail, "keys of two slots"
+        found = await redis_refusal(running.url().replace("/0", "/3"))
+        assert (type(found), "is a Redis Cluster" in found.detail) == (Misconfigured, True)
+
+
+async def test_a_redis_cluster_whose_keys_are_elsewhere() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while words := await reader.read(4096):
+            moved = b"SET" in words.split(b"\r\n")
+            writer.write(b"-MOVED 3999 10.0.0.7:6381\r\n" if moved else b"+OK\r\n" * words.count(b"*"))
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", port := free_port()):
+        assert "is a Redis Cluster" in (await redis_refusal(f"redis://127.0.0.1:{port}/0?protocol=2")).detail
+
+
+@pytest.mark.parametrize("url", ["http://h:1", "redis://", "127.0.0.1:6379", "redis://h:6379/zero", "redis://h:port/0"])
 async def test_what_is_no_address_of_a_redis(url: str) -> None:
     assert type(await redis_refusal(url)) is Misconfigured
 
