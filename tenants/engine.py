@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from psycopg import AsyncConnection, Connection
-from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -23,10 +23,14 @@ from tenants.settings import DatabaseSettings
 DRIVER = "postgresql+psycopg"
 FORM = f"{DRIVER}://ROLE:PASSWORD@HOST:5432/DATABASE"
 _SCHEMES = frozenset({"postgres", "postgresql", DRIVER})
-_ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-"""A lock's connection says nothing for hours; what stands between must not forget it, and a dead server is noticed."""
+_ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 15_000}
+"""A lock's connection says nothing for hours; what stands between must not forget it, and a dead server is noticed. One
+that dies with a statement on its way to it is noticed by the last of these (ms) alone: keepalives wait for silence, and
+the kernel would send it again for a quarter of an hour."""
 _PASSING = frozenset({"08", "40", "53", "57"})
 """Classes of SQLSTATE: connection, transaction rolled back, insufficient resources, operator intervention."""
+_READ_ONLY = "25006"
+"""SQLSTATE of a write to what is a replica by now. Its connections are given up: new ones may find the primary."""
 _OWN_BACKEND = "SELECT pg_backend_pid()"
 
 
@@ -70,6 +74,11 @@ def pool_engine(url: URL, settings: DatabaseSettings) -> AsyncEngine:
     def look(connection: Any, _record: Any) -> None:
         if settings.prepare == "never" or connection.run_async(_is_pooled):
             connection.driver_connection.prepare_threshold = None
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def give_up(context: ExceptionContext) -> None:
+        if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+            context.is_disconnect = True
 
     return engine
 

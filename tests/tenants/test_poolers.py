@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -157,3 +159,11 @@ async def test_preparing_can_be_forbidden(place: Place) -> None:
         assert raw.driver_connection is not None
         assert raw.driver_connection.prepare_threshold is None
     await database.aclose()
+
+
+async def test_a_server_that_says_nothing_to_what_was_sent_is_given_up_in_seconds(place: Place) -> None:
+    """Without this the kernel of Linux sends again for a quarter of an hour."""
+    async with place.app.engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        with socket.fromfd(driver.fileno(), socket.AF_INET, socket.SOCK_STREAM) as wire:
+            assert wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
