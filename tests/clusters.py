@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -106,6 +107,28 @@ def cluster(version: int, **settings: str) -> Iterator[Cluster]:
     try:
         made.create()
         made.start(**settings)
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(made.folder)
+
+
+@contextmanager
+def replica_of(primary: Cluster) -> Iterator[Cluster]:
+    """Run a server that follows another: its copy, in recovery for as long as it runs."""
+    made = Cluster(primary.programs, Path(tempfile.mkdtemp(prefix="replica-")))
+    private_folder(made.folder, unprivileged_account())
+    with psycopg.connect(primary.superuser(), autocommit=True) as connection:
+        connection.execute("SELECT pg_backup_start('replica', true)")
+        shutil.copytree(primary.folder / "data", made.folder / "data", ignore=shutil.ignore_patterns("postmaster.*"))
+        row = connection.execute("SELECT labelfile FROM pg_backup_stop(false)").fetchone()
+    (made.folder / "data" / "backup_label").write_text(row[0] if row else "")
+    (made.folder / "data" / "standby.signal").touch()
+    if owner := unprivileged_account():
+        for path in (made.folder / "data", *(made.folder / "data").rglob("*")):
+            os.chown(path, owner.uid, owner.gid)
+    try:
+        made.start(primary_conninfo=primary.superuser(), hot_standby="on")
         yield made
     finally:
         made.stop()

@@ -22,9 +22,10 @@ from service.redis_check import RedisState, check_redis, refuse_version
 from service.startup import Check, all_good
 from tenants.db import Database
 from tenants.errors import Misconfigured, TesseraError, Unavailable
-from tenants.postgres_check import PostgresState, check_postgres, refuse
+from tenants.postgres_check import WRITES, PostgresState, check_postgres, refuse
 from tenants.roles import APP, OWNER, WORKER
 from tenants.settings import DatabaseSettings
+from tests.clusters import replica_of
 from tests.redis_server import redis_server
 
 if TYPE_CHECKING:
@@ -92,6 +93,55 @@ async def test_a_role_without_grants(urls: dict[str, str], postgres18: Cluster) 
         found = await refusal(urls[APP])
         connection.execute(f"GRANT SELECT ON chunks, documents TO {APP}")
     assert (type(found), "read chunks, documents" in found.detail) == (Misconfigured, True)
+
+
+@pytest.mark.parametrize("privilege", ["INSERT", "UPDATE"])
+async def test_a_role_that_may_read_and_not_write(urls: dict[str, str], postgres18: Cluster, privilege: str) -> None:
+    with superuser(postgres18, "refusals") as connection:
+        connection.execute(f"REVOKE {privilege} ON jobs FROM {APP}")
+        found = await refusal(urls[APP])
+        connection.execute(f"GRANT {privilege} ON jobs TO {APP}")
+    assert (type(found), f"{privilege} ON jobs TO {APP}" in found.detail) == (Misconfigured, True), found.detail
+
+
+def test_what_the_roles_have_to_write_is_what_the_migrations_grant(urls: dict[str, str], postgres18: Cluster) -> None:
+    privileges = (
+        "SELECT privilege_type, string_agg(table_name, ' ' ORDER BY table_name)"
+        " FROM information_schema.table_privileges WHERE grantee = %s AND table_schema = 'public'"
+        " AND privilege_type <> 'SELECT' GROUP BY 1"
+    )
+    assert urls
+    with superuser(postgres18, "refusals") as connection:
+        for role, needed in WRITES.items():
+            assert dict(connection.execute(privileges, (role,)).fetchall()) == needed
+
+
+@pytest.mark.parametrize(("how", "back"), [("DISABLE", "ENABLE"), ("NO FORCE", "FORCE")])
+@pytest.mark.parametrize("table", ["chunks", "tenants"])
+async def test_a_table_without_row_level_security(
+    urls: dict[str, str], postgres18: Cluster, table: str, how: str, back: str
+) -> None:
+    with superuser(postgres18, "refusals") as connection:
+        connection.execute(f"ALTER TABLE {table} {how} ROW LEVEL SECURITY")
+        found = await refusal(urls[APP])
+        connection.execute(f"ALTER TABLE {table} {back} ROW LEVEL SECURITY")
+    assert (type(found), f"apart in {table}:" in found.detail) == (Misconfigured, True), found.detail
+
+
+@pytest.mark.parametrize("whose", [f"ROLE {APP}", "DATABASE refusals"])
+async def test_a_server_that_takes_no_writes(urls: dict[str, str], postgres18: Cluster, whose: str) -> None:
+    with superuser(postgres18, "refusals") as connection:
+        connection.execute(f"ALTER {whose} SET default_transaction_read_only = on")
+        found = await refusal(urls[APP])
+        connection.execute("SET default_transaction_read_only = off")
+        connection.execute(f"ALTER {whose} RESET default_transaction_read_only")
+    assert (type(found), "default_transaction_read_only" in found.detail) == (Misconfigured, True)
+
+
+async def test_a_replica(urls: dict[str, str], postgres18: Cluster) -> None:
+    with replica_of(postgres18) as replica:
+        found = await refusal(make_url(urls[APP]).set(port=replica.port).render_as_string(hide_password=False))
+    assert (type(found), "is a replica" in found.detail) == (Misconfigured, True), found.detail
 
 
 @pytest.mark.parametrize("role", ["postgres", OWNER])
