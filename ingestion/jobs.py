@@ -106,7 +106,7 @@ async def queue_partition(session: AsyncSession, tenant_id: UUID, payload: dict[
 
 
 def queue_drop(session: AsyncSession, tenant_id: UUID) -> None:
-    """Queue the end of what is retired in this transaction, once no query can read it any more."""
+    """Queue the end of what is retired or moved in this transaction, once no query can read it any more."""
     session.add(new_job(tenant_id, "drop_generation", delay=READERS_GRACE + timedelta(seconds=1)))
 
 

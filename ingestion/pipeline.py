@@ -280,7 +280,8 @@ async def write_group(session: AsyncSession, runtime: Runtime, batch: Batch, gro
         index_rows, chunk_rows = rows_of(passages, group.embeddings, generation.header.edition)
         with batch.watch.step("index"):
             repeated = [flip.version.version_no for flip in flips if flip.version.version_no in tried]
-            await runtime.indexes.insert(catalog, generation, index_rows, repeated=repeated)
+            if await runtime.indexes.insert(catalog, generation, index_rows, repeated=repeated):
+                jobs.queue_drop(session, tenant_id)
         with batch.watch.step("store"):
             await repository.store_chunks(session, tenant_id, chunk_rows)
         await used(session, tenant_id)

@@ -192,7 +192,8 @@ async def write(session: AsyncSession, runtime: Runtime, header: Header, made: R
     catalog = PostgresCatalog(session, tenant_id)
     generation = await runtime.indexes.current(catalog, header)
     numbers = [one.version.version_no for one in passages]
-    await runtime.indexes.insert(catalog, generation, index_rows, repeated=numbers)
+    if await runtime.indexes.insert(catalog, generation, index_rows, repeated=numbers):
+        jobs.queue_drop(session, tenant_id)
     await repository.store_chunks(session, tenant_id, chunk_rows)
     return found
 

@@ -14,6 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from math import log
 from pathlib import Path
 from typing import TypeVar
@@ -73,11 +74,12 @@ class TantivyLexical:
         self._opening = threading.Lock()
         self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def place(self, index: str, *, shared: bool) -> None:
+    async def place(self, index: str, *, shared: bool) -> bool:
         """See `LexicalStore.place`. Each index has a folder of its own."""
         checked_index(index)
+        return False
 
-    async def tidy(self, index: str) -> None:
+    async def tidy(self, index: str, *, grace: timedelta) -> None:
         """See `LexicalStore.tidy`."""
         checked_index(index)
 

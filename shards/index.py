@@ -110,8 +110,8 @@ class TenantIndexes:
 
     async def insert(
         self, catalog: Catalog, generation: Generation, rows: Sequence[IndexRow], *, repeated: Sequence[int] = ()
-    ) -> None:
-        """Write chunks into both engines and record where they lie.
+    ) -> bool:
+        """Write chunks into both engines and record where they lie; return what `insert_texts` does.
 
         Idempotent by chunk id. What an interrupted attempt wrote of the versions `repeated` is removed first: it may
         lie in other cells than the rows belong to by now.
@@ -126,23 +126,26 @@ class TenantIndexes:
             by_cell.setdefault(int(cell), []).append(ChunkVector(row.chunk_id, row.version_no, row.vector))
         await self._write(catalog, generation, by_cell)
         texts = [ChunkText(row.chunk_id, row.version_no, row.heading, row.text, row.language) for row in rows]
-        await self.insert_texts(generation.header, texts)
+        left = await self.insert_texts(generation.header, texts)
         places = [Place(row.chunk_id, row.version_no, int(micro)) for row, micro in zip(rows, micros, strict=True)]
         fresh = await catalog.add(generation.number, places)
         new = np.array([row.chunk_id in fresh for row in rows], dtype=np.bool_)
         if new.any():
             vectors = np.stack([row.vector for row in rows])
             await catalog.count(generation.number, _changes(micros[new], vectors[new], 1))
+        return left
 
-    async def insert_texts(self, header: Header, texts: Sequence[ChunkText]) -> None:
-        """Write chunks into a generation's lexical index, which comes to lie as its vectors do: shared or by itself."""
+    async def insert_texts(self, header: Header, texts: Sequence[ChunkText]) -> bool:
+        """Write chunks into a generation's lexical index, which comes to lie as its vectors do: shared or by itself.
+        Return whether it was moved for that and something stayed, for which the caller queues a `drop_retired`."""
         name = names.lexical_name(header.space.tenant_id, header.edition)
-        await self.lexical.place(name, shared=header.space.pooled)
+        left = await self.lexical.place(name, shared=header.space.pooled)
         await self.lexical.insert(name, texts)
+        return left
 
-    async def restore(self, catalog: Catalog, generation: Generation, rows: Sequence[IndexRow]) -> None:
+    async def restore(self, catalog: Catalog, generation: Generation, rows: Sequence[IndexRow]) -> bool:
         """Write the vectors of chunks that the engine lost: each into the cell in which Postgres places it. Those that
-        have no place are inserted as new ones."""
+        have no place are inserted as new ones. Return what `insert_texts` does."""
         await catalog.serialise(generation.space)
         await self.complete(generation)
         versions = sorted({row.version_no for row in rows})
@@ -154,8 +157,7 @@ class TenantIndexes:
                 by_cell.setdefault(int(cell), []).append(ChunkVector(row.chunk_id, row.version_no, row.vector))
         await self._write(catalog, generation, by_cell)
         fresh = [row for row in rows if row.chunk_id not in placed]
-        if fresh:
-            await self.insert(catalog, generation, fresh)
+        return bool(fresh) and await self.insert(catalog, generation, fresh)
 
     async def complete(self, generation: Generation) -> None:
         """Make the generation's collection and cells as far as they are not there."""
@@ -234,7 +236,8 @@ class TenantIndexes:
 
     async def adopt(self, catalog: Catalog, rebuilt: Rebuild) -> None:
         """Make a rebuilt generation the live one and retire the other, in the caller's transaction and writer lock. Its
-        words move along, and back with the next write if the transaction fails.
+        words move along, and back with the next write if the transaction fails: one of this process, or one of another
+        that comes a minute later.
 
         Raises:
             RuntimeError: the collection does not hold what was written to it.
@@ -300,8 +303,8 @@ class TenantIndexes:
         await catalog.set_change(change, "flipped")
 
     async def drop_retired(self, catalog: Catalog, *, grace: timedelta) -> int:
-        """Drop the collections of generations and the cells that were replaced at least `grace` ago: no query that
-        began before reads them any more. Return how many of both."""
+        """Drop the collections of generations and the cells that were replaced at least `grace` ago, and what moves of
+        words left: no query that began before reads them any more. Return how many of the first two."""
         retired = await catalog.generations("retired", before=grace)
         for edition in await dead_editions(catalog, grace=grace):
             await self.lexical.drop(names.lexical_name(catalog.tenant_id, edition))
@@ -311,7 +314,7 @@ class TenantIndexes:
         await catalog.forget([header.number for header in retired])
         dropped = len(retired)
         for header in await catalog.generations("live"):
-            await self.lexical.tidy(names.lexical_name(catalog.tenant_id, header.edition))
+            await self.lexical.tidy(names.lexical_name(catalog.tenant_id, header.edition), grace=grace)
             for change in await catalog.changes(header.number, "flipped", before=grace):
                 await self.vectors.drop_cells(header.space, change.parents)
                 await catalog.set_change(change, "done")

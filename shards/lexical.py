@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
 
@@ -53,16 +54,18 @@ class LexicalStore(Protocol):
     `Unavailable` with the code `lexical_busy`.
     """
 
-    async def place(self, index: str, *, shared: bool) -> None:
+    async def place(self, index: str, *, shared: bool) -> bool:
         """Make the index where it belongs, or move it there with all that it holds: among others' (`shared`), or by
         itself. One that is there already stays as it is, unless its analysis is out of date.
 
         Readers meanwhile find every entry once. A call that was cut off is repaired by the next. What a move leaves
-        behind, out of every reader's sight, `tidy` removes. A store in which every index is by itself does nothing.
+        behind is out of every reader's sight, but not of a delete's or of `count_versions`; the return value says
+        whether it left something, which `tidy` removes. A store in which every index is by itself does nothing.
         """
 
-    async def tidy(self, index: str) -> None:
-        """Remove what moves of the index left behind, when no search that began before them is under way any more."""
+    async def tidy(self, index: str, *, grace: timedelta) -> None:
+        """Remove what moves of the index left behind, unless the last of them was less than `grace` ago: a search that
+        began before it may still be under way."""
 
     async def insert(self, index: str, rows: Sequence[ChunkText]) -> None:
         """Write entries; the same chunk again replaces its entry.

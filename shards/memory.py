@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from math import log
 from uuid import UUID
 
@@ -34,11 +35,12 @@ class MemoryLexical:
         self._max_terms = max_terms
         self._indexes: dict[str, dict[UUID, _Entry]] = {}
 
-    async def place(self, index: str, *, shared: bool) -> None:
+    async def place(self, index: str, *, shared: bool) -> bool:
         """See `LexicalStore.place`."""
         checked_index(index)
+        return False
 
-    async def tidy(self, index: str) -> None:
+    async def tidy(self, index: str, *, grace: timedelta) -> None:
         """See `LexicalStore.tidy`."""
         checked_index(index)
 

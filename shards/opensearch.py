@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -25,9 +26,10 @@ from shards.names import checked_index, lexical_name
 from shards.opensearch_check import check
 from shards.opensearch_places import Places
 from shards.opensearch_query import Body, Counts, Piece, owned, pieces_of
-from shards.opensearch_server import MissingIndex, OpenSearchServer, away, whole
+from shards.opensearch_server import REFUSED, MissingIndex, OpenSearchServer, away, blocked, whole
 from shards.settings import LexicalSettings
 from shards.vectors import Scored, VersionScope
+from tenants.errors import Unavailable
 
 T = TypeVar("T")
 
@@ -36,11 +38,18 @@ _BATCH_ROWS = 1_000
 _BATCH_BYTES = 1_000_000
 """What the client sends in one piece; a managed server may take no more than 10 MB a request."""
 _FULL = (429, 503)
+_SERVER_ERROR = 500
 _PAUSES_S = (0.1, 0.3, 0.9)
 _CHUNKS_AT_ONCE = 1_000
 _SEARCHES_AT_ONCE = 100
 _PLACES_KEPT = 10_000
+_PLACED_S = 60.0
+"""How long an index is taken to lie where this process put it: others move it too."""
+_COUNTS_KEPT = 200
+"""Indexes of whose last question the counts are kept, some 100 kB each at most."""
 _SNAPSHOT_S = "120s"
+_SNAPSHOT = {"keep_alive": _SNAPSHOT_S, "allow_partial_pit_creation": "false"}
+"""The server would leave out a shard that is away."""
 _FRESH_S = 2.0
 """How old counts may be that weigh the words of a question again, after the search that counted them."""
 
@@ -48,11 +57,17 @@ _FRESH_S = 2.0
 class OpenSearchLexical:
     """`LexicalStore` on an OpenSearch server, 2.19 or newer. Used in one event loop."""
 
-    def __init__(self, settings: LexicalSettings, server: OpenSearchServer | None = None) -> None:
+    def __init__(
+        self,
+        settings: LexicalSettings,
+        server: OpenSearchServer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
+        self._clock = clock
         self._server = server or OpenSearchServer(settings)
         self._places = Places(self._server, settings)
-        self._placed: OrderedDict[str, bool] = OrderedDict()
+        self._placed: OrderedDict[str, tuple[bool, float]] = OrderedDict()
         self._languages: OrderedDict[str, frozenset[str]] = OrderedDict()
         self._last: OrderedDict[str, tuple[float, Counts]] = OrderedDict()
         self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -62,18 +77,20 @@ class OpenSearchLexical:
         answer."""
         await check(self._server, self._settings)
 
-    async def place(self, index: str, *, shared: bool) -> None:
-        """See `LexicalStore.place`. What this process placed before is taken for placed."""
-        checked_index(index)
-        if self._placed.get(index) != shared:
-            async with self._writer(index):
-                await self._places.place(index, shared=shared)
-                _keep(self._placed, index, shared)
+    async def place(self, index: str, *, shared: bool) -> bool:
+        """See `LexicalStore.place`. What this process placed a moment ago is taken for placed."""
+        placed, at = self._placed.get(checked_index(index), (None, 0.0))
+        if placed == shared and self._clock() - at < _PLACED_S:
+            return False
+        async with self._writer(index):
+            left = await self._places.place(index, shared=shared)
+            _keep(self._placed, index, (shared, self._clock()))
+            return left
 
-    async def tidy(self, index: str) -> None:
+    async def tidy(self, index: str, *, grace: timedelta) -> None:
         """See `LexicalStore.tidy`."""
         async with self._writer(checked_index(index)):
-            await self._places.tidy(index)
+            await self._places.tidy(index, grace=grace)
 
     async def insert(self, index: str, rows: Sequence[ChunkText]) -> None:
         """See `LexicalStore.insert`. An index that nobody placed comes to lie by itself."""
@@ -84,7 +101,7 @@ class OpenSearchLexical:
             try:
                 await self._bulk(index, operations)
             except MissingIndex:
-                await self._places.place(index, shared=self._placed.get(index, False))
+                await self._places.place(index, shared=self._placed.get(index, (False, 0.0))[0])
                 await self._bulk(index, operations)
 
     async def delete_versions(self, index: str, versions: Sequence[int]) -> int:
@@ -105,7 +122,7 @@ class OpenSearchLexical:
         """See `LexicalStore.count_versions`."""
         checked_index(index)
         pieces = _in_pieces(versions, query.MOST_TERMS)
-        return sum([await self._count(index, owned(index, query.of_versions(some))) for some in pieces])
+        return sum([await self._places.count(index, query.of_versions(some)) for some in pieces])
 
     async def count(self, index: str) -> int:
         """See `LexicalStore.count`."""
@@ -138,7 +155,7 @@ class OpenSearchLexical:
         counted_at, last = self._last.get(index, (0.0, None))
         idf: dict[Piece, float] = {}
         for some in _in_pieces(wanted, query.MOST_PIECES):
-            fresh = last is not None and time.monotonic() - counted_at < _FRESH_S and last.holding.keys() >= set(some)
+            fresh = last is not None and self._clock() - counted_at < _FRESH_S and last.holding.keys() >= set(some)
             counts = last if last is not None and fresh else await self._counted(index, some)
             idf |= {piece: counts.idf(piece) for piece in some}
         return {word: max((idf[piece] for piece in pieces), default=0.0) for word, pieces in by_word.items()}
@@ -147,9 +164,7 @@ class OpenSearchLexical:
         """See `LexicalStore.entries`."""
         alias = self._places.alias(checked_index(index))
         try:
-            opened = await self._server.call(
-                lambda client: client.create_pit(index=alias, params={"keep_alive": _SNAPSHOT_S})
-            )
+            opened = await self._server.call(lambda client: client.create_pit(index=alias, params=_SNAPSHOT))
         except MissingIndex:
             return
         try:
@@ -162,7 +177,7 @@ class OpenSearchLexical:
                     return
                 after = hits[-1]["sort"]
         finally:
-            with suppress(MissingIndex):
+            with suppress(MissingIndex, Unavailable):  # it ends by itself
                 await self._server.call(lambda client: client.delete_pit(body={"pit_id": [opened["pit_id"]]}))
 
     async def held(self, index: str, chunk_ids: Sequence[UUID]) -> list[HeldEntry]:
@@ -214,7 +229,7 @@ class OpenSearchLexical:
             counts = query.counted(answer, pieces)
             _keep(self._languages, index, counts.languages)
             if counts.languages <= languages:
-                _keep(self._last, index, (time.monotonic(), counts))
+                _keep(self._last, index, (self._clock(), counts), most=_COUNTS_KEPT)
                 return counts
             languages |= counts.languages
 
@@ -279,7 +294,13 @@ class OpenSearchLexical:
                 raise away("The lexical index has no room for more entries at the moment.")
 
     async def _written(self, index: str, batch: Sequence[str]) -> list[str]:
-        """Write a batch; return the operations for which the server had no room."""
+        """Write a batch; return the operations for which the server had no room.
+
+        Raises:
+            DamagedIndex: the index does not take an entry as it is, now or later.
+            MissingIndex: the index is not there.
+            Unavailable: an entry is refused for what passes, or for what the operator has to change.
+        """
         options = {"refresh": "true", "require_alias": "true"}
         alias = self._places.alias(index)
         answer = await self._server.call(lambda client: client.bulk(index=alias, body="".join(batch), params=options))
@@ -290,15 +311,15 @@ class OpenSearchLexical:
         for _, result in failed:
             if result["error"]["type"] == "index_not_found_exception":
                 raise MissingIndex(result["error"]["reason"])
-            if result["status"] not in _FULL:
-                raise DamagedIndex(f"The lexical index {index} refuses an entry: {result['error']['type']}")
+            if result["status"] in _FULL:
+                continue
+            if result["status"] in REFUSED or result["status"] >= _SERVER_ERROR:
+                raise blocked(result["error"]["type"]) or away("The lexical index takes no entries at the moment.")
+            raise DamagedIndex(f"The lexical index {index} refuses an entry: {result['error']['type']}")
         return [operation for operation, _ in failed]
 
     async def _removed(self, index: str, matching: Body) -> int:
-        try:
-            return await self._places.remove(self._places.alias(index), matching)
-        except MissingIndex:
-            return 0
+        return await self._places.remove(self._places.everywhere(index), matching)
 
     def _writer(self, index: str) -> asyncio.Lock:
         self._last.pop(index, None)
@@ -340,8 +361,8 @@ def _in_pieces(values: Sequence[T], size: int) -> list[Sequence[T]]:
     return [values[start : start + size] for start in range(0, len(values), size)]
 
 
-def _keep(kept: OrderedDict[str, T], index: str, value: T) -> None:
+def _keep(kept: OrderedDict[str, T], index: str, value: T, most: int = _PLACES_KEPT) -> None:
     kept[index] = value
     kept.move_to_end(index)
-    while len(kept) > _PLACES_KEPT:
+    while len(kept) > most:
         kept.popitem(last=False)

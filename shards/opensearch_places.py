@@ -5,15 +5,18 @@ has the tenant's routing, so that a search visits one shard. A move copies the e
 the counts, and swaps the alias in one step of the cluster's. A search sees the one or the other, never both or none.
 
 Everything here is done under the tenant's writer lock, and can be cut off at any point: what was begun is cleared away
-by the next attempt, because only what the alias points to counts.
+by the next attempt, because only what the alias points to counts. Two more aliases have the tenant's name: of the place
+that a move writes to (`-building-` and a number of the move's own), and of a shared index in which one left rows
+(`-left-` and the second).
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -30,6 +33,8 @@ _COPIED_AT_ONCE = 2_000
 _REMOVED_AT_ONCE = 5_000
 _CONFLICTS = 5
 _NAMES_AT_ONCE = 1_000
+_IF_THERE = {"ignore_unavailable": "true"}
+"""For a request that names several places: those that are not there hold nothing."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,17 @@ class Places:
         prefix = re.escape(settings.prefix)
         self._alias = re.compile(rf"{prefix}({INDEX.pattern})")
         self._own = re.compile(rf"{prefix}({INDEX.pattern})-own-[0-9a-f]{{8}}")
+        self._every = f"{settings.prefix}*"
+        self._every_shared = f"{settings.prefix}shared-*"
 
     def alias(self, index: str) -> str:
         """Return the name by which an index is read and written."""
         return f"{self._settings.prefix}{index}"
 
-    @property
-    def _every_shared(self) -> str:
-        return f"{self._settings.prefix}shared-*"
+    def everywhere(self, index: str) -> str:
+        """Return all places in which an index may have entries, for requests with a filter of their own: behind the
+        alias, and where a move left them."""
+        return f"{self.alias(index)},{self._every_shared}"
 
     async def where(self, index: str) -> Where | None:
         """Return what is behind the alias, None when there is none.
@@ -75,41 +83,40 @@ class Places:
         made = int(about["mappings"].get("_meta", {}).get("tessera", 0))
         return Where(physical, self._own.fullmatch(physical) is None, made)
 
-    async def place(self, index: str, *, shared: bool) -> None:
+    async def place(self, index: str, *, shared: bool) -> bool:
         """See `LexicalStore.place`."""
         now = await self.where(index)
         if now is not None and now.shared == shared and now.mapping >= MAPPING:
-            return
+            return False
         target = await self._prepared(index, shared, now)
         if now is not None:
             await self._copy(now.physical, target, index)
         await self._point(index, target, shared, now)
         if now is not None and not now.shared:  # a search that is under way fails on it and is made again
             await self._delete(now.physical)
+        return now is not None and now.shared
 
-    async def tidy(self, index: str) -> None:
+    async def tidy(self, index: str, *, grace: timedelta) -> None:
         """See `LexicalStore.tidy`."""
+        left = await self._aliases(self.alias(f"{index}-left-*"))
+        if any(time.time() - int(name.rpartition("-")[2]) < grace.total_seconds() for name in left):
+            return
         now = await self.where(index)
         await self._clear(index, keep=now.physical if now else None)
 
     async def drop(self, index: str) -> bool:
-        """Remove an index and whatever a move of it left anywhere; return whether there was anything."""
-        now = await self.where(index)
-        if now is not None and now.shared:
-            await self._server.call(
-                lambda client: client.indices.delete_alias(index=now.physical, name=self.alias(index))
-            )
-        return bool(await self._clear(index, keep=None)) or now is not None
+        """Remove an index and whatever a move of it, or somebody else, left anywhere under its name; return whether
+        there was anything."""
+        named = await self._unname(self.alias(index))
+        await self._delete(self.alias(index))
+        return bool(await self._clear(index, keep=None)) or named
 
     async def names(self, beginning: str) -> list[str]:
         """Return the names, with this beginning, of all indexes of which there is anything, sorted: an alias, an own
         index, rows of a shared one."""
         names = self.alias(f"{beginning}*")
         known = {match[1] for physical in await self._listed(names) if (match := self._own.fullmatch(physical))}
-        with suppress(MissingIndex):  # there is none
-            found = await self._server.call(lambda client: client.indices.get_alias(name=names))
-            aliases = (name for about in found.values() for name in about["aliases"])
-            known |= {match[1] for name in aliases if (match := self._alias.fullmatch(name))}
+        known |= {match[1] for name in await self._aliases(names) if (match := self._alias.fullmatch(name))}
         after: Mapping[str, Any] = {}
         while True:
             page = await self._owners(beginning, after)
@@ -118,16 +125,22 @@ class Places:
             if not after:
                 return sorted(name for name in known if INDEX.fullmatch(name))
 
+    async def count(self, index: str, matching: Mapping[str, Any]) -> int:
+        """Return how many entries of an index match, wherever they lie."""
+        place, body = self.everywhere(index), {"query": owned(index, dict(matching))}
+        answer = await self._server.call(lambda client: client.count(index=place, body=body, params=_IF_THERE))
+        return int(whole(answer)["count"])
+
     async def remove(self, place: str, query: Mapping[str, Any]) -> int:
-        """Remove what matches from an alias or index, some at a time; return how many entries there were.
+        """Remove what matches from aliases and indexes, as far as they are there, some at a time; return how many
+        entries there were.
 
         Raises:
-            MissingIndex: there is no such place.
             Unavailable: somebody else changed the entries again and again meanwhile.
         """
         removed, conflicts = 0, 0
-        options: dict[str, Any] = {"conflicts": "proceed", "refresh": "true", "max_docs": _REMOVED_AT_ONCE}
-        await self._server.call(lambda client: client.indices.refresh(index=place))
+        options: dict[str, Any] = {"conflicts": "proceed", "refresh": "true", "max_docs": _REMOVED_AT_ONCE} | _IF_THERE
+        await self._server.call(lambda client: client.indices.refresh(index=place, params=_IF_THERE))
         while True:
             answer = await self._server.call(
                 lambda client: client.delete_by_query(index=place, body={"query": query}, params=options)
@@ -144,6 +157,7 @@ class Places:
 
     async def _prepared(self, index: str, shared: bool, now: Where | None) -> str:
         """Return the physical index for entries to come, without any of them: what is there a broken attempt left."""
+        await self._unname(self.alias(f"{index}-building-*"))  # a copy that still runs there has nowhere to write
         await self._delete_stray(index, keep=now.physical if now else None)
         if not shared:
             target = f"{self.alias(index)}-own-{uuid4().hex[:8]}"
@@ -172,16 +186,15 @@ class Places:
         await self._server.call(lambda client: client.indices.refresh(index=source))
         total = await self._count(source, index)
         # The copy goes to an alias that is there for its time, because an index that is gone would be made anew.
-        building = f"{target}-{index}"
-        routing = {"routing": index} if self._own.fullmatch(target) is None else {}
-        await self._server.call(
-            lambda client: client.indices.put_alias(index=target, name=building, body=routing or None)
-        )
+        building = self.alias(f"{index}-building-{uuid4().hex[:8]}")
+        routed = self._own.fullmatch(target) is None
+        about = _about(index, routed)
+        await self._server.call(lambda client: client.indices.put_alias(index=target, name=building, body=about))
         digits = 0
         while total > _COPIED_AT_ONCE * 16**digits:
             digits += 1
         for number in range(16**digits):
-            await self._copy_slice(source, building, index, f"{number:0{digits}x}" if digits else "", bool(routing))
+            await self._copy_slice(source, building, index, f"{number:0{digits}x}" if digits else "", routed)
         await self._server.call(lambda client: client.indices.refresh(index=target))
         copied = await self._count(target, index)
         await self._server.call(lambda client: client.indices.delete_alias(index=target, name=building))
@@ -203,12 +216,12 @@ class Places:
     async def _point(self, index: str, target: str, shared: bool, now: Where | None) -> None:
         """Let the alias name the target alone, in one step."""
         alias = self.alias(index)
-        added: dict[str, Any] = {"index": target, "alias": alias, "filter": {"term": {"owner": index}}}
-        if shared:
-            added["routing"] = index
-        actions: list[dict[str, Any]] = [{"add": added}]
+        actions: list[dict[str, Any]] = [{"add": {"index": target, "alias": alias, **_about(index, shared)}}]
         if now is not None:
             actions.insert(0, {"remove": {"index": now.physical, "alias": alias, "must_exist": True}})
+        if now is not None and now.shared:
+            left = {"index": now.physical, "alias": f"{alias}-left-{int(time.time())}", **_about(index, True)}
+            actions.append({"add": left})
         await self._server.call(lambda client: client.indices.update_aliases(body={"actions": actions}))
 
     async def _clear(self, index: str, *, keep: str | None) -> int:
@@ -217,6 +230,7 @@ class Places:
         for physical in await self._listed(self._every_shared):
             if physical != keep:
                 removed += await self.remove(physical, owned(index))
+        await self._unname(self.alias(f"{index}-*"))
         return removed
 
     async def _delete_stray(self, index: str, *, keep: str | None) -> int:
@@ -226,6 +240,22 @@ class Places:
         for physical in strays:
             await self._delete(physical)
         return len(strays)
+
+    async def _aliases(self, pattern: str) -> set[str]:
+        """Return the aliases of a pattern."""
+        try:
+            found = await self._server.call(lambda client: client.indices.get_alias(index=self._every, name=pattern))
+        except MissingIndex:  # there is none
+            return set()
+        return {name for about in found.values() for name in about["aliases"]}
+
+    async def _unname(self, pattern: str) -> bool:
+        """Remove the aliases of a pattern from whatever they name; return whether there were any."""
+        try:
+            await self._server.call(lambda client: client.indices.delete_alias(index=self._every, name=pattern))
+        except MissingIndex:
+            return False
+        return True
 
     async def _listed(self, pattern: str) -> list[str]:
         """Return the physical indexes of a pattern."""
@@ -253,3 +283,8 @@ class Places:
         answer = await self._server.call(lambda client: client.search(index=self._every_shared, body=body))
         found: Mapping[str, Any] = whole(answer).get("aggregations", {}).get("owners", {"buckets": []})
         return found
+
+
+def _about(index: str, routed: bool) -> dict[str, Any]:
+    """Return what an alias of an index's says beside its name: whose entries it shows, and in which shard they lie."""
+    return {"filter": {"term": {"owner": index}}, **({"routing": index} if routed else {})}

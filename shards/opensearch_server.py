@@ -23,6 +23,9 @@ T = TypeVar("T")
 _AGAIN = (429, 502, 503, 504)
 """The server is there and has no room, or a shard of it is not yet back: asked again a moment later."""
 _PAUSES_S = (0.1, 0.2, 0.4, 0.8)
+REFUSED = (401, 403)
+_SERVER_ERROR = 500
+_REFUSES = "The lexical index refuses the service: `tessera doctor` says why."
 _KEEP_ALIVE = 8
 _INDEX_LACKS = ("index_not_found_exception", "resource_not_found_exception", "aliases_not_found_exception")
 # It logs each request that fails; what matters is raised here.
@@ -47,7 +50,8 @@ class OpenSearchServer:
 
         Raises:
             MissingIndex: it names an index that is not there.
-            Unavailable: the server does not answer in time, did not a moment ago, or refuses the login.
+            Unavailable: the server does not answer in time, did not a moment ago, fails, refuses the login, or keeps
+                nothing under the number that it gave out (a snapshot whose time is over).
         """
         if not self._breaker.admits():
             raise away()
@@ -100,17 +104,27 @@ class OpenSearchServer:
 def whole(answer: dict[str, Any]) -> dict[str, Any]:
     """Return an answer that every shard gave in time.
 
+    A shard that no node has at the moment is none of the failed: it is missing from the successful.
+
     Raises:
         Unavailable: one did not, so that hits may be missing from it.
     """
-    if answer.get("timed_out") or answer.get("_shards", {}).get("failed"):
-        raise Unavailable("Not every shard of the lexical index answers.", code="lexical_unavailable")
+    shards = answer.get("_shards", {})
+    if answer.get("timed_out") or shards.get("failed") or shards.get("successful", 0) < shards.get("total", 0):
+        raise away("Not every shard of the lexical index answers.")
     return answer
 
 
 def away(why: str = "The lexical index does not answer.") -> Unavailable:
     """Return what is raised while the server is of no use."""
     return Unavailable(why, code="lexical_unavailable")
+
+
+def blocked(kind: object) -> Unavailable | None:
+    """Return what is raised for an error of this type where the server takes nothing new, None for other types."""
+    if "block_exception" not in str(kind):
+        return None
+    return away("The lexical index takes nothing new: its server is blocked, as it is when its disk is nearly full.")
 
 
 def _options(settings: LexicalSettings) -> dict[str, Any]:
@@ -141,12 +155,10 @@ def _translated(error: Any) -> BaseException:
         return MissingIndex(str(error.info))
     if status is None or status in _AGAIN:
         return away()
-    if status == 403 and "block_exception" in str(error.error):
-        return away(
-            "The lexical index takes nothing new: its server is blocked, as it is when its disk is nearly full."
-        )
-    if status in (401, 403):
-        return away("The lexical index refuses the service: `tessera doctor` says why.")
+    if status in REFUSED:
+        return blocked(error.error) or away(_REFUSES)
+    if status >= _SERVER_ERROR or isinstance(error, NotFoundError):
+        return away("The lexical index could not do what it was asked for.")
     if isinstance(error, refused.RequestError) and "maximum shards open" in str(error.info):
         return away("The lexical index has no room for more shards: raise `cluster.max_shards_per_node`.")
     translated: BaseException = error

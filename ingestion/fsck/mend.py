@@ -208,7 +208,8 @@ async def restore_vectors(session: AsyncSession, runtime: Runtime, tenant_id: UU
             for text_, vector in zip(passages.texts, passages.vectors, strict=True)
             if text_.row.chunk_id in served
         ]
-    await runtime.indexes.restore(catalog, generation, rows)
+    if await runtime.indexes.restore(catalog, generation, rows):
+        jobs.queue_drop(session, tenant_id)
 
 
 async def restore_words(
@@ -219,7 +220,8 @@ async def restore_words(
     if live is None:  # there is nothing to search; what lacks an index is made again with it
         return
     rows = [text_.row for one in versions for text_ in await texts_of_version(session, tenant_id, *one)]
-    await runtime.indexes.insert_texts(live, rows)
+    if await runtime.indexes.insert_texts(live, rows):
+        jobs.queue_drop(session, tenant_id)
 
 
 async def flag_originals(

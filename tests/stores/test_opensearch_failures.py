@@ -5,25 +5,32 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
 from opensearchpy import AsyncOpenSearch
 
-from shards.lexical import ChunkText
+from shards.lexical import ChunkText, DamagedIndex
 from shards.names import lexical_name
 from shards.opensearch import OpenSearchLexical
+from shards.opensearch_server import OpenSearchServer
 from shards.settings import LexicalSettings
 from shards.vectors import VersionScope
 from tenants.errors import Unavailable
 from tests.servers import server
 from tests.stores.opensearch_process import FakeServer, OpenSearchProcess, free_port
 
+T = TypeVar("T")
 FULL = {"error": {"type": "rejected_execution_exception", "reason": "queue is full"}}
-NO_HITS: dict[str, Any] = {"timed_out": False, "_shards": {"total": 2, "failed": 0}, "hits": {"hits": []}}
+NO_HITS: dict[str, Any] = {
+    "timed_out": False,
+    "_shards": {"total": 2, "successful": 2, "failed": 0},
+    "hits": {"hits": []},
+}
 
 
 def rows_of(number: int) -> list[ChunkText]:
@@ -38,7 +45,7 @@ def calls(store: OpenSearchLexical, index: str) -> list[Callable[[], Awaitable[o
         lambda: store.search(index, "harbour", k=3, scope=None),
         lambda: store.search(index, "harbour", k=3, scope=scope),
         lambda: store.place(lexical_name(uuid4()), shared=True),
-        lambda: store.tidy(index),
+        lambda: store.tidy(index, grace=timedelta()),
         lambda: store.insert(index, [row]),
         lambda: store.delete_versions(index, [1]),
         lambda: store.delete_chunks(index, [row.chunk_id]),
@@ -173,7 +180,15 @@ async def test_a_server_without_room_is_asked_again_a_few_times() -> None:
         await store.aclose()
 
 
-@pytest.mark.parametrize("part", [{"timed_out": True}, {"_shards": {"total": 2, "failed": 1}}], ids=["late", "failed"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"timed_out": True},
+        {"_shards": {"total": 2, "successful": 1, "failed": 1}},
+        {"_shards": {"total": 2, "successful": 1, "failed": 0}},
+    ],
+    ids=["late", "failed", "missing"],
+)
 async def test_an_answer_in_part_is_no_answer(part: dict[str, Any]) -> None:
     counts = {"hits": {"total": {"value": 3}}, "aggregations": {"languages": {"buckets": []}}}
     async with FakeServer({"*": (200, {**NO_HITS, **counts, **part, "count": 1, "responses": [part]})}) as fake:
@@ -182,6 +197,7 @@ async def test_an_answer_in_part_is_no_answer(part: dict[str, Any]) -> None:
             lambda: store.search(index, "harbour", k=3, scope=None),
             lambda: store.held(index, [row.chunk_id]),
             lambda: store.count(index),
+            lambda: store.count_versions(index, [1]),
             lambda: store.lacking(index, [row]),
         ):
             with pytest.raises(Unavailable) as caught:
@@ -216,3 +232,71 @@ async def test_a_blocked_server_says_that_its_disk_may_be_full() -> None:
         with pytest.raises(Unavailable, match="disk"):
             await store.insert(lexical_name(uuid4()), rows_of(1))
         await store.aclose()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (403, "cluster_block_exception"),
+        (403, "security_exception"),
+        (500, "translog_exception"),
+        (502, "node_disconnected"),
+    ],
+)
+async def test_items_that_are_refused_for_what_passes_are_no_damage(status: int, kind: str) -> None:
+    """Only what the index would never take is: an upload would fail for good."""
+    refused = {"index": {"status": status, "error": {"type": kind, "reason": "..."}}}
+    async with FakeServer({"*": (200, {"errors": True, "items": [refused]})}) as fake:
+        store = OpenSearchLexical(LexicalSettings(url=fake.url))
+        with pytest.raises(Unavailable) as caught:
+            await store.insert(lexical_name(uuid4()), rows_of(1))
+        assert caught.value.code == "lexical_unavailable"
+        assert ("disk" in caught.value.detail) == (kind == "cluster_block_exception")
+        refused["index"] |= {"status": 400, "error": {"type": "mapper_parsing_exception", "reason": "..."}}
+        with pytest.raises(DamagedIndex, match="mapper_parsing_exception"):
+            await store.insert(lexical_name(uuid4()), rows_of(1))
+        await store.aclose()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(500, "too_many_clauses"), (500, "null_pointer_exception"), (404, "search_context_missing_exception")],
+)
+async def test_an_error_that_nobody_foresaw_is_unavailable(status: int, kind: str) -> None:
+    async with FakeServer({"*": (status, {"error": {"type": kind, "reason": "..."}})}) as fake:
+        store = OpenSearchLexical(LexicalSettings(url=fake.url))
+        for call in calls(store, lexical_name(uuid4()))[:-1]:
+            with pytest.raises(Unavailable) as caught:
+                await call()
+            assert caught.value.code == "lexical_unavailable"
+        await store.aclose()
+
+
+class Noting(OpenSearchServer):
+    """Remembers the snapshots that were made."""
+
+    def __init__(self, settings: LexicalSettings) -> None:
+        super().__init__(settings)
+        self.snapshots: list[str] = []
+
+    async def call(self, work: Callable[[AsyncOpenSearch], Awaitable[T]]) -> T:
+        answer = await super().call(work)
+        if isinstance(answer, dict) and "creation_time" in answer:
+            self.snapshots.append(answer["pit_id"])
+        return answer
+
+
+async def test_a_snapshot_that_ended_is_unavailable(
+    opensearch: OpenSearchLexical, opensearch_settings: LexicalSettings
+) -> None:
+    """The server keeps it for a time, and knows nothing of it afterwards."""
+    index, server = lexical_name(uuid4()), Noting(opensearch_settings)
+    await opensearch.insert(index, rows_of(3))
+    store = OpenSearchLexical(opensearch_settings, server)
+    pages = store.entries(index, batch=1)
+    await anext(pages)
+    await server.call(lambda client: client.delete_pit(body={"pit_id": server.snapshots}))
+    with pytest.raises(Unavailable) as caught:
+        await anext(pages)
+    assert caught.value.code == "lexical_unavailable"
+    await store.aclose()

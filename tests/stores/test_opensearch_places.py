@@ -6,8 +6,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import TypeVar
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from opensearchpy import AsyncOpenSearch
@@ -18,6 +19,7 @@ from shards.names import lexical_name
 from shards.opensearch import OpenSearchLexical
 from shards.opensearch_server import OpenSearchServer
 from shards.settings import LexicalSettings
+from tests.stores.opensearch_entries import found, lying, own_of, rows_of
 
 T = TypeVar("T")
 
@@ -40,29 +42,6 @@ class CutServer(OpenSearchServer):
         if self.made:
             await super().call(work)
         raise CutError
-
-
-def rows_of(number: int, word: str = "harbour") -> list[ChunkText]:
-    return [ChunkText(uuid4(), at // 3 + 1, f"Note {at}", f"the {word} of number {at}") for at in range(number)]
-
-
-async def found(store: OpenSearchLexical, index: str, text: str = "harbour") -> list[UUID]:
-    return [hit.chunk_id for hit in await store.search(index, text, k=1000, scope=None)]
-
-
-async def lying(settings: LexicalSettings) -> Counter[str]:
-    """How many entries each physical index holds, the server asked itself; those that hold none are left out."""
-    async with AsyncOpenSearch(hosts=[settings.url]) as client:
-        await client.indices.refresh(index=f"{settings.prefix}*")
-        names = [row["index"] for row in await client.cat.indices(index=f"{settings.prefix}*", format="json")]
-        counts = {name: (await client.count(index=name))["count"] for name in names}
-    return Counter({name.removeprefix(settings.prefix): count for name, count in counts.items() if count})
-
-
-async def own_of(settings: LexicalSettings, index: str) -> list[str]:
-    async with AsyncOpenSearch(hosts=[settings.url]) as client:
-        rows = await client.cat.indices(index=f"{settings.prefix}{index}-own-*", format="json")
-    return [row["index"] for row in rows]
 
 
 @pytest.fixture
@@ -102,7 +81,7 @@ async def test_a_move_keeps_every_hit_and_score(
     await opensearch.place(index, shared=shared)
     assert await opensearch.search(index, "number 7 of the harbour", k=1000, scope=None) == before
     assert len(before) == 60
-    await opensearch.tidy(index)
+    await opensearch.tidy(index, grace=timedelta())
     assert sum((await lying(opensearch_settings)).values()) == 110
     await opensearch.insert(index, [replace(rows[0], text="moved")])
     await opensearch.delete_chunks(index, [rows[1].chunk_id])
@@ -159,7 +138,7 @@ async def test_a_move_cut_off_anywhere_is_repaired_by_the_next(
         assert Counter(await found(fresh, index)) == wanted, last
         await fresh.place(index, shared=shared)
         assert Counter(await found(fresh, index)) == wanted, last
-        await fresh.tidy(index)
+        await fresh.tidy(index, grace=timedelta())
         places = await lying(opensearch_settings)
         assert sum(places.values()) == 12, (last, places)
         assert len(await own_of(opensearch_settings, index)) == (not shared), last
@@ -198,7 +177,7 @@ async def test_an_older_mapping_is_built_again_behind_the_alias(
         old = await own_of(opensearch_settings, name)
         await newer.place(name, shared=shared)
         assert await newer.search(name, "harbour 7", k=50, scope=None) == before[name]
-        await newer.tidy(name)
+        await newer.tidy(name, grace=timedelta())
         assert shared or set(await own_of(opensearch_settings, name)).isdisjoint(old)
     assert sum((await lying(opensearch_settings)).values()) == 40
     assert sum(name.startswith(f"shared-{opensearch_places.MAPPING}-") for name in await lying(opensearch_settings))
