@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -13,13 +13,16 @@ from opensearchpy import exceptions as refused
 
 from shards.opensearch_mapping import index_body
 from shards.opensearch_query import owned
-from shards.opensearch_server import OpenSearchServer, away
+from shards.opensearch_server import OpenSearchServer, away, blocked
 from shards.settings import LexicalSettings
 from tenants.errors import Misconfigured
 
 OLDEST = (2, 19)
 """The last release of OpenSearch 2, and the oldest that the suite of the stores runs on. Older ones get no fixes."""
-_PRIVILEGES = "create_index, delete, manage aliases, read and write on {prefix}*, and cluster_composite_ops"
+_PRIVILEGES = (
+    "on {prefix}* the action groups read, write and manage (indices:admin/*, indices:monitor/*), and of the cluster "
+    "cluster_composite_ops and cluster_monitor (cluster:monitor/*)"
+)
 
 
 async def check(server: OpenSearchServer, settings: LexicalSettings) -> None:
@@ -29,12 +32,13 @@ async def check(server: OpenSearchServer, settings: LexicalSettings) -> None:
         Misconfigured: it is reached, and is wrong for good; the settings are named.
         Unavailable: it does not answer.
     """
+    _check_authority(settings)
     client = await server.client()
     try:
         _require_version(await client.info(), settings)
         await _try(client, settings)
     except (refused.AuthenticationException, refused.AuthorizationException) as error:
-        raise _refused(error, settings) from error
+        raise blocked(error.error) or _refused(error, settings) from error
     except refused.ConnectionError as error:
         if isinstance(error.info, ssl.SSLError):
             raise Misconfigured(
@@ -55,6 +59,17 @@ async def check(server: OpenSearchServer, settings: LexicalSettings) -> None:
         raise _not_opensearch(settings) from error
 
 
+def _check_authority(settings: LexicalSettings) -> None:
+    if settings.ca is None:
+        return
+    try:
+        ssl.create_default_context(cafile=settings.ca)
+    except ssl.SSLError as error:
+        raise Misconfigured(f"TESSERA_LEXICAL_CA names {settings.ca}, which holds no certificate (PEM).") from error
+    except OSError as error:
+        raise Misconfigured(f"TESSERA_LEXICAL_CA names {settings.ca}: {error.strerror or error}.") from error
+
+
 def _require_version(about: Mapping[str, Any], settings: LexicalSettings) -> None:
     version = about.get("version") if isinstance(about, Mapping) else None
     if not isinstance(version, Mapping) or version.get("distribution") != "opensearch":
@@ -71,34 +86,71 @@ def _require_version(about: Mapping[str, Any], settings: LexicalSettings) -> Non
 async def _try(client: AsyncOpenSearch, settings: LexicalSettings) -> None:
     """Do what the store does, so that a privilege that is missing shows now."""
     one, other = (f"{settings.prefix}check-{uuid4().hex[:8]}" for _ in range(2))
+    body = index_body(shards=1, replicas=0)
+    await client.indices.create(index=one, body=body)
+    await client.indices.delete(index=one)  # at once: whoever may not delete leaves no more than this
     made: list[str] = []
     try:
         for physical in (one, other):
-            await client.indices.create(index=physical, body=index_body(shards=1, replicas=0))
+            await client.indices.create(index=physical, body=body)
             made.append(physical)
         added = [{"add": {"index": physical, "alias": f"{physical}-alias"}} for physical in made]
         await client.indices.update_aliases(body={"actions": added})
-        await _use(client, one, f"{one}-alias", f"{other}-alias")
-        await client.indices.get_alias(index=f"{settings.prefix}*")
+        await _use(client, settings.prefix, one, f"{other}-alias")
+        await _rename(client, settings.prefix, one)
         await client.cat.indices(index=f"{settings.prefix}*", params={"format": "json", "h": "index"})
     finally:
-        for physical in made:
-            await client.indices.delete(index=physical)
+        if made:
+            await client.indices.delete(index=",".join(made))
 
 
-async def _use(client: AsyncOpenSearch, physical: str, alias: str, other: str) -> None:
-    query, named = owned("check"), {"require_alias": "true", "refresh": "true"}
+async def _use(client: AsyncOpenSearch, prefix: str, physical: str, other: str) -> None:
+    """Write, read, copy and remove one entry. An answer of status 200 may be a refusal in each of its parts."""
+    query, named, alias = owned("check"), {"require_alias": "true", "refresh": "true"}, f"{physical}-alias"
     entry = {"owner": "check", "chunk_id": "00", "version_no": 1, "heading": "one", "text": "one two"}
     lines: list[dict[str, Any]] = [{"index": {"_id": "check:00"}}, entry]
-    await client.bulk(index=alias, body=lines, params=named)
+    written = await client.bulk(index=alias, body=lines, params=named)
+    _require_done(result for item in written["items"] for result in item.values())
     await client.search(index=alias, body={"query": query})
-    await client.msearch(index=alias, body=[{}, {"query": query}])
+    _require_done((await client.msearch(index=alias, body=[{}, {"query": query}]))["responses"])
     snapshot = await client.create_pit(index=alias, params={"keep_alive": "10s"})
+    await client.search(body={"query": query, "pit": {"id": snapshot["pit_id"]}})
     await client.delete_pit(body={"pit_id": [snapshot["pit_id"]]})
-    await client.reindex(body={"source": {"index": physical, "query": query}, "dest": {"index": other}}, params=named)
-    await client.indices.refresh(index=alias)
-    await client.delete_by_query(index=alias, body={"query": query}, params={"conflicts": "proceed"})
+    source = {"index": physical, "query": query}
+    copied = await client.reindex(body={"source": source, "dest": {"index": other}}, params=named)
+    _require_one(copied, "total", "copy")
+    places, there = f"{alias},{prefix}shared-*", {"ignore_unavailable": "true"}
+    await client.indices.refresh(index=places, params=there)
+    await client.count(index=places, body={"query": query}, params=there)
+    removed = await client.delete_by_query(
+        index=places, body={"query": query}, params={**there, "conflicts": "proceed"}
+    )
+    _require_one(removed, "deleted", "remove")
     await client.indices.get_mapping(index=alias)
+
+
+async def _rename(client: AsyncOpenSearch, prefix: str, physical: str) -> None:
+    about = {"filter": {"term": {"owner": "check"}}, "routing": "check"}
+    await client.indices.put_alias(index=physical, name=f"{physical}-building", body=about)
+    await client.indices.get_alias(index=f"{prefix}*", name=f"{physical}-*")
+    await client.indices.delete_alias(index=f"{prefix}*", name=f"{physical}-*")
+
+
+def _require_one(answer: Mapping[str, Any], count: str, doing: str) -> None:
+    """Raise what kept a copy or removal from the one entry that there is."""
+    _require_done({"error": one.get("cause"), "status": one.get("status")} for one in answer.get("failures", ()))
+    if answer.get(count) != 1:
+        reason = f"it does not {doing} an entry that was just written"
+        raise refused.RequestError(400, reason, {"error": {"type": "", "reason": reason}})
+
+
+def _require_done(results: Iterable[Mapping[str, Any]]) -> None:
+    """Raise what a part of an answer is refused with, as if it had been asked alone."""
+    for result in results:
+        if result.get("error") is not None:
+            status, error = int(result.get("status") or 500), result["error"]
+            kind = refused.HTTP_EXCEPTIONS.get(status, refused.TransportError)
+            raise kind(status, error.get("type", ""), {"error": error})
 
 
 def _refused(error: refused.TransportError, settings: LexicalSettings) -> Misconfigured:

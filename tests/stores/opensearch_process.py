@@ -96,7 +96,8 @@ def free_port() -> int:
 
 @dataclass
 class FakeServer:
-    """Speaks HTTP and answers what it was told to: (status, body) by how the path begins, `*` for every other."""
+    """Speaks HTTP and answers what it was told to: (status, body) by how the path begins, or the method and the path,
+    or by the last part of the path where that begins with `_`; `*` for every other."""
 
     answers: dict[str, tuple[int, Any]]
     seen: list[str] = field(default_factory=list)
@@ -122,7 +123,8 @@ class FakeServer:
         length = next((int(line[15:]) for line in head.split("\r\n") if line.lower().startswith("content-length:")), 0)
         self.bodies.append((await reader.readexactly(length)).decode())
         self.seen.append(f"{method} {path}")
-        wanted = next((key for key in self.answers if path.startswith(key) and key != "*"), "*")
+        asked = (path, f"{method} {path}", path.partition("?")[0].rpartition("/")[2])
+        wanted = next((key for key in self.answers if key != "*" and any(one.startswith(key) for one in asked)), "*")
         status, said = self.answers[wanted]
         kind, text = ("text/plain", said) if isinstance(said, str) else ("application/json", json.dumps(said))
         body = text.encode()

@@ -22,6 +22,20 @@ from tests.stores.opensearch_process import FakeServer
 
 INFO = {"version": {"distribution": "opensearch", "number": "2.19.1"}}
 FORBIDDEN = {"error": {"type": "security_exception", "reason": "no permissions for [indices:admin/create]"}}
+WORKS: dict[str, Any] = {
+    **INFO,
+    "errors": False,
+    "items": [],
+    "responses": [],
+    "pit_id": "one",
+    "total": 1,
+    "deleted": 1,
+    "failures": [],
+}
+"""What satisfies every call of a check."""
+BLOCKED = {
+    "error": {"type": "cluster_block_exception", "reason": "blocked by: [FORBIDDEN/10/cluster create-index ...]"}
+}
 TOO_MANY = {"error": {"type": "rejected_execution_exception", "reason": "queue is full"}}
 
 
@@ -58,6 +72,95 @@ async def test_a_missing_privilege_is_named() -> None:
     assert "no permissions for [indices:admin/create]" in said
     assert "TESSERA_LEXICAL_USER 'tessera'" in said
     assert "tessera-*" in said
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        ("_bulk", {"errors": True, "items": [{"index": {"status": 403, **FORBIDDEN}}]}),
+        ("_msearch", {"responses": [{"status": 403, **FORBIDDEN}]}),
+        ("_reindex", {"total": 1, "failures": [{"status": 403, "cause": FORBIDDEN["error"]}]}),
+        ("_delete_by_query", {"total": 1, "deleted": 0, "failures": [{"status": 403, "cause": FORBIDDEN["error"]}]}),
+    ],
+)
+async def test_a_refusal_inside_an_answer_is_named(call: str, answer: dict[str, Any]) -> None:
+    """The status of these answers is 200, whatever became of their parts."""
+    said = await refusal({call: (200, answer), "*": (200, WORKS)}, user="tessera")
+    assert "no permissions for [indices:admin/create]" in said
+    assert "TESSERA_LEXICAL_USER 'tessera'" in said
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"), [("_reindex", {"total": 0, "failures": []}), ("_delete_by_query", {"deleted": 0})]
+)
+async def test_a_copy_or_removal_of_nothing_proves_nothing(call: str, answer: dict[str, Any]) -> None:
+    said = await refusal({call: (200, answer), "*": (200, WORKS)})
+    assert "an entry that was just written" in said
+
+
+async def test_every_call_of_the_store_is_tried() -> None:
+    async with FakeServer({"*": (200, WORKS)}) as server:
+        store = OpenSearchLexical(LexicalSettings(url=server.url))
+        await store.check()
+        await store.aclose()
+        seen = {line.partition("?")[0] for line in server.seen}
+    for method, place, call in (
+        ("PUT", "check-", ""),
+        ("DELETE", "check-", ""),
+        ("GET", "*", "/_alias/"),
+        ("PUT", "check-", "/_alias/"),
+        ("DELETE", "*", "/_alias/"),
+        ("POST", "check-", "/_count"),
+        ("POST", "check-", "/_delete_by_query"),
+        ("POST", "check-", "/_search"),
+        ("POST", "check-", "/_msearch"),
+        ("POST", "check-", "/_search/point_in_time"),
+        ("POST", "check-", "/_refresh"),
+        ("GET", "check-", "/_mapping"),
+    ):
+        assert any(line.startswith(f"{method} /tessera-{place}") and call in line for line in seen), (method, call)
+    assert {"POST /_aliases", "POST /_reindex", "POST /_search", "GET /_cat/indices/tessera-*"} <= seen
+
+
+async def test_who_may_not_delete_leaves_one_empty_index_at_most() -> None:
+    async with FakeServer({"DELETE /tessera-": (403, FORBIDDEN), "*": (200, WORKS)}) as server:
+        store = OpenSearchLexical(LexicalSettings(url=server.url))
+        with pytest.raises(Misconfigured):
+            await store.check()
+        await store.aclose()
+        made = [line for line in server.seen if line.startswith("PUT /tessera-check")]
+    assert len(made) == 1
+
+
+async def test_what_is_made_is_removed_in_one_request_whatever_fails() -> None:
+    async with FakeServer({"_bulk": (403, FORBIDDEN), "*": (200, WORKS)}) as server:
+        store = OpenSearchLexical(LexicalSettings(url=server.url))
+        with pytest.raises(Misconfigured):
+            await store.check()
+        await store.aclose()
+        assert server.seen[-1].startswith("DELETE /tessera-check")
+        assert server.seen[-1].count("check-") == 2
+
+
+@pytest.mark.parametrize("call", ["PUT /tessera-", "_bulk"])
+async def test_a_full_disk_is_no_missing_privilege(call: str) -> None:
+    parts = {"errors": True, "items": [{"index": {"status": 403, **BLOCKED}}]}
+    async with FakeServer({call: (200, parts) if call == "_bulk" else (403, BLOCKED), "*": (200, WORKS)}) as server:
+        store = OpenSearchLexical(LexicalSettings(url=server.url))
+        with pytest.raises(Unavailable, match="disk"):
+            await store.check()
+        await store.aclose()
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+async def test_an_authority_that_cannot_be_read_is_named(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    store = OpenSearchLexical(LexicalSettings(url="https://127.0.0.1:1", ca=file))
+    with pytest.raises(Misconfigured, match=rf"TESSERA_LEXICAL_CA names {file}"):
+        await store.check()
+    await store.aclose()
 
 
 @pytest.mark.parametrize("number", ["1.3.20", "2.18.0", "2.9.0"])
