@@ -7,6 +7,7 @@ from __future__ import annotations
 
 FIRST_S = 1.0
 LONGEST_S = 30.0
+_MOST_DOUBLINGS = 10
 IN_A_ROW = 3
 """Failures one after the other from which a replica is left alone; one is enough when it was not even reached."""
 
@@ -34,7 +35,7 @@ class Ejection:
             return  # of a request from before: it does not make the pause longer
         self._failures += 1
         if gone or self.out or self._failures >= IN_A_ROW:
-            self._until = now + min(LONGEST_S, FIRST_S * 2.0**self._times)
+            self._until = now + min(LONGEST_S, FIRST_S * 2.0 ** min(self._times, _MOST_DOUBLINGS))
             self._times += 1
 
     def answered(self) -> None:

@@ -42,7 +42,8 @@ class ModelStream:
             async for text in self._rest(begun, usage, budget.end_by):
                 yield text
         finally:
-            await begun.aclose()
+            begun.lease.end()
+            self.pool.close(begun.completion.aclose())
 
     async def _rest(self, begun: Begun, usage: Usage, end_by: float) -> AsyncGenerator[str, None]:
         clock = asyncio.get_running_loop().time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from rag.answer.completion import ChatRequest, Completion, ReplicaFailed, open_completion
@@ -24,13 +25,6 @@ class Begun:
     completion: Completion
     lease: Lease
     text: str | None
-
-    async def aclose(self) -> None:
-        """Close the connection and give the place back."""
-        try:
-            await self.completion.aclose()
-        finally:
-            self.lease.end()
 
 
 class Race:
@@ -71,7 +65,7 @@ class Race:
                 elif now >= late_at and self._may_hedge():
                     asked_at = now
         finally:
-            await self._stop()
+            self._stop()
 
     async def _ask_another(self) -> None:
         if len(self._tried) >= self._tries:
@@ -133,8 +127,10 @@ class Race:
         logger.warning("generation at %s failed before its first token: %s", lease.replica.url, error)
         self._failures.append(str(error))
         self._figures.retries[error.kind] += 1
-        note_failure(lease, error)
-        lease.end()
+        try:
+            note_failure(lease, error)
+        finally:
+            lease.end()
         if error.kind == "rejected":
             raise error
 
@@ -143,16 +139,21 @@ class Race:
             lease.failed(gone=False)
         return ReplicaFailed("error", "; ".join([*self._failures, "no first token in time"]))
 
-    async def _stop(self) -> None:
-        """Stop what is under way: another was faster, or the asker has left."""
-        for task in self._running:
+    def _stop(self) -> None:
+        """Stop what is under way: another was faster, or the asker has left. The places are free at once."""
+        stopped, self._running = self._running, {}
+        for task, lease in stopped.items():
             task.cancel()
-        ended = await asyncio.gather(*self._running, return_exceptions=True)
-        for one, lease in zip(ended, self._running.values(), strict=True):
-            if isinstance(one, Begun):
-                await one.completion.aclose()
             lease.overtaken()
             lease.end()
+        if stopped:
+            self._pool.close(_close_begun(stopped))
+
+
+async def _close_begun(stopped: Collection[asyncio.Task[Begun]]) -> None:
+    """Close what began all the same before it was stopped."""
+    ended = await asyncio.gather(*stopped, return_exceptions=True)
+    await asyncio.gather(*(one.completion.aclose() for one in ended if isinstance(one, Begun)))
 
 
 def note_failure(lease: Lease, error: ReplicaFailed) -> None:

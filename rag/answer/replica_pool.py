@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from rag.answer.ejection import Ejection
 from rag.answer.replica import Clock, Replica
@@ -88,6 +89,17 @@ class ReplicaPool:
     dice: random.Random
     used: Callable[[], None]
     """Called for each request: the servers are looked at while they are in use."""
+    closing: set[asyncio.Task[None]] = field(default_factory=set)
+    """What closes connections at this moment."""
+
+    def close(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what closes a connection beside the caller.
+
+        A task that anyio cancels is cancelled again at every turn of the loop: it cannot wait for the end of anything.
+        """
+        task = asyncio.create_task(work)
+        self.closing.add(task)
+        task.add_done_callback(self.closing.discard)
 
     async def lease(self, tried: Collection[Replica], deadline: float) -> Lease:
         """Return a place at the replica that suits best, when one has room.

@@ -36,6 +36,7 @@ class ModelServers:
         self._replicas: dict[tuple[str, str], Replica] = {}
         self._watch = ReplicaWatch(settings.poll_s, loop_time)
         self._freed = asyncio.Event()
+        self._closing: set[asyncio.Task[None]] = set()
         self._hedges = HedgeBudget(settings.hedge_share)
 
     @property
@@ -53,7 +54,7 @@ class ModelServers:
         """Return the replicas of a declared model."""
         replicas = [self._replica(url, route.api_key) for url in route.urls]
         dice = random.Random()  # noqa: S311 - no secret
-        return ReplicaPool(replicas, loop_time, self._freed, self._hedges, dice, self._watch.note_use)
+        return ReplicaPool(replicas, loop_time, self._freed, self._hedges, dice, self._watch.note_use, self._closing)
 
     async def look(self) -> None:
         """Look at every server now."""
@@ -61,6 +62,7 @@ class ModelServers:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        await asyncio.gather(*self._closing, return_exceptions=True)
         await self._watch.aclose()
         for replica in self._replicas.values():
             await replica.client.close()

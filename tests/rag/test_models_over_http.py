@@ -87,6 +87,13 @@ async def until_it_writes(server: ModelServer) -> None:
     raise AssertionError("the model was not asked")
 
 
+async def outstanding(admin: httpx.AsyncClient) -> float:
+    """Answers that the API has written by the model at this moment."""
+    page = (await admin.get("/metrics")).text
+    families = {family.name: family for family in text_string_to_metric_families(page)}
+    return sum(sample.value for sample in families["tessera_generation_outstanding"].samples)
+
+
 async def test_a_tenants_first_model_answers_unless_another_is_named(
     admin: httpx.AsyncClient, asking: TenantAccess, model_server: ModelServer
 ) -> None:
@@ -146,6 +153,32 @@ async def test_when_a_streaming_client_leaves_the_model_stops(asking: TenantAcce
                 break
         assert slow.running == running + 1
     await until_it_stops(slow, running)
+
+
+async def test_when_a_streaming_client_leaves_before_the_first_token_its_place_is_free(
+    admin: httpx.AsyncClient, asking: TenantAccess, model_server: ModelServer
+) -> None:
+    async def silent(_: ModelServer) -> AsyncIterator[str]:
+        await asyncio.sleep(3600)
+        yield chunk("never")
+
+    await until_the_model_answers(asking)
+    await until_it_stops(model_server, 0)
+    spoken = model_server.scripts[STANDIN]
+    model_server.scripts[STANDIN] = silent
+    try:
+        async with asking.client.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
+            async for line in response.aiter_lines():
+                if line == "event: retrieval":
+                    await until_it_writes(model_server)
+                    assert await outstanding(admin) == 1
+                    break
+    finally:
+        model_server.scripts[STANDIN] = spoken
+    async with asyncio.timeout(10):
+        while await outstanding(admin):
+            await asyncio.sleep(0.1)
+    await until_it_stops(model_server, 0)
 
 
 async def test_when_a_client_leaves_before_its_whole_answer_the_model_stops(

@@ -231,6 +231,14 @@ def test_failures_eject_for_growing_pauses_and_one_request_looks_again() -> None
     assert not ejection.out
 
 
+def test_a_server_that_is_away_for_hours_is_probed_every_half_minute() -> None:
+    ejection, now = Ejection(), 0.0
+    for _ in range(1_100):
+        ejection.failed(now, gone=True)
+        now += LONGEST_S
+        assert ejection.due(now)
+
+
 def test_a_server_that_was_not_reached_is_left_alone_at_once_and_probed_by_one() -> None:
     clock = Clock()
     pool = pool_of(2, clock)
