@@ -104,7 +104,8 @@ class GenerationSettings(BaseModel):
     poll_s: float = Field(default=1.0, gt=0)
     """Seconds between two looks at the servers' `/health` and `/metrics` while they are in use."""
     tries: int = Field(default=3, ge=1, le=10)
-    """Servers that one answer is asked of at most before its first token; never another one after it."""
+    """Servers that one answer is asked of at most before its first text, without those that refuse it; never another
+    one after it."""
     hedge_share: float = Field(default=0.1, ge=0, le=1)
     """Share of the answers that may be asked of a second server because the first token is late; 0 for none."""
     connect_timeout_s: float = Field(default=2.0, gt=0)

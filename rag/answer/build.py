@@ -13,18 +13,26 @@ from rag.settings import GenerationSettings
 from shards.embed import Embedder
 
 
-def build_generator(settings: GenerationSettings, embedder: Embedder, *, secret: str, slots: Slots) -> RoutedGenerator:
+def build_generator(
+    settings: GenerationSettings,
+    embedder: Embedder,
+    *,
+    secret: str,
+    slots: Slots,
+    figures: GenerationFigures | None = None,
+) -> RoutedGenerator:
     """The built-in answerer, with the declared models before it.
 
     Args:
         secret: of the installation; the tenants' salts follow from it.
         slots: bound the answers that models write for a tenant at once.
+        figures: count what happens; without them, new ones do.
 
     Raises:
         Misconfigured: a setting contradicts another one.
     """
     routes = routes_of(settings)
-    choice, figures = choice_of(settings, routes), GenerationFigures()
+    choice, figures = choice_of(settings, routes), figures or GenerationFigures()
     builtin = ExtractiveGenerator(embedder)
     servers: Servers | None = None
     if routes:

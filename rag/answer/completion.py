@@ -26,12 +26,13 @@ _BUSY_S, _LONGEST_BUSY_S = 1.0, 10.0
 
 
 class ReplicaFailed(Exception):
-    """A replica failed; the message is for the log."""
+    """A replica failed; the message is for the log. `began`: after its first token."""
 
-    def __init__(self, kind: FailureKind, detail: str, *, busy_s: float = 0.0) -> None:
+    def __init__(self, kind: FailureKind, detail: str, *, busy_s: float = 0.0, began: bool = False) -> None:
         super().__init__(detail)
         self.kind = kind
         self.busy_s = busy_s
+        self.began = began
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Usage:
     completion_tokens: int = 0
     finished: bool = False
     cut: bool = False
+
+    def add(self, other: Usage) -> None:
+        """Add the tokens of another try."""
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
 
 
 class Completion:

@@ -11,6 +11,7 @@ from rag.answer.figures import GenerationFigures
 from rag.answer.generator import Budget
 from rag.answer.race import Begun, Race, note_failure
 from rag.answer.replica_pool import ReplicaPool
+from rag.answer.tries import Tries
 from rag.settings import GenerationSettings
 
 CHARACTERS_PER_TOKEN = 12
@@ -26,21 +27,31 @@ class ModelStream:
     settings: GenerationSettings
     figures: GenerationFigures
 
-    async def pieces(self, request: ChatRequest, budget: Budget, usage: Usage) -> AsyncGenerator[str, None]:
+    async def pieces(
+        self, request: ChatRequest, budget: Budget, usage: Usage, tries: Tries
+    ) -> AsyncGenerator[str, None]:
         """Yield the text; `usage` is complete at the end. Closing the iterator stops the model.
 
+        Args:
+            request: what is asked.
+            budget: until when the text may begin and end.
+            usage: what the server says of it goes here.
+            tries: those of the answer so far: no replica among them is asked, and they count.
+
         Raises:
-            ReplicaFailed: no replica began in time, or the one that began did not come to an end.
+            ReplicaFailed: no replica began in time, or the one that began (`began`) did not come to an end.
         """
-        clock = asyncio.get_running_loop().time
-        asked_at = clock()
-        race = Race(self.pool, request, deadline=budget.begin_by, tries=self.settings.tries, figures=self.figures)
+        most, clock = self.settings.tries, asyncio.get_running_loop().time
+        race = Race(self.pool, request, tries, deadline=budget.begin_by, most=most, figures=self.figures)
         begun = await race.run()
         try:
-            self.figures.first_token(self.name, clock() - asked_at)
+            tries.first_token_s = clock() - tries.asked_at
             begun.completion.count_in(usage)
             async for text in self._rest(begun, usage, budget.end_by):
                 yield text
+        except ReplicaFailed as error:
+            tries.failed(error.kind)
+            raise
         finally:
             begun.lease.end()
             self.pool.close(begun.completion.aclose())
@@ -70,4 +81,5 @@ class ModelStream:
         if usage.finished:
             return None  # it had said all, and then lingered or broke off
         note_failure(begun.lease, failed)
+        failed.began = True
         raise failed

@@ -31,6 +31,7 @@ from rag.answer.model_stream import ModelStream
 from rag.answer.prompt import build_messages
 from rag.answer.routes import Route
 from rag.answer.stream import Sentence, SentenceStream
+from rag.answer.tries import Tries
 from rag.settings import GenerationSettings
 from shards.embed import Embedder
 from tenants.context import TenantContext
@@ -70,15 +71,19 @@ class OpenAIChatGenerator:
             GenerationUnsupported: the model wrote something that no passage supports, and nothing else.
         """
         draft, usage = _Draft(abstained=not asked.passages), Usage()
+        tries = Tries(asyncio.get_running_loop().time())
         try:
-            async with aclosing(self._events(tenant, asked, draft, usage)) as events:
+            async with aclosing(self._events(tenant, asked, draft, usage, tries)) as events:
                 async for event in events:
+                    if isinstance(event, Delta):
+                        self._note_first_token(tries)
                     yield event
         except ReplicaFailed as error:
             logger.warning("generation by %s failed: %s", self.name, error)
             if draft.text:
                 raise GenerationInterrupted("The model stopped in the middle of its answer.") from error
             raise GenerationUnavailable("The model does not answer.") from error
+        self._note_first_token(tries)
         if not draft.text and not draft.abstained:
             raise GenerationUnsupported("Nothing that the model wrote is in the passages.")
         if not draft.text:
@@ -96,14 +101,38 @@ class OpenAIChatGenerator:
     async def aclose(self) -> None:
         """Nothing is held open: the connections are the replicas'."""
 
+    def _note_first_token(self, tries: Tries) -> None:
+        """Count it once, and only that of the replica whose text the client gets."""
+        if tries.first_token_s is not None:
+            self._stream.figures.first_token(self.name, tries.first_token_s)
+            tries.first_token_s = None
+
     async def _events(
-        self, tenant: TenantContext, asked: Asked, draft: _Draft, usage: Usage
+        self, tenant: TenantContext, asked: Asked, draft: _Draft, usage: Usage, tries: Tries
     ) -> AsyncGenerator[AnswerEvent, None]:
-        if not asked.passages:
-            return
+        """Ask another replica for as long as nothing has left: to the client that is before the first token."""
+        clock, budget = asyncio.get_running_loop().time, asked.budget or budget_from_now(self._stream.settings)
+        again = bool(asked.passages)
+        while again:
+            again, spent = False, Usage()
+            try:
+                async with aclosing(self._written(tenant, asked, budget, draft, spent, tries)) as events:
+                    async for event in events:
+                        yield event
+            except ReplicaFailed as error:
+                if draft.text or not error.began or clock() >= budget.begin_by:
+                    raise
+                logger.warning("generation by %s broke off before its first text: %s", self.name, error)
+                again = True
+            finally:
+                usage.add(spent)
+
+    async def _written(
+        self, tenant: TenantContext, asked: Asked, budget: Budget, draft: _Draft, usage: Usage, tries: Tries
+    ) -> AsyncGenerator[AnswerEvent, None]:
         checker = CitationChecker(asked.passages, self._embedder)
         request = self._request(tenant, asked, checker)
-        async with aclosing(self._sentences(request, asked.budget, usage)) as sentences:
+        async with aclosing(self._sentences(request, budget, usage, tries)) as sentences:
             async for sentence in sentences:
                 if not draft.text and is_abstention(sentence.text):
                     draft.abstained = True
@@ -125,10 +154,10 @@ class OpenAIChatGenerator:
         )
 
     async def _sentences(
-        self, request: ChatRequest, budget: Budget | None, usage: Usage
+        self, request: ChatRequest, budget: Budget, usage: Usage, tries: Tries
     ) -> AsyncGenerator[Sentence, None]:
         stream = SentenceStream()
-        pieces = self._stream.pieces(request, budget or budget_from_now(self._stream.settings), usage)
+        pieces = self._stream.pieces(request, budget, usage, tries)
         async with aclosing(pieces):
             async for piece in pieces:
                 for sentence in stream.feed(piece):

@@ -1,4 +1,4 @@
-"""From a question to a model's first token: another replica is asked when one fails or is late, never afterwards."""
+"""From a question to a model's first token: another replica is asked when one fails or is late."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from rag.answer.completion import ChatRequest, Completion, ReplicaFailed, open_completion
 from rag.answer.figures import GenerationFigures
-from rag.answer.replica import Replica
 from rag.answer.replica_pool import Lease, NoReplica, ReplicaPool
+from rag.answer.tries import Tries
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +31,19 @@ class Race:
     """One question to the replicas of one model."""
 
     def __init__(
-        self, pool: ReplicaPool, request: ChatRequest, *, deadline: float, tries: int, figures: GenerationFigures
+        self,
+        pool: ReplicaPool,
+        request: ChatRequest,
+        tries: Tries,
+        *,
+        deadline: float,
+        most: int,
+        figures: GenerationFigures,
     ) -> None:
         self._pool, self._request = pool, request
-        self._deadline, self._tries = deadline, tries
+        self._tries, self._most = tries, most
+        self._deadline = deadline
         self._figures = figures
-        self._tried: list[Replica] = []
         self._running: dict[asyncio.Task[Begun], Lease] = {}
         self._failures: list[str] = []
 
@@ -46,7 +53,8 @@ class Race:
         Raises:
             ReplicaFailed: none began in time, or within the tries.
         """
-        self._pool.hedges.asked()
+        if not self._tries.replicas:
+            self._pool.hedges.asked()
         try:
             await self._ask_another()
             asked_at = self._pool.clock()
@@ -68,17 +76,20 @@ class Race:
             self._stop()
 
     async def _ask_another(self) -> None:
-        if len(self._tried) >= self._tries:
-            raise ReplicaFailed("error", "; ".join(self._failures))
+        if self._tries.spent >= self._most:
+            raise ReplicaFailed("error", "; ".join(self._failures) or "no further try is left")
         try:
-            self._start(await self._pool.lease(self._tried, self._deadline))
+            lease = await self._pool.lease(self._tries.replicas, self._deadline)
         except NoReplica:
             raise ReplicaFailed("error", "; ".join(self._failures) or "no replica is there") from None
+        if self._tries.cause is not None:
+            self._figures.retries[self._tries.cause] += 1
+        self._start(lease)
 
     def _may_hedge(self) -> bool:
-        if len(self._running) > 1 or len(self._tried) >= self._tries:
+        if len(self._running) > 1 or self._tries.spent >= self._most:
             return False
-        lease = self._pool.lease_now(self._tried)
+        lease = self._pool.lease_now(self._tries.replicas)
         if lease is None:
             return False
         if not self._pool.hedges.spend():
@@ -89,7 +100,7 @@ class Race:
         return True
 
     def _start(self, lease: Lease) -> None:
-        self._tried.append(lease.replica)
+        self._tries.begun(lease.replica)
         self._running[asyncio.create_task(self._begin(lease))] = lease
 
     async def _begin(self, lease: Lease) -> Begun:
@@ -126,7 +137,7 @@ class Race:
     def _note_failure(self, lease: Lease, error: ReplicaFailed) -> None:
         logger.warning("generation at %s failed before its first token: %s", lease.replica.url, error)
         self._failures.append(str(error))
-        self._figures.retries[error.kind] += 1
+        self._tries.failed(error.kind)
         try:
             note_failure(lease, error)
         finally:

@@ -184,6 +184,72 @@ async def test_a_replica_that_dies_in_mid_stream_leaves_a_whole_answer(
     assert generator.figures.fallbacks == {"generation_interrupted": 1}
 
 
+@pytest.mark.parametrize("said", ["", "A full-time", "You also get a company car [1]. A full-time"])
+async def test_a_replica_that_dies_before_its_first_text_costs_no_answer(
+    service: Service, servers: list[ModelServer], said: str
+) -> None:
+    """Tokens came, and nothing of them has left: to the client that is before the first token."""
+
+    async def dies(server: ModelServer) -> AsyncIterator[str]:
+        yield chunk(said)
+        server.scripts["m"] = server.scripts["well"]
+
+    for server in servers:
+        server.scripts.update({"well": server.scripts["m"], "m": dies})
+    generator = service.on(servers, hedge_share=0)
+    servers[1].scripts["m"] = servers[1].scripts["well"]
+    await by_the_model(service, generator, 8)
+    retried = len(servers[0].requests) + len(servers[1].requests) - 8
+    assert retried == 1, "the dying one was asked, once"
+    assert generator.figures.retries == {"gone": 1}
+    assert sum(generator.figures.first_tokens["m"].counts) == 8, "one for each answer"
+
+
+async def test_answers_that_break_off_before_their_first_text_end_with_the_tries(
+    service: Service, servers: list[ModelServer]
+) -> None:
+    async def dies(_: ModelServer) -> AsyncIterator[str]:
+        yield chunk("A full-time")
+
+    for server in servers:
+        server.scripts["m"] = dies
+    generator = service.on(servers, hedge_share=0)
+    assert (await service.ask(generator)).degraded == ("generation",)
+    assert [len(server.requests) for server in servers] == [1, 1], "none twice"
+    assert generator.figures.first_tokens == {}, "no client saw one"
+    for server in servers:
+        server.requests.clear()
+    assert (await service.ask(service.on(servers, hedge_share=0, tries=1))).degraded == ("generation",)
+    assert sum(len(server.requests) for server in servers) == 1
+
+
+async def test_no_further_replica_is_asked_when_the_time_to_begin_is_over(
+    service: Service, servers: list[ModelServer]
+) -> None:
+    async def dies_late(_: ModelServer) -> AsyncIterator[str]:
+        yield chunk("A full-time")
+        await asyncio.sleep(0.8)
+
+    for server in servers:
+        server.scripts["m"] = dies_late
+    generator = service.on(servers, hedge_share=0, first_token_timeout_s=0.5)
+    assert (await service.ask(generator)).degraded == ("generation",)
+    assert sum(len(server.requests) for server in servers) == 1
+
+
+async def test_replicas_that_refuse_are_no_tries(service: Service, servers: list[ModelServer]) -> None:
+    """Of four replicas one has the adapter."""
+    async with AsyncExitStack() as stack:
+        lacking = [await stack.enter_async_context(running_model_server()) for _ in range(3)]
+        generator = service.on([*lacking, servers[0]], hedge_share=0)
+        await by_the_model(service, generator, 8)
+        assert all(len(server.requests) <= 8 for server in lacking), "each once an answer"
+        assert generator.figures.retries["refused"] == sum(len(server.requests) for server in lacking)
+        alone = service.on(lacking, hedge_share=0)
+        assert (await service.ask(alone)).degraded == ("generation",)
+        assert alone.figures.retries == {"refused": 2}, "after the third there is no other"
+
+
 async def test_requests_go_where_the_metrics_say_there_is_room(service: Service, servers: list[ModelServer]) -> None:
     busy, idle = servers
     busy.lies = {"num_requests_running": "40", "num_requests_waiting": "3"}

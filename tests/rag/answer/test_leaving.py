@@ -15,6 +15,7 @@ from rag.answer.model_stream import ModelStream
 from rag.answer.openai_chat import budget_from_now
 from rag.answer.routes import routes_of
 from rag.answer.servers import ModelServers
+from rag.answer.tries import Tries
 from rag.settings import GenerationSettings
 from shards.embed import Embedder
 from tests.rag.answer.model_server import ModelServer, chunk, running_model_server
@@ -40,7 +41,7 @@ async def opened(servers: list[ModelServer], embedder: Embedder) -> AsyncIterato
 
 
 async def read(stream: ModelStream, text: asyncio.Event) -> None:
-    async with aclosing(stream.pieces(REQUEST, budget_from_now(stream.settings), Usage())) as pieces:
+    async with aclosing(stream.pieces(REQUEST, budget_from_now(stream.settings), Usage(), Tries(0.0))) as pieces:
         async for _ in pieces:
             text.set()
 
