@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-import httpx
+import httpx2
 import openai
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
@@ -19,9 +19,14 @@ from shards.model_server import asked_pause_s
 
 logger = logging.getLogger(__name__)
 
-FailureKind = Literal["gone", "error", "busy", "refused", "rejected"]
+FailureKind = Literal["gone", "error", "busy", "refused", "rejected", "over"]
 """`gone`: not reached, or the connection broke; `error`: it failed; `busy`: it has too many requests already;
-`refused`: it does not take this request, another one may; `rejected`: none would."""
+`refused`: it does not take this request, another one may; `rejected`: none would; `over`: the answer's time was, which
+says nothing of the replica."""
+_BROKEN = (openai.APIConnectionError, httpx2.HTTPError, OSError)
+"""`httpx2` is what the client speaks HTTP with; what breaks while it reads the body of an error comes as it is."""
+_NONSENSE = (openai.OpenAIError, ValueError, RecursionError)
+_NAME = re.compile(r"[A-Za-z_]{1,40}")
 _BUSY_S, _LONGEST_BUSY_S = 1.0, 10.0
 
 
@@ -80,10 +85,10 @@ class Completion:
         while True:
             try:
                 chunk = await anext(self._stream, None)
-            except (openai.APIConnectionError, httpx.HTTPError) as error:
-                raise ReplicaFailed("gone", f"{type(error).__name__}: {error}") from error
-            except (openai.OpenAIError, json.JSONDecodeError) as error:
-                raise ReplicaFailed("error", f"{type(error).__name__}: {error}") from error
+            except _BROKEN as error:
+                raise ReplicaFailed("gone", _named(error)) from error
+            except _NONSENSE as error:
+                raise ReplicaFailed("error", _named(error)) from error
             if chunk is None:
                 if not self.usage.finished:
                     raise ReplicaFailed("gone", "the stream broke off")
@@ -99,23 +104,39 @@ class Completion:
 
 async def open_completion(replica: Replica, request: ChatRequest) -> Completion:
     """Ask a replica; raise `ReplicaFailed`."""
-    salted = bool(request.salt) and request.salt_rule != "off" and replica.takes_salt
+    required = request.salt_rule == "required"
+    salted = bool(request.salt) and (required or (request.salt_rule == "auto" and replica.takes_salt))
     try:
-        return Completion(await _create(replica, request, {"cache_salt": request.salt} if salted else None))
+        return await _opened(replica, request, salted=salted)
     except openai.APIStatusError as error:
         # A server that takes no field it does not know says which one.
-        if not (salted and error.status_code in (400, 422) and "cache_salt" in _words(error)):
-            raise _failure(error) from error
-        if request.salt_rule == "required":
-            raise ReplicaFailed("refused", "it takes no cache_salt, which TESSERA_GENERATION requires") from error
+        if not (salted and error.status_code in (400, 422) and "cache_salt" in error.response.text):
+            raise _failure(error) from None
+        if required:
+            raise ReplicaFailed("refused", "it takes no cache_salt, which is required of it") from None
+    try:
+        completion = await _opened(replica, request, salted=False)
+    except openai.APIStatusError as error:
+        # It was something else: one that repeats the prompt names whatever a tenant writes.
+        raise _failure(error) from None
+    logger.warning("%s takes no cache_salt: it is left out from now on", replica.url)
+    replica.takes_salt = False
+    return completion
+
+
+async def _opened(replica: Replica, request: ChatRequest, *, salted: bool) -> Completion:
+    """Ask a replica; raise `openai.APIStatusError` for what it answers, and `ReplicaFailed` when it does not."""
+    try:
+        return Completion(await _create(replica, request, {"cache_salt": request.salt} if salted else None))
+    except openai.APIStatusError:
+        raise
     except openai.APITimeoutError as error:
         # Its host may be gone, and so may the time of this process: one alone proves nothing.
         raise ReplicaFailed("error", "no connection in time") from error
-    except (openai.OpenAIError, httpx.HTTPError) as error:
-        raise ReplicaFailed("gone", f"{type(error).__name__}: {error}") from error
-    logger.warning("%s takes no cache_salt: it is left out from now on", replica.url)
-    replica.takes_salt = False
-    return await open_completion(replica, request)
+    except _BROKEN as error:
+        raise ReplicaFailed("gone", _named(error)) from error
+    except _NONSENSE as error:
+        raise ReplicaFailed("error", _named(error)) from error
 
 
 async def _create(
@@ -133,7 +154,7 @@ async def _create(
 
 
 def _failure(error: openai.APIStatusError) -> ReplicaFailed:
-    detail = _words(error)
+    detail = _named(error)
     if error.status_code in (429, 503):
         return ReplicaFailed("busy", detail, busy_s=_pause(error.response.headers))
     if error.status_code >= 500:
@@ -142,9 +163,14 @@ def _failure(error: openai.APIStatusError) -> ReplicaFailed:
     return ReplicaFailed("rejected" if error.status_code in (400, 413, 422) else "refused", detail)
 
 
-def _words(error: openai.APIStatusError) -> str:
-    """What the server said: the client knows the words of OpenAI's form only."""
-    return f"{error} {error.body or ''}"[:500]
+def _named(error: Exception) -> str:
+    """What went wrong, by its names. A server's words are left out: they may repeat the prompt and the salt."""
+    named = f"HTTP {error.status_code}" if isinstance(error, openai.APIStatusError) else type(error).__name__
+    if isinstance(error, openai.APIError):
+        said = next((one for one in (error.code, error.type) if isinstance(one, str) and _NAME.fullmatch(one)), None)
+        cause = type(error.__cause__).__name__ if isinstance(error, openai.APIConnectionError) else said
+        return f"{named} ({cause})" if cause else named
+    return named
 
 
 def _pause(headers: Mapping[str, str]) -> float:
@@ -164,7 +190,8 @@ def _read(chunk: ChatCompletionChunk, usage: Usage) -> str:
         if choice.finish_reason is not None:
             usage.finished = True
             usage.cut = choice.finish_reason == "length"
-        return choice.delta.content or ""
-    except (AttributeError, TypeError, IndexError) as error:
+        # Half a pair of surrogates cannot be sent on, and no store takes a NUL.
+        return (choice.delta.content or "").encode(errors="replace").decode().replace("\0", "")
+    except (AttributeError, TypeError, LookupError, ValueError, OverflowError) as error:
         # The client builds its models without validation: what it hands over need not have their shape.
-        raise ReplicaFailed("error", f"not a chat completion chunk: {error}") from error
+        raise ReplicaFailed("error", f"not a chat completion chunk ({type(error).__name__})") from error

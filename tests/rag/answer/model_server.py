@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-Script = Callable[["ModelServer"], AsyncIterator[str]]
+Script = Callable[["ModelServer"], AsyncIterator[str | bytes]]
 ANSWER = (
     "A full-time employee has 27 days of annual leave [1]. Leave is requested in the staff portal [1]. The mileage rate"
     " for a private car is CHF 0.68 per kilometre [2]."
@@ -48,6 +48,10 @@ class ModelServer:
     """What it wants to be shown, when it is not empty."""
     strict: str = ""
     """How it refuses fields that it does not know: `openai`, or `detail` as others do; empty if it takes them."""
+    error: dict[str, Any] = field(default_factory=dict)
+    """What it says with `status`."""
+    echoes: bool = False
+    """Whether what it says with `status` repeats the request, as FastAPI's refusals do."""
     is_vllm: bool = True
     version: str = "0.32.0"
     health: int = 200
@@ -181,11 +185,16 @@ def build_app(server: ModelServer) -> FastAPI:
 
 def _refusal(server: ModelServer, request: Request, body: dict[str, Any]) -> Response | None:
     if server.key and request.headers.get("authorization") != f"Bearer {server.key}":
-        return _error(401, "Incorrect API key")
+        error = {"message": "Incorrect API key", "code": "invalid_api_key"}
+        return JSONResponse({"error": error}, status_code=401)
     if body.get("model") == "refuses":
         return _error(500, "out of memory")
+    if body and server.status and server.echoes:
+        detail = [{"type": "too_long", "loc": ["body"], "msg": "Too long", "input": body}]
+        return JSONResponse({"detail": detail}, status_code=server.status)
     if body and server.status:
-        return _error(server.status, "not now", server.headers)
+        error = server.error or {"message": "not now"}
+        return JSONResponse({"error": error}, status_code=server.status, headers=server.headers)
     if body and body["model"] not in server.scripts and body["model"] != "silent":
         return _error(404, f"The model {body['model']} does not exist.")
     if server.strict == "openai" and "cache_salt" in body:
@@ -195,7 +204,7 @@ def _refusal(server: ModelServer, request: Request, body: dict[str, Any]) -> Res
     return None
 
 
-async def _stream(server: ModelServer, model: str) -> AsyncIterator[str]:
+async def _stream(server: ModelServer, model: str) -> AsyncIterator[str | bytes]:
     try:
         async with server.computing():
             await asyncio.sleep(server.first_token_s + server.first_token_per_request_s * server.running)
