@@ -41,11 +41,11 @@ class ModelStream:
         Raises:
             ReplicaFailed: no replica began in time, or the one that began (`began`) did not come to an end.
         """
-        most, clock = self.settings.tries, asyncio.get_running_loop().time
-        race = Race(self.pool, request, tries, deadline=budget.begin_by, most=most, figures=self.figures)
+        begin_by, settings = budget.begin_by, self.settings
+        race = Race(self.pool, request, tries, deadline=begin_by, settings=settings, figures=self.figures)
         begun = await race.run()
         try:
-            tries.first_token_s = clock() - tries.asked_at
+            tries.first_token_s = asyncio.get_running_loop().time() - tries.asked_at
             begun.completion.count_in(usage)
             async for text in self._rest(begun, usage, budget.end_by):
                 yield text
@@ -57,7 +57,6 @@ class ModelStream:
             self.pool.close(begun.completion.aclose())
 
     async def _rest(self, begun: Begun, usage: Usage, end_by: float) -> AsyncGenerator[str, None]:
-        clock = asyncio.get_running_loop().time
         room = self.settings.max_tokens * CHARACTERS_PER_TOKEN
         text = begun.text
         while text is not None:
@@ -67,14 +66,18 @@ class ModelStream:
                 yield piece
             if usage.cut:
                 return
-            text = await self._next(begun, usage, min(clock() + self.settings.idle_timeout_s, end_by))
+            text = await self._next(begun, usage, end_by)
 
-    async def _next(self, begun: Begun, usage: Usage, deadline: float) -> str | None:
+    async def _next(self, begun: Begun, usage: Usage, end_by: float) -> str | None:
+        deadline = min(asyncio.get_running_loop().time() + self.settings.idle_timeout_s, end_by)
         try:
             async with asyncio.timeout_at(deadline):
                 return await begun.completion.read()
         except TimeoutError as error:
-            failed = ReplicaFailed("error", "no further token in time")
+            if deadline == end_by:
+                failed = ReplicaFailed("over", "no end in time")
+            else:
+                failed = ReplicaFailed("error", "no further token in time")
             failed.__cause__ = error
         except ReplicaFailed as error:
             failed = error

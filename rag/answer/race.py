@@ -11,6 +11,7 @@ from rag.answer.completion import ChatRequest, Completion, ReplicaFailed, open_c
 from rag.answer.figures import GenerationFigures
 from rag.answer.replica_pool import Lease, NoReplica, ReplicaPool
 from rag.answer.tries import Tries
+from rag.settings import GenerationSettings
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +38,12 @@ class Race:
         tries: Tries,
         *,
         deadline: float,
-        most: int,
+        settings: GenerationSettings,
         figures: GenerationFigures,
     ) -> None:
         self._pool, self._request = pool, request
-        self._tries, self._most = tries, most
+        self._tries, self._most = tries, settings.tries
+        self._patience_s = settings.first_token_timeout_s
         self._deadline = deadline
         self._figures = figures
         self._running: dict[asyncio.Task[Begun], Lease] = {}
@@ -89,12 +91,10 @@ class Race:
     def _may_hedge(self) -> bool:
         if len(self._running) > 1 or self._tries.spent >= self._most:
             return False
-        lease = self._pool.lease_now(self._tries.replicas)
+        lease = self._pool.lease_now(self._tries.replicas) if self._pool.hedges.has_one else None
         if lease is None:
             return False
-        if not self._pool.hedges.spend():
-            lease.end()
-            return False
+        self._pool.hedges.spend()
         self._figures.retries["late"] += 1
         self._start(lease)
         return True
@@ -146,8 +146,11 @@ class Race:
             raise error
 
     def _silent(self) -> ReplicaFailed:
+        # Who was asked at the last moment, or waited for a place till then, has not kept anybody waiting.
+        late_s = self._pool.late_after_s(self._patience_s)
         for lease in self._running.values():
-            lease.failed(gone=False)
+            if lease.waited_s >= late_s:
+                lease.failed(gone=False)
         return ReplicaFailed("error", "; ".join([*self._failures, "no first token in time"]))
 
     def _stop(self) -> None:

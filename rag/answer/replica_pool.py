@@ -29,9 +29,14 @@ class Lease:
     def __init__(self, replica: Replica, clock: Clock, freed: asyncio.Event) -> None:
         self.replica = replica
         self._clock, self._freed = clock, freed
-        self._number = next(_numbers)
+        self._number, self._began = next(_numbers), clock()
         self._open = True
-        replica.begun(self._number, clock())
+        replica.begun(self._number, self._began)
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds since it began."""
+        return self._clock() - self._began
 
     def first_token(self) -> float:
         """Note the first token; return the seconds that it took."""
@@ -70,12 +75,14 @@ class HedgeBudget:
         """Note a request."""
         self._saved = min(_HEDGES_SAVED, self._saved + self._share)
 
-    def spend(self) -> bool:
-        """Say whether one may be sent a second time, and count it."""
-        if self._saved < 1:
-            return False
+    @property
+    def has_one(self) -> bool:
+        """Whether one may be sent a second time."""
+        return self._saved >= 1
+
+    def spend(self) -> None:
+        """Count one that is."""
         self._saved -= 1
-        return True
 
 
 @dataclass
@@ -112,20 +119,20 @@ class ReplicaPool:
             NoReplica: none is left, or none had room in time.
         """
         self.used()
-        while True:
+        while (now := self.clock()) < deadline:
             replica = self.choose(tried)
             if replica is not None:
                 return Lease(replica, self.clock, self.freed)
-            now = self.clock()
             # Those that are full, or want no more for the moment, are worth waiting for.
-            if now >= deadline or not any(one.up for one in self._others(tried)):
-                raise NoReplica
+            if not any(one.up for one in self._others(tried)):
+                break
             self.freed.clear()
             try:
                 async with asyncio.timeout(min(deadline - now, _LOOK_S)):
                     await self.freed.wait()
             except TimeoutError:
                 continue
+        raise NoReplica
 
     def lease_now(self, tried: Collection[Replica]) -> Lease | None:
         """Return a place if there is one at once, for a second try beside the first."""
@@ -164,8 +171,13 @@ class ReplicaPool:
         fastest = self._fastest_s()
         return min(max(_HEDGE_FACTOR * fastest, _HEDGE_LEAST_S), budget_s / 4) if fastest else budget_s / 4
 
+    def late_after_s(self, budget_s: float) -> float:
+        """Seconds after which a silent replica has failed, of a budget that may be spent for the most part."""
+        return max(_HEDGE_LEAST_S, self.hedge_after_s(budget_s))
+
     def _others(self, tried: Collection[Replica]) -> list[Replica]:
         return [one for one in self.replicas if one not in tried]
 
     def _fastest_s(self) -> float:
-        return min((one.average_s for one in self.replicas if one.average_s), default=0.0)
+        now = self.clock()
+        return min((one.average_s for one in self.replicas if one.average_s and one.usable(now)), default=0.0)

@@ -131,6 +131,8 @@ class RoutedGenerator:
                 begin_by = clock() + self._settings.first_token_timeout_s
                 end_by = clock() + self._settings.total_timeout_s
                 for place, name in enumerate(chain):
+                    if clock() >= begin_by:
+                        return
                     # What is left of the time is divided among those that are left.
                     share = (begin_by - clock()) / (len(chain) - place)
                     budget = Budget(clock() + share, end_by)
