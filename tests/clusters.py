@@ -116,7 +116,7 @@ def cluster(version: int, **settings: str) -> Iterator[Cluster]:
 @contextmanager
 def replica_of(primary: Cluster) -> Iterator[Cluster]:
     """Run a server that follows another: its copy, in recovery for as long as it runs."""
-    made = Cluster(primary.programs, Path(tempfile.mkdtemp(prefix="replica-")))
+    made = Cluster(primary.program, Path(tempfile.mkdtemp(prefix="replica-")))
     private_folder(made.folder, unprivileged_account())
     with psycopg.connect(primary.superuser(), autocommit=True) as connection:
         connection.execute("SELECT pg_backup_start('replica', true)")
