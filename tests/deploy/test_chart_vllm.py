@@ -67,3 +67,16 @@ def test_there_are_no_more_than_the_api_takes(given: str) -> None:
     done = helm("template", "rag", str(CHART), "--values", str(LEAST), "--set", given)
     assert done.returncode != 0
     assert given.partition("=")[0].replace(".", "/") in done.stderr
+
+
+def test_a_process_starts_again_when_what_it_is_told_of_vllm_changes() -> None:
+    def sums(*given: str) -> list[str]:
+        words = [word for one in (*WITH_VLLM, *given) for word in ("--set", one)]
+        pods = [one["spec"]["template"] for one in rendered(LEAST, *words) if one["kind"] == "Deployment"]
+        return [pod["metadata"]["annotations"]["checksum/settings"] for pod in pods]
+
+    before = sums()
+    assert len(before) == 3
+    assert sums() == before
+    assert not set(before) & set(sums("vllm.replicas=3"))
+    assert not set(before) & set(sums("settings.TESSERA_INGEST_BATCH_S=20"))
