@@ -21,6 +21,9 @@ VLLM = "0.32.0"
 VLLM_METADATA = f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}+cpu\n"
 VLLM_FOLDER = f"vllm-{VLLM}-python{sys.version_info[0]}.{sys.version_info[1]}"
 VERSITYGW = "v1.8.0"
+VERSITYGW_FOLDER = f"versitygw-{VERSITYGW}"
+AZURITE = "3.35.0"
+AZURITE_FOLDER = f"azurite-{AZURITE}"
 
 
 def package_folder(cache: Cache, name: str, made_of: str) -> Path:
@@ -91,7 +94,7 @@ def azurite(cache: Cache) -> tuple[Path, Path]:
         run(words, cwd=folder, env=environment)
 
     node = _node(cache)
-    return node, cache.once("azurite-3.35.0", "Azurite 3.35.0 (an npm package)", make)
+    return node, cache.once(AZURITE_FOLDER, f"Azurite {AZURITE} (an npm package)", make)
 
 
 def _node(cache: Cache) -> Path:
@@ -120,7 +123,7 @@ def milvus_package(cache: Cache) -> Path:
 def versitygw(cache: Cache) -> Path:
     """Return the program `versitygw`."""
     command = f"github.com/versity/versitygw/cmd/versitygw@{VERSITYGW}"
-    return built(cache, f"versitygw-{VERSITYGW}", command, f"versitygw {VERSITYGW}, S3 on a folder (built by Go)")
+    return built(cache, VERSITYGW_FOLDER, command, f"versitygw {VERSITYGW}, S3 on a folder (built by Go)")
 
 
 def built(cache: Cache, name: str, command: str, made_of: str) -> Path:

@@ -28,7 +28,7 @@ from shards.minilm_weights import model_folder
 OPENSEARCH = {OPENSEARCH_2: "opensearch-2.19.1.0", OPENSEARCH_3: "opensearch-3.5.0.0"}
 """Version of each, as its lock and its folder in the cache are named."""
 JAVAS = {OPENSEARCH_2: programs.JAVA_17, OPENSEARCH_3: programs.JAVA_21}
-RANDOM_LLAMA_FOLDER = "random-llama-1"
+RANDOM_LLAMA_FOLDER, RANDOM_RERANKER_FOLDER = "random-llama-1", "random-reranker-1"
 RANDOM_LLAMA = Path(__file__).with_name("random_llama.py")
 RANDOM_RERANKER = Path(__file__).with_name("random_reranker.py")
 
@@ -82,7 +82,7 @@ class Fetched:
         def make(folder: Path) -> None:
             run([str(python), str(RANDOM_LLAMA), str(model_folder() / "tokenizer.json"), str(folder)], cwd=folder)
 
-        return self._cache.once("random-llama-1", "a tiny Llama with random weights (made here)", make)
+        return self._cache.once(RANDOM_LLAMA_FOLDER, "a tiny Llama with random weights (made here)", make)
 
     def reranker(self) -> Path:
         """The folder of the model that reranks."""
@@ -91,7 +91,7 @@ class Fetched:
         def make(folder: Path) -> None:
             run([str(python), str(RANDOM_RERANKER), str(model_folder()), str(folder)], cwd=folder)
 
-        return self._cache.once("random-reranker-1", "a tiny cross-encoder with random weights (made here)", make)
+        return self._cache.once(RANDOM_RERANKER_FOLDER, "a tiny cross-encoder with random weights (made here)", make)
 
     def embedder(self) -> Path:
         """The folder of the model that embeds: the bundled one."""

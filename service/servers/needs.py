@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from service.servers import programs
 from service.servers.cache import Cache
 from service.servers.debian import tree_of
-from service.servers.environments import VERSITYGW, VLLM_FOLDER, folder_of, torch_folder
+from service.servers.environments import AZURITE_FOLDER, VERSITYGW_FOLDER, VLLM_FOLDER, folder_of, torch_folder
 from service.servers.fetched import OPENSEARCH
 from service.servers.installation import (
     AZURITE,
@@ -54,12 +54,12 @@ PARTS: Mapping[str, tuple[Part, ...]] = {
     MILVUS: (Part(folder_of("milvus"), "Milvus 2.3.5, a wheel", 56, 250),),
     OPENSEARCH_2: (Part(OPENSEARCH[OPENSEARCH_2], "OpenSearch 2.19, jars", 55, 55),),
     OPENSEARCH_3: (Part(OPENSEARCH[OPENSEARCH_3], "OpenSearch 3.5, jars", 72, 72),),
-    S3: (Part(f"versitygw-{VERSITYGW}", "versitygw, built by Go from its sources", 100, 84),),
+    S3: (Part(VERSITYGW_FOLDER, "versitygw, built by Go from its sources", 100, 84),),
     VLLM: (VLLM_PART,),
     TRANSFORMERS: (VLLM_PART,),
     VLLM_EMBED: (VLLM_PART,),
     VLLM_RERANK: (VLLM_PART,),
-    AZURITE: (Part("azurite-3.35.0", "Azurite, an npm package", 20, 120),),
+    AZURITE: (Part(AZURITE_FOLDER, "Azurite, an npm package", 20, 120),),
     TORCH: (Part(torch_folder(), "sentence-transformers with PyTorch, wheels", 2800, 6000),),
 }
 
