@@ -11,15 +11,17 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 
-from migrations.runner import Run, Step
-from tenants.errors import TesseraError, Unavailable
+from migrations.runner import SETTING, Run, Step
+from tenants.engine import engine_url, passes, place
+from tenants.errors import Misconfigured, TesseraError, Unavailable
+from tenants.postgres_errors import cause_of, explained
 
 FOLDER = Path(__file__).parent
 """Alembic's files."""
 _ATTEMPTS, _PAUSE_S = 5, 2.0
 _LOCKED_OUT = frozenset({"55P03", "40P01"})
 """SQLSTATE: a lock did not come in time; a deadlock."""
-_TOO_LONG = "57014"
+_TOO_LONG, _DENIED = "57014", "42501"
 
 
 class MigrationFailed(TesseraError):
@@ -52,8 +54,8 @@ def upgrade(
         pause_s: before the second attempt at a migration; doubled before each further one.
 
     Raises:
-        Misconfigured: the address is wrong, or leads to a pooler.
-        Unavailable: a lock did not come in any attempt.
+        Misconfigured: the address is wrong, or leads to a pooler, or its role may not do what a migration does.
+        Unavailable: a lock did not come in any attempt, or the connection was lost.
         MigrationFailed: a statement took longer than it may.
     """
     asked = Run(run) if isinstance(run, str) else run
@@ -64,30 +66,45 @@ def upgrade(
         asked.applied(step)
 
     config = alembic_config(asked.url, replace(asked, applied=applied), folder=folder)
-    for attempt in range(attempts):
+    failures, reached = 0, 0
+    while True:
         try:
             command.upgrade(config, "head")
         except DBAPIError as error:
-            state = getattr(error.orig, "sqlstate", None)
             following = _following(config, done)
-            if state == _TOO_LONG:
-                raise MigrationFailed(
-                    f"Migration {following} took longer than {asked.statement_timeout_s} s and was rolled back; give it"
-                    " more time with `tessera db upgrade --statement-timeout`."
-                ) from error
-            if state not in _LOCKED_OUT:
-                raise
-            if attempt == attempts - 1:
+            if getattr(error.orig, "sqlstate", None) not in _LOCKED_OUT:
+                raise _ended(error, asked, following) from error
+            failures = failures + 1 if len(done) == reached else 1
+            reached = len(done)
+            if failures == attempts:
                 raise Unavailable(
                     f"Migration {following} did not get its locks in {asked.lock_timeout_s:.0f} s, {attempts} times;"
                     " end the long transactions that pg_stat_activity shows, and run `tessera db upgrade` again."
                 ) from error
-            pause = pause_s * 2**attempt
+            pause = pause_s * 2 ** (failures - 1)
             asked.waits(f"migration {following} did not get its locks; next attempt in {pause:.0f} s")
             time.sleep(pause)
         else:
             return done
-    raise AssertionError("every attempt returns or raises")
+
+
+def _ended(error: DBAPIError, asked: Run, following: str) -> Exception:
+    """Return what to raise for an error that ends the run; itself where it is one of the migration."""
+    state = getattr(error.orig, "sqlstate", None)
+    url = engine_url(asked.url, SETTING)
+    if state == _TOO_LONG:
+        return MigrationFailed(
+            f"Migration {following} took longer than {asked.statement_timeout_s} s and was rolled back; give it"
+            " more time with `tessera db upgrade --statement-timeout`."
+        )
+    if state == _DENIED:
+        return Misconfigured(
+            f"{SETTING}: the Postgres at {place(url)} denies role {url.username} what migration {following} does"
+            f" ({cause_of(error)}). It must own the database and every table in it."
+        )
+    if passes(error):
+        return explained(error, SETTING, url)
+    return error
 
 
 def _following(config: Config, done: list[Step]) -> str:

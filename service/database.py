@@ -48,7 +48,8 @@ def prepare(superuser_url: str, passwords: RolePasswords, database: str = DATABA
 def initialise(superuser_url: str, settings: DatabaseSettings, database: str = "") -> Initialised:
     """Create roles and database, with the passwords in the URLs of the settings; make those that are missing.
 
-    A role that exists and whose URL is not given keeps its password. Idempotent.
+    A role that exists keeps its password when its URL is not given or has none (it logs in by a certificate,
+    .pgpass, or a cloud's token). Idempotent.
 
     Args:
         superuser_url: of a role that may create roles and databases, on the server's maintenance database.
@@ -73,7 +74,7 @@ def initialise(superuser_url: str, settings: DatabaseSettings, database: str = "
     name = next(iter(names), DATABASE)
     try:
         missing = set(_SETTINGS) - existing_roles(libpq_url(server)) - set(given)
-        words = {role: str(url.password or "") for role, url in given.items()}
+        words = {role: str(url.password) for role, url in given.items() if url.password}
         words |= {role: secrets.token_hex(24) for role in missing}
         passwords = RolePasswords(words.get(OWNER), words.get(APP), words.get(WORKER))
         done = ensure_roles(libpq_url(server), name, passwords)
@@ -86,12 +87,6 @@ def initialise(superuser_url: str, settings: DatabaseSettings, database: str = "
 def libpq_url(url: URL) -> str:
     """Return an address as libpq reads it."""
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
-
-
-def role_url(host: str, port: int, role: str, password: str, database: str = DATABASE) -> str:
-    """Return the SQLAlchemy URL of one role on Tessera's database."""
-    url = URL.create("postgresql+psycopg", role, password, host, port, database)
-    return url.render_as_string(hide_password=False)
 
 
 def _with(server: URL, role: str, password: str, database: str) -> str:

@@ -123,13 +123,13 @@ def answering() -> Iterator[None]:
     except NoConnectionFree as error:
         raise Unavailable("The database does not answer.", code="database_unavailable") from error
     except DBAPIError as error:
-        if error.connection_invalidated or _passes(error):
+        if error.connection_invalidated or passes(error):
             raise Unavailable("The database does not answer.", code="database_unavailable") from error
         raise
 
 
-def _passes(error: DBAPIError) -> bool:
-    """Whether the error is one of the connection, or one that a later try need not meet."""
+def passes(error: DBAPIError) -> bool:
+    """Say whether the error is one of the connection, or one that a later try need not meet."""
     if not isinstance(error, (OperationalError, InterfaceError)):
         return False
     state: str | None = getattr(error.orig, "sqlstate", None)  # the driver's own errors have none

@@ -37,7 +37,7 @@ _NO_SUCH_LOCALE = (errors.WrongObjectType, errors.InvalidParameterValue, errors.
 
 @dataclass(frozen=True)
 class RolePasswords:
-    """Passwords of the three roles; None leaves that of a role that exists as it is."""
+    """Passwords of the three roles; None leaves that of a role that exists as it is, and makes one without."""
 
     owner: str | None
     app: str | None
@@ -96,10 +96,8 @@ def _exists(connection: Connection[TupleRow], role: str) -> bool:
 
 
 def _ensure_role(connection: Connection[TupleRow], role: str, password: str | None) -> str:
-    name, word = sql.Identifier(role), sql.Literal(password)
+    name, word = sql.Identifier(role), sql.Literal(_verifier(connection, role, password))
     if not _exists(connection, role):
-        if password is None:
-            raise Misconfigured(f"The role {role} does not exist, and no password was given for it.")
         # NOSUPERUSER and NOBYPASSRLS are the defaults; only a superuser may say them.
         connection.execute(sql.SQL("CREATE ROLE {} LOGIN NOCREATEDB NOCREATEROLE PASSWORD {}").format(name, word))
         if role == APP:
@@ -107,13 +105,23 @@ def _ensure_role(connection: Connection[TupleRow], role: str, password: str | No
                 connection.execute(
                     sql.SQL("ALTER ROLE {} SET {} = {}").format(name, sql.Identifier(parameter), sql.Literal(value))
                 )
-        return f"role {role} made"
+        return f"role {role} made" if password else f"role {role} made, without a password"
     if _is_superuser(connection):
         connection.execute(sql.SQL("ALTER ROLE {} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE").format(name))
     if password is None:
         return f"role {role} exists, its password stays"
     connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(name, word))
     return f"role {role} exists, its password is set"
+
+
+def _verifier(connection: Connection[TupleRow], role: str, password: str | None) -> str | None:
+    """Return what the server keeps of a password: a statement that is refused stands in its log as it was sent.
+
+    SCRAM whatever the server's `password_encryption` says: it takes it and keeps it as it is.
+    """
+    if password is None:
+        return None
+    return connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
 
 
 def _is_superuser(connection: Connection[TupleRow]) -> bool:

@@ -16,10 +16,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from service.database import prepare, role_url
+from service.database import prepare
 from service.local.account import private_file, private_folder, unprivileged_account
 from service.local.ports import free_port
-from service.local.postgres import binaries
+from service.local.postgres import binaries, role_url
 from tenants.roles import APP, OWNER, WORKER, RolePasswords, ensure_roles
 from tests.programs import Program, given
 from tests.servers import server
@@ -77,7 +77,7 @@ class Cluster:
 
     def url(self, role: str, password: str, database: str) -> str:
         """Return the SQLAlchemy URL of a role."""
-        return role_url("127.0.0.1", self.port, role, password, database)
+        return role_url(self.port, role, password, database)
 
     def prepared(self, database: str) -> dict[str, str]:
         """Make the roles and a migrated database; return the URLs by role."""

@@ -16,9 +16,9 @@ import httpx
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-from service.database import prepare, role_url
+from service.database import prepare
 from service.local.ports import free_port
-from service.local.postgres import conninfo
+from service.local.postgres import conninfo, role_url
 from service.local.settings import python_environment
 from service.local.state import Installation, StackState, running_stack
 from tenants.db import Database
@@ -255,10 +255,10 @@ def _database_beside(stack: StackState, name: str) -> DatabaseUrls:
     superuser = conninfo(port, known.superuser)
     prepare(superuser, passwords, name)
     return DatabaseUrls(
-        app=role_url("127.0.0.1", port, APP, known.app, name),
-        worker=role_url("127.0.0.1", port, WORKER, known.worker, name),
-        owner=role_url("127.0.0.1", port, OWNER, known.owner, name),
-        superuser=role_url("127.0.0.1", port, "postgres", known.superuser, name),
+        app=role_url(port, APP, known.app, name),
+        worker=role_url(port, WORKER, known.worker, name),
+        owner=role_url(port, OWNER, known.owner, name),
+        superuser=role_url(port, "postgres", known.superuser, name),
     )
 
 

@@ -28,9 +28,9 @@ _TABLE = r"(?:ONLY )?(?:public\.)?\"?(\w+)\"?"
 _RULES: tuple[tuple[str, str], ...] = (
     (
         rf"CREATE (?:UNIQUE )?INDEX (?!CONCURRENTLY).*? ON {_TABLE}",
-        "indexes are made by migrations/online.py",
+        "indexes are made CONCURRENTLY, outside of the transaction, with no other step in the same migration",
     ),
-    (r"DROP INDEX (?!CONCURRENTLY)()", "indexes are dropped by migrations/online.py"),
+    (r"DROP INDEX (?!CONCURRENTLY)()", "indexes are dropped CONCURRENTLY, in the same way"),
     (
         rf"ALTER TABLE {_TABLE} ADD COLUMN (?=.*NOT NULL)(?!.*DEFAULT)",
         "a column that must not be empty has a default, or old code cannot insert",

@@ -3,7 +3,10 @@ administrator; migrations that wait, are counted, and refuse a pooler."""
 
 from __future__ import annotations
 
+import os
+import re
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,7 +32,7 @@ from tenants.errors import Misconfigured, Unavailable
 from tenants.postgres_check import check_postgres
 from tenants.roles import APP, OWNER, WORKER, RolePasswords, ensure_roles
 from tenants.settings import DatabaseSettings
-from tests.clusters import PASSWORD
+from tests.clusters import PASSWORD, cluster
 from tests.pgbouncer import PgBouncer
 
 if TYPE_CHECKING:
@@ -108,6 +111,46 @@ async def test_passwords_are_those_of_the_urls(fresh: Cluster) -> None:
     await accepted(urls)
 
 
+async def test_a_url_without_a_password_leaves_the_roles_as_it_is(fresh: Cluster) -> None:
+    """It logs in by a certificate, .pgpass or a cloud's token."""
+    urls = dict(zip(_NAMES, [fresh.url(role, secrets.token_hex(8), "made") for role in _ROLES], strict=True))
+    initialise(fresh.superuser(), DatabaseSettings(url=urls[_NAMES[0]], worker_url=urls[_NAMES[1]]))
+    bare = re.sub(r":\w+@", "@", urls[_NAMES[0]])
+    said = initialise(fresh.superuser(), DatabaseSettings(url=bare)).done
+    assert f"role {APP} exists, its password stays" in said
+    psycopg.connect(urls[_NAMES[0]].replace("+psycopg", "")).close()
+
+
+def test_a_url_without_a_password_makes_a_role_without_one(fresh: Cluster) -> None:
+    bare = re.sub(r":\w+@", "@", fresh.url(APP, "x", "made"))
+    made = initialise(fresh.superuser(), DatabaseSettings(url=bare))
+    assert (f"role {APP} made, without a password" in made.done, sorted(made.exports)) == (True, sorted(_NAMES[1:]))
+    with psycopg.connect(fresh.superuser()) as connection:
+        row = connection.execute("SELECT rolcanlogin, rolpassword FROM pg_authid WHERE rolname = %s", (APP,)).fetchone()
+    assert row == (True, None)
+
+
+@pytest.mark.parametrize("encryption", ["scram-sha-256", "md5"])
+def test_no_password_reaches_the_servers_log_and_each_lets_its_role_in(fresh: Cluster, encryption: str) -> None:
+    words = [secrets.token_hex(8) for _ in _ROLES]
+    settings = DatabaseSettings(url=fresh.url(APP, words[0], "made"), worker_url=fresh.url(WORKER, words[1], "made"))
+    with psycopg.connect(fresh.superuser(), autocommit=True) as connection:
+        connection.execute("CREATE ROLE manager LOGIN PASSWORD 'm'")
+        connection.execute("ALTER ROLE postgres SET log_statement = 'all'")
+        connection.execute(f"ALTER ROLE postgres SET password_encryption = '{encryption}'")
+        try:
+            with pytest.raises(Misconfigured, match="CREATEROLE"):
+                initialise(fresh.superuser().replace(f"postgres:{PASSWORD}@", "manager:m@"), settings)
+            for _ in range(2):
+                initialise(fresh.superuser(), settings)
+        finally:
+            connection.execute("ALTER ROLE postgres RESET ALL")
+    log = (fresh.folder / "log").read_text()
+    assert f'CREATE ROLE "{OWNER}"' in log, "the statements are there"
+    assert [word for word in words if word in log] == []
+    psycopg.connect(settings.url.replace("+psycopg", "")).close()
+
+
 async def test_two_at_once_both_end_well(fresh: Cluster) -> None:
     urls = dict(zip(_NAMES, [fresh.url(role, "word", "made") for role in _ROLES], strict=True))
     settings = DatabaseSettings(url=urls[_NAMES[0]], worker_url=urls[_NAMES[1]], owner_url=urls[_NAMES[2]])
@@ -184,6 +227,63 @@ def test_a_migration_that_cannot_lock_its_table_is_tried_again_and_then_says_so(
         with pytest.raises(Unavailable, match="pg_stat_activity"):
             upgrade(run, pause_s=0.01, attempts=2)
     assert schema_state(run.url).revision == "0011"
+
+
+def test_each_migration_has_its_own_attempts(fresh: Cluster) -> None:
+    urls = fresh.prepared("made_locked")
+    command.downgrade(alembic_config(urls[OWNER]), "0011")
+    tables = ["jobs", "index_generations"]  # of 0012 and of 0014
+    with psycopg.connect(fresh.superuser("made_locked")) as blocking:
+        blocking.execute(f"LOCK TABLE {tables[0]} IN ACCESS SHARE MODE")
+
+        def move_on(_sentence: str) -> None:
+            blocking.rollback()
+            del tables[0]
+            if tables:
+                blocking.execute(f"LOCK TABLE {tables[0]} IN ACCESS SHARE MODE")
+
+        upgrade(Run(urls[OWNER], lock_timeout_s=0.2, waits=move_on), pause_s=0.01, attempts=2)
+    assert tables == []
+
+
+def test_an_owner_that_may_not_migrate_is_told_so(fresh: Cluster) -> None:
+    urls = fresh.prepared("made_elsewhere")
+    command.downgrade(alembic_config(urls[OWNER]), "0011")
+    with psycopg.connect(fresh.superuser("made_elsewhere"), autocommit=True) as connection:
+        connection.execute("ALTER TABLE jobs OWNER TO postgres")
+    ended = tessera("db", "upgrade", TESSERA_DATABASE_OWNER_URL=urls[OWNER])
+    assert (ended.returncode, "Traceback" in ended.stderr) == (1, False), ended.stderr
+    assert "TESSERA_DATABASE_OWNER_URL" in ended.stderr
+    assert "must be owner of" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    elsewhere = fresh.made("made_public")[OWNER]
+    with psycopg.connect(fresh.superuser("made_public"), autocommit=True) as connection:
+        connection.execute("ALTER DATABASE made_public OWNER TO postgres")
+        connection.execute(f"GRANT CONNECT ON DATABASE made_public TO {OWNER}")
+    with pytest.raises(Misconfigured, match=r"TESSERA_DATABASE_OWNER_URL.*permission denied for schema public"):
+        upgrade(elsewhere)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_migration_that_loses_its_connection_says_so(killed: bool) -> None:
+    with cluster(18) as own:
+        urls = own.prepared("made_lost")
+        command.downgrade(alembic_config(urls[OWNER]), "0011")
+        look, blocking = (psycopg.connect(own.superuser("made_lost"), autocommit=one) for one in (True, False))
+        blocking.execute("LOCK TABLE jobs IN ACCESS SHARE MODE")
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(upgrade, Run(urls[OWNER], lock_timeout_s=10), attempts=1)
+            waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND usename = %s"
+            while (row := look.execute(waiting, (OWNER,)).fetchone()) is None:
+                assert not running.done()
+            if killed:
+                os.kill(row[0], signal.SIGKILL)  # by it the server ends every connection
+            else:
+                look.execute("SELECT pg_terminate_backend(%s)", row)
+            with pytest.raises(Unavailable, match="TESSERA_DATABASE_OWNER_URL"):
+                running.result(20)
+        look.close()
+        blocking.close()
 
 
 def test_migrations_do_not_go_through_a_pooler(postgres15: Cluster) -> None:
