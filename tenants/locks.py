@@ -16,11 +16,15 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import Error
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tenants.errors import Unavailable
 
-_ENDS_TRANSACTIONS = ("idle_in_transaction_session_timeout", "lock_timeout")
+_IN_TURN_S = 5.0
+_NOT_IN_TIME = "55P03"
+"""SQLSTATE: the lock did not come within `lock_timeout`."""
+_ENDS_TRANSACTIONS = ("idle_in_transaction_session_timeout",)
 _ENDS_THEM_SINCE_17 = ("transaction_timeout",)
 
 
@@ -31,8 +35,12 @@ def lock_key(kind: str, tenant_id: UUID) -> int:
 
 
 @asynccontextmanager
-async def hold(engine: AsyncEngine, key: int, *, wait: bool) -> AsyncIterator[bool]:
+async def hold(engine: AsyncEngine, key: int, *, wait: bool, in_turn_s: float = _IN_TURN_S) -> AsyncIterator[bool]:
     """Hold a lock, waiting for it if wished; say whether it is held.
+
+    Who waits stands in the server's queue: who gives the lock back and asks for it again at once, as those do that
+    write group after group, is behind it. Waiting takes a connection and a snapshot, so after `in_turn_s` both are
+    given back and it stands in the queue again, at its end.
 
     When the connection that holds it is lost, the server has freed the lock: what runs in the context is cancelled at
     once, for another process may hold it by now.
@@ -44,8 +52,11 @@ async def hold(engine: AsyncEngine, key: int, *, wait: bool) -> AsyncIterator[bo
     async with engine.connect() as connection:
         # Whatever the operator's default is: REPEATABLE READ would keep its snapshot.
         connection = await connection.execution_options(isolation_level="READ COMMITTED")
-        if not await _taken(connection, key, wait=wait):
+        while not (taken := await _taken(connection, key, in_turn_s if wait else 0.0)):
             await connection.rollback()
+            if not wait:
+                break
+        if not taken:
             yield False
             return
         try:
@@ -60,8 +71,8 @@ async def hold(engine: AsyncEngine, key: int, *, wait: bool) -> AsyncIterator[bo
         await connection.rollback()
 
 
-async def _taken(connection: AsyncConnection, key: int, *, wait: bool) -> bool:
-    """Take the lock in a transaction that no default of the operator's ends.
+async def _taken(connection: AsyncConnection, key: int, in_turn_s: float) -> bool:
+    """Take the lock in a transaction that no default of the operator's ends; False if it does not come in time.
 
     The key stands in the text: a statement with parameters goes by the extended protocol, whose portal would keep its
     snapshot until the next statement.
@@ -69,8 +80,14 @@ async def _taken(connection: AsyncConnection, key: int, *, wait: bool) -> bool:
     version = connection.dialect.server_version_info or (0,)
     names = _ENDS_TRANSACTIONS + (_ENDS_THEM_SINCE_17 if version >= (17,) else ())
     unending = ", ".join(f"set_config('{name}', '0', true)" for name in names)
-    take = f"pg_advisory_xact_lock({key:d}) IS NOT NULL" if wait else f"pg_try_advisory_xact_lock({key:d})"
-    row = (await connection.exec_driver_sql(f"SELECT {unending}, {take}")).one()
+    bounded = f"set_config('lock_timeout', '{in_turn_s * 1000:.0f}', true)"
+    take = f"pg_advisory_xact_lock({key:d}) IS NOT NULL" if in_turn_s else f"pg_try_advisory_xact_lock({key:d})"
+    try:
+        row = (await connection.exec_driver_sql(f"SELECT {unending}, {bounded}, {take}")).one()
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != _NOT_IN_TIME:
+            raise
+        return False
     return bool(row[-1])
 
 

@@ -14,13 +14,18 @@ from sqlalchemy import Engine, create_engine, text
 from service.local.settings import python_environment
 from tenants.db import Database
 from tenants.errors import Unavailable
-from tenants.locks import lock_key
+from tenants.locks import hold, lock_key
 from tenants.settings import DatabaseSettings
 from tests.tenants.conftest import Place
 
 _HOLDERS = text(
     "SELECT a.pid, a.state, a.backend_xmin, a.backend_xid FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
     " WHERE l.locktype = 'advisory' AND l.granted AND (l.classid::bigint << 32) | l.objid::bigint = :key"
+)
+_WAITING = text(
+    "SELECT a.xact_start, extract(epoch FROM clock_timestamp() - a.xact_start) FROM pg_locks l"
+    " JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND NOT l.granted"
+    " AND (l.classid::bigint << 32) | l.objid::bigint = :key"
 )
 _END_IDLE = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -100,6 +105,45 @@ async def test_a_held_lock_holds_back_no_vacuum(place: Place, superuser: Engine)
     async with place.worker.writer_lock(tenant):
         [(_, state, xmin, xid)] = holders(superuser, tenant)
         assert (state, xmin, xid) == ("idle in transaction", None, None)
+
+
+async def test_who_waits_holds_no_snapshot_for_long(place: Place, superuser: Engine) -> None:
+    tenant = uuid4()
+    key = lock_key("writer", tenant)
+
+    async def wait() -> bool:
+        async with hold(place.worker.engine, key, wait=True, in_turn_s=0.2) as held:
+            return held
+
+    async with place.worker.writer_lock(tenant):
+        waiting, seen = asyncio.create_task(wait()), set()
+        for _ in range(30):
+            await asyncio.sleep(0.05)
+            with superuser.connect() as connection:
+                found = connection.execute(_WAITING, {"key": key}).all()
+            seen.update(began for began, _ in found)
+            assert all(age < 1 for _, age in found), "its transaction is a new one now and then"
+        assert len(seen) > 2
+    assert await asyncio.wait_for(waiting, 10)
+
+
+async def test_who_waits_is_served_though_others_take_it_again_and_again(place: Place) -> None:
+    """As the groups of a large import do: the last step of a rebuild and a delete must get in between."""
+    tenant, enough = uuid4(), asyncio.Event()
+
+    async def write_groups() -> None:
+        while not enough.is_set():
+            async with place.worker.writer_lock(tenant):
+                await asyncio.sleep(0.02)
+
+    greedy = [asyncio.create_task(write_groups()) for _ in range(2)]
+    await asyncio.sleep(0.3)
+    async with asyncio.timeout(2):
+        for _ in range(5):
+            async with place.worker.writer_lock(tenant):
+                pass
+    enough.set()
+    await asyncio.gather(*greedy)
 
 
 @pytest.mark.parametrize(
