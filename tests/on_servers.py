@@ -27,7 +27,7 @@ PARTS = {
     "every suite on every real server": ("-m", "servers", "-n", "2", "--dist", "loadfile"),
 }
 NOTHING_TO_DO = 5
-"""What pytest ends with when no test was chosen, as with `-k`."""
+"""What pytest ends with when no test was chosen."""
 
 
 def main(arguments: list[str]) -> int:
@@ -57,8 +57,13 @@ def run_parts(file: Path, arguments: list[str]) -> int:
         began = time.monotonic()
         ended = subprocess.run([*PYTEST, *words, *arguments], env={**os.environ, VARIABLE: str(file)}, check=False)
         print(f"== {name}: {time.monotonic() - began:.0f} s, exit status {ended.returncode}", flush=True)
-        statuses.append(0 if ended.returncode == NOTHING_TO_DO else ended.returncode)
+        statuses.append(verdict(ended.returncode, arguments))
     return next((status for status in statuses if status), 0)
+
+
+def verdict(status: int, arguments: list[str]) -> int:
+    """Return what an exit status of pytest says of a part: arguments such as `-k` may choose nothing of it."""
+    return 0 if status == NOTHING_TO_DO and arguments else status
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.on_servers import verdict
 from tests.server_marks import LOCAL_ALONE, mark_of
 from tests.servers import server
 from tests.test_house_rules import ROOT
@@ -66,3 +67,12 @@ def test_the_way_by_which_a_test_comes_to_a_server(
 
 def test_what_stays_local_is_there() -> None:
     assert all((ROOT / place.partition("::")[0]).exists() for place in LOCAL_ALONE)
+
+
+@pytest.mark.parametrize(
+    ("status", "arguments", "found"), [(0, [], 0), (1, ["-k", "x"], 1), (5, ["-k", "x"], 0), (5, [], 5)]
+)
+def test_a_part_of_which_nothing_ran_is_good_only_when_somebody_chose(
+    status: int, arguments: list[str], found: int
+) -> None:
+    assert verdict(status, arguments) == found

@@ -332,6 +332,16 @@ async def test_patience_ends_and_what_is_wrong_for_good_needs_none() -> None:
         await all_good([Check("b", wrong, needed=False)], 60)
 
 
+async def test_a_server_that_says_nothing_at_all_is_not_waited_for_beyond_patience() -> None:
+    async def silent() -> None:
+        await asyncio.sleep(3600)
+
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable, match=r"The store does not answer\."):
+            await all_good([Check("The store", silent)], 0.5, look_s=0.1)
+        await all_good([Check("The store", silent, needed=False)], 0.5, look_s=0.1)
+
+
 PROGRAMS = {
     "API": ["-m", "service.serve"],
     "worker": ["-m", "celery", "-A", "service.worker", "worker", "--pool", "threads"],
