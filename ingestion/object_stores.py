@@ -17,6 +17,7 @@ from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
 from tenants.errors import Misconfigured
 from tenants.settings import ObjectSettings
+from tenants.urls import without_secrets
 
 if TYPE_CHECKING:
     from obstore.store import S3Credential
@@ -80,8 +81,13 @@ def open_store(settings: ObjectSettings) -> ObjectStore:
         return _OPEN[scheme](settings, _patience(settings))
     except (BaseError, ValueError) as error:
         # The library's own words may quote the key.
-        detail = f"TESSERA_OBJECTS_URL {settings.url!r} cannot be opened with the TESSERA_OBJECTS_* settings beside it"
-        raise Misconfigured(f"{detail} ({type(error).__name__}): check their form.") from error
+        detail = f"TESSERA_OBJECTS_URL {without_secrets(settings.url)!r} cannot be opened with the TESSERA_OBJECTS_*"
+        raise Misconfigured(f"{detail} settings beside it ({type(error).__name__}): check their form.") from error
+
+
+def lacks_folder(store: ObjectStore) -> bool:
+    """Whether a store is a local folder that is gone, or not mounted."""
+    return isinstance(store, LocalStore) and not Path(str(store.prefix)).is_dir()
 
 
 def static_keys(access_key_id: str, secret: str, session_token: str | None = None) -> Callable[[], S3Credential]:
@@ -121,13 +127,13 @@ def _s3(settings: ObjectSettings, patience: dict[str, Any]) -> ObjectStore:
 def _google(settings: ObjectSettings, patience: dict[str, Any]) -> ObjectStore:
     key = settings.secret_access_key.get_secret_value()
     config = {"service_account_key": key, "base_url": settings.endpoint.rstrip("/")}
-    return GCSStore.from_url(settings.url, config=_given(config), **patience)  # type: ignore[arg-type]
+    return GCSStore.from_url(settings.url, config=_given(config), **patience)  # type: ignore[arg-type]  # as in `_s3`
 
 
 def _azure(settings: ObjectSettings, patience: dict[str, Any]) -> ObjectStore:
     key = settings.secret_access_key.get_secret_value()
     config = {"account_name": settings.access_key_id, "account_key": key, "endpoint": settings.endpoint.rstrip("/")}
-    return AzureStore.from_url(settings.url, config=_given(config), **patience)  # type: ignore[arg-type]
+    return AzureStore.from_url(settings.url, config=_given(config), **patience)  # type: ignore[arg-type]  # as in `_s3`
 
 
 _OPEN: dict[str, Callable[[ObjectSettings, dict[str, Any]], ObjectStore]] = {
@@ -163,14 +169,14 @@ def _may_be_plain(settings: ObjectSettings) -> bool:
     Raises:
         Misconfigured: it is on another machine, and the operator did not say so.
     """
-    endpoint = urlsplit(settings.endpoint)
+    endpoint, said = urlsplit(settings.endpoint), without_secrets(settings.endpoint)
     if endpoint.scheme not in ("", "http", "https") or (settings.endpoint and not endpoint.hostname):
-        raise Misconfigured(f"TESSERA_OBJECTS_ENDPOINT is {settings.endpoint!r}; it must be an http(s) address.")
+        raise Misconfigured(f"TESSERA_OBJECTS_ENDPOINT is {said!r}; it must be an http(s) address.")
     if endpoint.scheme != "http":
         return settings.allow_http
     if not settings.allow_http and not _is_loopback(endpoint.hostname or ""):
         raise Misconfigured(
-            f"TESSERA_OBJECTS_ENDPOINT {settings.endpoint!r} is not encrypted, and not on this machine: make it https://,"
+            f"TESSERA_OBJECTS_ENDPOINT {said!r} is not encrypted, and not on this machine: make it https://,"
             " or set TESSERA_OBJECTS_ALLOW_HTTP=true where the network is trusted."
         )
     return True
@@ -185,5 +191,6 @@ def _is_loopback(host: str) -> bool:
 
 def _wrong_url(settings: ObjectSettings) -> Misconfigured:
     return Misconfigured(
-        f"TESSERA_OBJECTS_URL is {settings.url!r}; it must be file:///folder, s3://bucket, gs://bucket or az://container."
+        f"TESSERA_OBJECTS_URL is {without_secrets(settings.url)!r}; it must be file:///folder, s3://bucket, gs://bucket"
+        " or az://container."
     )

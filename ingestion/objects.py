@@ -17,12 +17,21 @@ from uuid import UUID, uuid4
 import obstore
 from obstore.exceptions import PreconditionError
 
-from ingestion.object_stores import Failure, is_full, is_missing, is_object_missing, is_refused, open_store
+from ingestion.object_stores import (
+    Failure,
+    is_full,
+    is_missing,
+    is_object_missing,
+    is_refused,
+    lacks_folder,
+    open_store,
+)
 from tenants.errors import Misconfigured, NoRoom, NotFound, TesseraError, Unavailable
 from tenants.settings import ObjectSettings
+from tenants.urls import without_secrets
 
 if TYPE_CHECKING:
-    from obstore import GetResult, ObjectMeta
+    from obstore import GetOptions, GetResult, ObjectMeta
 
 
 _TENANTS = "tenants/"
@@ -67,7 +76,7 @@ class Objects:
     """
 
     def __init__(self, settings: ObjectSettings) -> None:
-        self._url = settings.url
+        self._url = without_secrets(settings.url)
         self._store = open_store(settings)
 
     async def put(self, key: str, content: BinaryIO) -> None:
@@ -104,8 +113,8 @@ class Objects:
                 return
             del result  # closes its answer
             for start in range(0, size, _PART_BYTES):
-                wanted = {"range": (start, min(start + _PART_BYTES, size)), "if_match": e_tag}
-                part = await obstore.get_async(self._store, key, options=wanted)  # type: ignore[arg-type]
+                wanted: GetOptions = {"range": (start, min(start + _PART_BYTES, size)), "if_match": e_tag}
+                part = await obstore.get_async(self._store, key, options=wanted)
                 yield bytes(await part.bytes_async())
         except PreconditionError as error:
             raise Unavailable("The original was replaced while it was read.", code="objects_unavailable") from error
@@ -113,12 +122,18 @@ class Objects:
             raise _failed(error) from error
 
     async def delete(self, keys: list[str]) -> int:
-        """Delete objects; return how many existed."""
+        """Delete objects; return how many existed.
+
+        Raises:
+            Unavailable: also when none can be said to be gone, because their whole bucket is.
+        """
         existing: list[str] = []
         for start in range(0, len(keys), _LOOKS_AT_ONCE):
             some = keys[start : start + _LOOKS_AT_ONCE]
             found = await asyncio.gather(*(self.head(key) for key in some))
             existing += [key for key, stored in zip(some, found, strict=True) if stored is not None]
+        if len(existing) < len(keys):
+            await self._require_bucket()
         await self._delete(existing)
         return len(existing)
 
@@ -127,6 +142,16 @@ class Objects:
         keys = await self.list_tenant(tenant_id)
         await self._delete(keys)
         return len(keys)
+
+    async def _require_bucket(self) -> None:
+        """Raise `Unavailable` when the bucket or folder is not there: asked for one object, stores do not tell that
+        from an object that is gone. A listing of nothing does."""
+        if await asyncio.to_thread(lacks_folder, self._store):
+            raise _refused()
+        try:
+            await obstore.list_with_delimiter_async(self._store, prefix=f"{_PROBES}{uuid4()}")
+        except Failure as error:
+            raise _failed(error) from error
 
     async def _delete(self, keys: list[str]) -> None:
         """Delete objects that exist, many with one request where the store can."""

@@ -120,12 +120,24 @@ async def test_one_that_refuses_says_so_and_the_check_names_the_setting(s3: S3Se
 
 async def test_a_missing_bucket_is_not_taken_for_missing_originals(s3: S3Server) -> None:
     objects = Objects(s3.settings(url="s3://elsewhere"))
-    for call in calls(objects)[:3]:  # the others are not told, or ask for nothing but a list
+    for call in (*calls(objects)[:3], calls(objects)[4]):  # the others are not told, or ask for nothing but a list
         with pytest.raises(Unavailable) as error:
             await call()
         assert error.value.code == "objects_refused"
     with pytest.raises(Misconfigured, match=r"TESSERA_OBJECTS_URL.*there is no such bucket"):
         await objects.check()
+
+
+async def test_originals_whose_bucket_is_gone_are_not_counted_as_deleted(s3: S3Server, tmp_path: Path) -> None:
+    """A receipt would prove a deletion of what comes back with the bucket, or with the disk."""
+    for objects in (Objects(s3.settings()), Objects(ObjectSettings(url=(tmp_path / "folder").as_uri()))):
+        await objects.put(KEY, BytesIO(b"a note"))
+        assert await objects.delete([KEY, f"{KEY}0"]) == 1
+        assert await objects.delete([KEY]) == 0
+    (tmp_path / "folder").rename(tmp_path / "elsewhere")
+    with pytest.raises(Unavailable) as error:
+        await objects.delete([KEY])
+    assert error.value.code == "objects_refused"
 
 
 async def test_a_store_that_may_only_be_read_is_found_by_the_check(s3: S3Server) -> None:
@@ -177,6 +189,30 @@ def test_what_is_set_up_wrongly_is_refused_when_it_is_opened(given: dict[str, st
     with pytest.raises(Misconfigured, match=said) as error:
         Objects(ObjectSettings.model_validate(given))
     assert "no-json" not in error.value.detail, "it may be a secret"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"url": "s3:/AKID:hush@bucket"},
+        {"url": "s3://AKID:hush@bucket", "ca_file": __file__},
+        {"url": "s3://bucket", "endpoint": "http://AKID:hush@s3.corp.example"},
+        {"url": "s3://bucket", "endpoint": "ftp://AKID:hush@s3.corp.example"},
+        {"url": "memory://AKID:hush@bucket"},
+        {"url": "az://box?sig=hush", "ca_file": __file__},
+    ],
+)
+def test_secrets_that_somebody_wrote_into_an_address_are_not_said(given: dict[str, str]) -> None:
+    with pytest.raises(Misconfigured) as error:
+        Objects(ObjectSettings.model_validate(given))
+    assert "hush" not in error.value.detail
+
+
+async def test_secrets_in_an_address_are_not_said_by_the_check() -> None:
+    given = {"url": "s3://AKID:hush@bucket?sig=hush", "endpoint": "http://127.0.0.1:1", "retries": 0}
+    with pytest.raises((Misconfigured, Unavailable)) as error:
+        await Objects(ObjectSettings.model_validate(given)).check()
+    assert "hush" not in error.value.detail
 
 
 async def test_a_folder_that_nothing_can_be_written_to_is_found_by_the_check(tmp_path: Path) -> None:
