@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from shards.addresses import address_fault
 from tenants.context import MAX_RECALL, MIN_RECALL
+from tenants.urls import without_secrets
 
 MAX_DATABASES = 63
 """A Milvus server takes 64 databases, one of them its own."""
@@ -57,9 +58,8 @@ class MilvusSettings(MilvusServer):
         known = [self.uri, *(server.uri for server in self.endpoints.values())]
         twice = {uri for uri in known if uri and known.count(uri) > 1}
         if twice:
-            raise ValueError(
-                f"{', '.join(sorted(twice))} stands for two servers: what lies there would be counted twice"
-            )
+            said = ", ".join(sorted(map(without_secrets, twice)))
+            raise ValueError(f"{said} stands for two servers: what lies there would be counted twice")
         return self
 
 
@@ -72,7 +72,7 @@ class LexicalSettings(BaseModel):
     """Folder of the tantivy indexes, one folder a tenant."""
     heading_boost: float = Field(default=0.4, ge=0)
     """What a term in the heading adds, beside counting as text."""
-    max_terms: int = Field(default=64, ge=1)
+    max_terms: int = Field(default=64, ge=1, le=64)
     """Terms of a query that are searched; of more, the rarest."""
     open_readers: int = Field(default=64, ge=1)
     """Indexes kept open in a process. Opening one takes 0.2 ms; each open one has a thread."""

@@ -6,11 +6,15 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from shards import opensearch_query as query
 from shards.lexical import ChunkText
 from shards.names import lexical_name
+from shards.opensearch import OpenSearchLexical
+from shards.opensearch_mapping import LANGUAGES
 from shards.opensearch_query import Piece, pieces_of
+from shards.settings import LexicalSettings
 from shards.vectors import VersionScope
 
 INDEX = lexical_name(uuid4())
@@ -34,7 +38,7 @@ def test_a_scope_is_said_exactly_and_within_the_limits(seed: int) -> None:
             assert len(part["terms"]["version_no"]) <= query.MOST_TERMS
             found.update(part["terms"]["version_no"])
     assert found == set(versions.tolist())
-    assert len(parts) < 300
+    assert len(parts) < 100
 
 
 def test_every_request_names_the_index() -> None:
@@ -69,3 +73,20 @@ def test_a_very_long_text_is_asked_in_several_requests() -> None:
 def test_words_are_asked_as_they_are_written_and_once() -> None:
     assert pieces_of("Leaving, leaves: LEAVE") == [Piece("leaving", False)]
     assert pieces_of("東京 tower") == [Piece("tower", False), Piece("東京", True)]
+
+
+async def test_the_longest_question_in_every_language_and_the_widest_scope_are_answered(
+    opensearch: OpenSearchLexical, opensearch_settings: LexicalSettings
+) -> None:
+    """All that takes clauses of the server at once, each as far as it may."""
+    index, words = lexical_name(uuid4()), " ".join(f"word{number}" for number in range(80))
+    rows = [ChunkText(uuid4(), 1 + number * 1000, words, words, tag) for number, tag in enumerate(LANGUAGES)]
+    runs = [np.arange(first, first + 100) for first in range(1, 300_000, 1000)]
+    alone = np.arange(1_000_000, 1_140_000, 2)
+    await opensearch.insert(index, rows)
+    scope = VersionScope(np.concatenate([*runs, alone]))
+    found = await opensearch.search(index, words, k=50, scope=scope)
+    assert {hit.chunk_id for hit in found} == {row.chunk_id for row in rows}
+    assert opensearch_settings.max_terms == 64, "which is the most"
+    with pytest.raises(ValidationError):
+        LexicalSettings(max_terms=65)
