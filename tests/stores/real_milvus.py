@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from pydantic import SecretStr
 
 from service.local.child import Running, spawn
 from service.local.ports import free_port
@@ -36,7 +37,7 @@ class RealMilvus:
     @property
     def settings(self) -> MilvusSettings:
         """How it is reached."""
-        return MilvusSettings(uri=f"http://127.0.0.1:{self.port}", token=TOKEN)  # type: ignore[arg-type]
+        return MilvusSettings(uri=f"http://127.0.0.1:{self.port}", token=SecretStr(TOKEN))
 
     async def start(self) -> None:
         """Start it and wait until it says that it is ready."""

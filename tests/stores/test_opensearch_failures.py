@@ -201,7 +201,7 @@ async def test_an_answer_in_part_is_no_answer(part: dict[str, Any]) -> None:
             lambda: store.lacking(index, [row]),
         ):
             with pytest.raises(Unavailable) as caught:
-                await call()  # type: ignore[no-untyped-call]
+                await call()
             assert caught.value.code == "lexical_unavailable"
         await store.aclose()
 

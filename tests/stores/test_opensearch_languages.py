@@ -11,6 +11,7 @@ from shards.lexical import ChunkText
 from shards.names import lexical_name
 from shards.opensearch import OpenSearchLexical
 from shards.opensearch_mapping import LANGUAGES, field_of
+from shards.settings import LexicalSettings
 
 FORMS = {
     "da": ("Bilerne holder ved havnen.", "bil"),
@@ -79,12 +80,12 @@ async def test_english_words_in_such_a_document_are_found_as_ever(opensearch: Op
 
 
 async def test_a_language_that_another_process_brings_is_searched_at_once(
-    opensearch: OpenSearchLexical, opensearch_settings: object
+    opensearch: OpenSearchLexical, opensearch_settings: LexicalSettings
 ) -> None:
     index = lexical_name(uuid4())
     await opensearch.insert(index, [row("harbour")])
     assert await ids(opensearch, index, "Haus") == []
-    other = OpenSearchLexical(opensearch_settings)  # type: ignore[arg-type]
+    other = OpenSearchLexical(opensearch_settings)
     german = row("Die Häuser wurden verkauft.", "de")
     await other.insert(index, [german])
     await other.aclose()
