@@ -88,7 +88,8 @@ class GenerationSettings(BaseModel):
     is allowed them. The built-in answerer is the last in any case."""
     cache_salt: SaltRule = "auto"
     """Whether each tenant's prompts are cached by themselves (`cache_salt` of vLLM): `auto` leaves the salt out with
-    servers that refuse it by name, `required` does not use such servers, `off` never sends it."""
+    servers that refuse it by name, `required` does not use such servers and wants each to say in its `/version` that
+    it is vLLM 0.9 or newer, `off` never sends it."""
     max_tokens: int = Field(default=512, ge=1)
     """Longest answer, in tokens of the model."""
     passages: int = Field(default=6, ge=1, le=20)

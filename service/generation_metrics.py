@@ -18,7 +18,7 @@ def generation_metrics(generator: RoutedGenerator) -> Iterator[Metric]:
     yield from _servers(generator.servers)
     yield _first_tokens(generator.figures)
     yield _counted("fallbacks", "Answers that the model that was asked did not write, or not to its end.", generator)
-    yield _counted("retries", "Second tries of an answer, by what made them necessary.", generator)
+    yield _counted("retries", "Further servers that an answer was asked of, by what made them necessary.", generator)
 
 
 def _servers(servers: Sequence[Server]) -> Iterator[Metric]:
@@ -28,15 +28,18 @@ def _servers(servers: Sequence[Server]) -> Iterator[Metric]:
     waiting = GaugeMetricFamily("tessera_generation_waiting", "Requests that wait there.", labels=["server"])
     cache = GaugeMetricFamily("tessera_generation_cache_usage", "Share of its cache that is taken.", labels=["server"])
     hits = GaugeMetricFamily("tessera_generation_prefix_hits", "Share of tokens found in its cache.", labels=["server"])
+    by_url: dict[str, list[Server]] = {}
     for server in servers:
-        up.add_metric([server.url], float(server.up))
-        own.add_metric([server.url], server.outstanding)
-        load = server.last_load
+        by_url.setdefault(server.url, []).append(server)
+    for url, known in by_url.items():  # several where models on it have keys of their own
+        up.add_metric([url], float(any(server.up for server in known)))
+        own.add_metric([url], sum(server.outstanding for server in known))
+        load = next((server.last_load for server in known if server.last_load is not None), None)
         if load is not None:
-            running.add_metric([server.url], load.running)
-            waiting.add_metric([server.url], load.waiting)
-            cache.add_metric([server.url], load.cache)
-            hits.add_metric([server.url], load.prefix_hits / load.prefix_queries if load.prefix_queries else 0.0)
+            running.add_metric([url], load.running)
+            waiting.add_metric([url], load.waiting)
+            cache.add_metric([url], load.cache)
+            hits.add_metric([url], load.prefix_hits / load.prefix_queries if load.prefix_queries else 0.0)
     yield from (up, own, running, waiting, cache, hits)
 
 

@@ -64,7 +64,7 @@ def _fault(route: Route, url: str, said: _Said) -> Misconfigured | Unavailable |
     if isinstance(said, str):
         return Unavailable(f"The model server {url} of {route.setting} cannot be reached: {said}")
     models, version = said
-    return _refused(route, url, models) or _unknown(route, url, models) or _too_old(route, url, version)
+    return _refused(route, url, models) or _unknown(route, url, models) or _saltless(route, url, version)
 
 
 def _refused(route: Route, url: str, answer: httpx.Response) -> Misconfigured | Unavailable | None:
@@ -73,7 +73,7 @@ def _refused(route: Route, url: str, answer: httpx.Response) -> Misconfigured | 
         return Misconfigured(
             f"The model server {url} of {route.setting} refuses the key ({answer.status_code}): set {key}."
         )
-    if answer.status_code >= 500:
+    if answer.status_code >= 500 or answer.status_code in (408, 429):
         return Unavailable(f"The model server {url} of {route.setting} answers {answer.status_code}")
     if answer.status_code != 200 or not isinstance(_names(answer), list):
         return Misconfigured(
@@ -95,15 +95,24 @@ def _unknown(route: Route, url: str, answer: httpx.Response) -> Misconfigured | 
     )
 
 
-def _too_old(route: Route, url: str, answer: httpx.Response) -> Misconfigured | None:
-    """Of other servers than vLLM nothing is known."""
-    if route.salt == "off" or answer.status_code != 200:
+def _saltless(route: Route, url: str, answer: httpx.Response) -> Misconfigured | None:
+    """Of other servers than vLLM nothing is known: they are good unless the salt is required."""
+    if route.salt == "off":
         return None
-    version = _json(answer).get("version")
+    version = _json(answer).get("version") if answer.status_code == 200 else None
     numbers = re.match(r"(\d+)\.(\d+)", version) if isinstance(version, str) else None
-    if numbers is None or (int(numbers[1]), int(numbers[2])) >= OLDEST_VLLM:
-        return None
     oldest = ".".join(map(str, OLDEST_VLLM))
+    if numbers is None:
+        if route.salt != "required":
+            return None
+        setting = f"{route.setting}, cache_salt" if "MODELS" in route.setting else "TESSERA_GENERATION_CACHE_SALT"
+        return Misconfigured(
+            f"{setting} is required, and the server {url} does not say that it knows it: its /version is not that of"
+            f" vLLM {oldest} or newer. Others may ignore it, so tenants would share a prefix cache: use such a vLLM, or"
+            " set auto."
+        )
+    if (int(numbers[1]), int(numbers[2])) >= OLDEST_VLLM:
+        return None
     return Misconfigured(
         f"{route.setting}: the server {url} is vLLM {version}, which knows no cache_salt, so tenants would share its"
         f" prefix cache: install {oldest} or newer, or set cache_salt to off."

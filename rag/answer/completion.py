@@ -61,6 +61,11 @@ class Usage:
     finished: bool = False
     cut: bool = False
 
+    @property
+    def tokens(self) -> dict[str, int]:
+        """The counts by their names."""
+        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+
     def add(self, other: Usage) -> None:
         """Add the tokens of another try."""
         self.prompt_tokens += other.prompt_tokens

@@ -24,7 +24,7 @@ class Times:
 
 @dataclass
 class GenerationFigures:
-    """First tokens by model; fallbacks by reason; second tries by what made them necessary (`late` are hedges)."""
+    """First tokens by model; fallbacks by reason; further tries by what made them necessary (`late` are hedges)."""
 
     first_tokens: dict[str, Times] = field(default_factory=dict)
     fallbacks: Counter[str] = field(default_factory=Counter)

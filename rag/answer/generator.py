@@ -16,7 +16,16 @@ ABSTENTION = "This is not in your documents."
 """The one sentence with which every answerer says that the passages do not answer."""
 
 
-class GenerationUnavailable(Unavailable):
+class GenerationFailed(Unavailable):
+    """The generator gave no answer, or no whole one. It says what it has used all the same, as far as that is known."""
+
+    def __init__(self, detail: str, *, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        super().__init__(detail)
+        self.prompt_tokens = prompt_tokens
+        self.completion_tokens = completion_tokens
+
+
+class GenerationUnavailable(GenerationFailed):
     """The generator did not begin to answer: nothing was sent yet, so another can take over."""
 
     code = "generation_unavailable"
@@ -29,7 +38,7 @@ class GenerationUnsupported(GenerationUnavailable):
     code = "generation_unsupported"
 
 
-class GenerationInterrupted(Unavailable):
+class GenerationInterrupted(GenerationFailed):
     """The generator failed after a part of its answer was sent: that part was checked, but it is not the whole."""
 
     code = "generation_interrupted"
@@ -100,7 +109,8 @@ class Finished:
     `degraded` names what was missing. The built-in answered because: no model began (`generation`), the tenant's models
     were all writing (`generation_busy`), nothing that the model wrote could be checked (`generation_unsupported`), the
     model broke off, and the built-in completed its answer (`generation_interrupted`). Another model than the one that
-    was asked answered: `generation_model`.
+    was asked answered: `generation_model`. The tokens are those of all models that were asked, as far as their servers
+    said it: of an answer that breaks off most of them do not.
     """
 
     answer: str

@@ -81,11 +81,11 @@ class OpenAIChatGenerator:
         except ReplicaFailed as error:
             logger.warning("generation by %s failed: %s", self.name, error)
             if draft.text:
-                raise GenerationInterrupted("The model stopped in the middle of its answer.") from error
-            raise GenerationUnavailable("The model does not answer.") from error
+                raise GenerationInterrupted("The model stopped in the middle of its answer.", **usage.tokens) from error
+            raise GenerationUnavailable("The model does not answer.", **usage.tokens) from error
         self._note_first_token(tries)
         if not draft.text and not draft.abstained:
-            raise GenerationUnsupported("Nothing that the model wrote is in the passages.")
+            raise GenerationUnsupported("Nothing that the model wrote is in the passages.", **usage.tokens)
         if not draft.text:
             yield Delta(ABSTENTION)
         yield Finished(
@@ -94,8 +94,7 @@ class OpenAIChatGenerator:
             abstained=not draft.text,
             model=self.name,
             degraded=(),
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
+            **usage.tokens,
         )
 
     async def aclose(self) -> None:

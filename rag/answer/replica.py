@@ -92,6 +92,10 @@ class Replica:
         """Whether this process may have one more request there."""
         return self.outstanding < self.most
 
+    def forget(self) -> None:
+        """Believe no longer what it said of itself: it may be another one by now."""
+        self.reachable, self.reading = True, None
+
     def probe_due(self, now: float, fastest_s: float) -> bool:
         """Whether one request should find out how it is: it was left alone, or slow, long enough."""
         if self._waiting or not self.may_be_asked(now):

@@ -12,9 +12,12 @@ from rag.answer.replica import Clock, Reading, Replica
 from rag.answer.server_metrics import read_load
 
 _TIMEOUT_S = 2.0
+"""For a look at one server in all, however slowly it speaks."""
 _IDLE_S = 60.0
 """Servers that nobody has asked for so long are not looked at."""
 _MOST_BYTES = 8 * 1024 * 1024
+_MOST_HEALTH_BYTES = 16 * 1024
+"""Read so that the connection can be used again; it says nothing that counts."""
 
 
 class ReplicaWatch:
@@ -46,32 +49,44 @@ class ReplicaWatch:
         await self._client.aclose()
 
     async def _look_on(self) -> None:
-        while self._clock() - self._used_at < _IDLE_S:
-            await self.look()
-            await asyncio.sleep(self._every_s)
+        try:
+            while self._clock() - self._used_at < _IDLE_S:
+                await self.look()
+                await asyncio.sleep(self._every_s)
+        finally:
+            for replica in self.replicas:
+                replica.forget()
 
     async def _look_at(self, replica: Replica) -> None:
         root = server_root(replica.url)
+        # A server under load answers late; requests show whether it answers at all.
+        with suppress(TimeoutError, httpx.TimeoutException):
+            async with asyncio.timeout(_TIMEOUT_S):
+                await self._ask_health(replica, root)
+                if replica.reachable:
+                    await self._read(replica, root)
+
+    async def _ask_health(self, replica: Replica, root: str) -> None:
+        answered = False
         try:
-            health = await self._client.get(f"{root}/health")
+            async with self._client.stream("GET", f"{root}/health") as answer:
+                answered = True
+                # Servers without such a route answer 404, or refuse: they are there.
+                alive = answer.status_code < 500
+                if alive and not replica.reachable:
+                    replica.ejection.reached(self._clock())
+                replica.reachable = alive
+                await _body(answer, _MOST_HEALTH_BYTES)
         except httpx.TimeoutException:
-            return  # a server under load answers late; requests show whether it answers at all
+            raise
         except httpx.HTTPError:
-            replica.reachable = False
-            return
-        # Servers without such a route answer 404, or refuse: they are there.
-        alive = health.status_code < 500
-        if alive and not replica.reachable:
-            replica.ejection.reached(self._clock())
-        replica.reachable = alive
-        if alive:
-            await self._read(replica, root)
+            replica.reachable = replica.reachable and answered
 
     async def _read(self, replica: Replica, root: str) -> None:
         at, outstanding = self._clock(), replica.outstanding
         with suppress(httpx.HTTPError):
             async with self._client.stream("GET", f"{root}/metrics") as answer:
-                text = await _body(answer) if answer.status_code == 200 else None
+                text = await _body(answer, _MOST_BYTES) if answer.status_code == 200 else None
             load = None if text is None else read_load(text)
             replica.reading = None if load is None else Reading(load, at, outstanding)
 
@@ -83,11 +98,11 @@ def server_root(base_url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
-async def _body(answer: httpx.Response) -> str | None:
-    """Return a body, None for one without end."""
+async def _body(answer: httpx.Response, most: int) -> str | None:
+    """Return a body, None for one of more bytes than `most`."""
     whole = bytearray()
     async for block in answer.aiter_bytes():
         whole += block
-        if len(whole) > _MOST_BYTES:
+        if len(whole) > most:
             return None
     return whole.decode(errors="replace")

@@ -21,6 +21,7 @@ from rag.answer.generator import (
     Citation,
     Delta,
     Finished,
+    GenerationFailed,
     GenerationInterrupted,
     GenerationUnavailable,
     GenerationUnsupported,
@@ -40,12 +41,22 @@ _LOOK_S = 2.5
 class _Said:
     """What has left so far, and by whom."""
 
+    asked_of: str
+    """The model that was asked for."""
     model: str = ""
     text: str = ""
     citations: list[Citation] = field(default_factory=list)
     finished: bool = False
     reason: str = ""
     """Why the built-in has to go on; empty if nothing went wrong."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    """Used by models that did not finish."""
+
+    @property
+    def by_another(self) -> bool:
+        """Whether another model than that one has written what there is."""
+        return self.model != self.asked_of and (self.finished or bool(self.text))
 
     def note(self, event: AnswerEvent) -> None:
         if isinstance(event, Delta):
@@ -54,6 +65,10 @@ class _Said:
             self.citations.append(event)
         else:
             self.finished = True
+
+    def spent(self, error: GenerationFailed) -> None:
+        self.prompt_tokens += error.prompt_tokens
+        self.completion_tokens += error.completion_tokens
 
 
 class RoutedGenerator:
@@ -77,7 +92,7 @@ class RoutedGenerator:
 
     async def answer(self, tenant: TenantContext, asked: Asked) -> AsyncGenerator[AnswerEvent, None]:
         """See `Generator`; `Finished.degraded` says what went wrong on the way."""
-        said = _Said()
+        said = _Said(self.choice.first(tenant, asked.model))
         chain = self.choice.chain(tenant, asked.model)
         if not asked.passages or chain == [BUILT_IN]:
             chain = []
@@ -86,14 +101,14 @@ class RoutedGenerator:
         async with aclosing(self._by_models(tenant, asked, chain, said)) as events:
             async for event in events:
                 said.note(event)
-                yield event
+                yield self._told(event, said) if isinstance(event, Finished) else event
         if said.finished:
             return
         if said.reason:
             self.figures.fallbacks[said.reason] += 1
         async with aclosing(self._builtin.go_on(tenant, asked, said.text, said.citations)) as events:
             async for event in events:
-                yield _flagged(event, said) if isinstance(event, Finished) else event
+                yield self._told(event, said) if isinstance(event, Finished) else event
 
     @property
     def servers(self) -> Sequence[Server]:
@@ -138,9 +153,6 @@ class RoutedGenerator:
                     budget = Budget(clock() + share, end_by)
                     async with aclosing(self._by_model(tenant, replace(asked, budget=budget), name, said)) as events:
                         async for event in events:
-                            if isinstance(event, Finished) and place:
-                                self.figures.fallbacks["generation_model"] += 1
-                                event = replace(event, degraded=(*event.degraded, "generation_model"))
                             yield event
                     if said.finished or said.reason != "generation":
                         return
@@ -155,14 +167,27 @@ class RoutedGenerator:
             async with aclosing(self._models[name].answer(tenant, asked)) as events:
                 async for event in events:
                     yield event
-        except GenerationUnsupported:
+        except GenerationUnsupported as error:
             said.reason = "generation_unsupported"
-        except GenerationUnavailable:
-            pass
-        except GenerationInterrupted:
+            said.spent(error)
+        except GenerationInterrupted as error:
             said.reason = "generation_interrupted"
+            said.spent(error)
+        except GenerationUnavailable as error:
+            said.spent(error)
 
-
-def _flagged(finished: Finished, said: _Said) -> Finished:
-    degraded = (*finished.degraded, said.reason) if said.reason else finished.degraded
-    return replace(finished, degraded=degraded, model=said.model if said.text else finished.model)
+    def _told(self, finished: Finished, said: _Said) -> Finished:
+        """Return what the client is told at the end: all that went wrong, and what all models have used."""
+        degraded = finished.degraded
+        if said.reason and not said.finished:
+            degraded = (*degraded, said.reason)
+        if said.by_another:
+            self.figures.fallbacks["generation_model"] += 1
+            degraded = (*degraded, "generation_model")
+        return replace(
+            finished,
+            degraded=degraded,
+            model=said.model if said.text else finished.model,
+            prompt_tokens=finished.prompt_tokens + said.prompt_tokens,
+            completion_tokens=finished.completion_tokens + said.completion_tokens,
+        )

@@ -48,6 +48,10 @@ class ModelChoice:
         if name and name not in self.allowed(tenant):
             raise Forbidden("This tenant may not use a model of this name.", code="model_not_allowed")
 
+    def first(self, tenant: TenantContext, wanted: str) -> str:
+        """Return the model that is asked for, whether it is declared or not: the tenant's first unless one is named."""
+        return wanted or self.allowed(tenant)[0]
+
     def chain(self, tenant: TenantContext, wanted: str) -> list[str]:
         """Return the declared models in the order in which they are tried for an answer.
 
@@ -55,7 +59,7 @@ class ModelChoice:
         admitted just before. `[BUILT_IN]` means that no model was asked for.
         """
         allowed = self.allowed(tenant)
-        first = wanted or allowed[0]
+        first = self.first(tenant, wanted)
         order = [first] if first == BUILT_IN else [first, *self.fallbacks]
         return [name for name in dict.fromkeys(order) if name in allowed and name in self.names]
 
@@ -96,7 +100,7 @@ def choice_of(settings: GenerationSettings, routes: Mapping[str, Route]) -> Mode
 
 
 def _declared(settings: GenerationSettings) -> Iterator[Route]:
-    urls = tuple(dict.fromkeys(url for url in (settings.base_url, *settings.base_urls) if url))
+    urls = _distinct([settings.base_url, *settings.base_urls])
     if settings.adapters and not urls:
         raise Misconfigured(
             "TESSERA_GENERATION_ADAPTERS names adapters of no server: set TESSERA_GENERATION_BASE_URLS."
@@ -114,7 +118,12 @@ def _declared(settings: GenerationSettings) -> Iterator[Route]:
         key, setting = model.api_key.get_secret_value(), f"TESSERA_GENERATION_MODELS ({name})"
         served: Sequence[tuple[str, str]] = [(name, model.model or name), *((one, one) for one in model.adapters)]
         for known, there in served:
-            yield Route(known, there, tuple(dict.fromkeys(model.base_urls)), key, model.cache_salt, setting)
+            yield Route(known, there, _distinct(model.base_urls), key, model.cache_salt, setting)
+
+
+def _distinct(urls: Sequence[str]) -> tuple[str, ...]:
+    """Each server once, however its address ends."""
+    return tuple(dict.fromkeys(url.rstrip("/") for url in urls if url))
 
 
 def _require_addresses(route: Route) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
+import httpx2
 import openai
 
 from rag.answer.figures import GenerationFigures
@@ -22,6 +23,10 @@ _READINGS = 3.0
 """A reading is believed for so many times the pause between two."""
 _FRESH_S = 2.0
 """What a look may take beside that."""
+
+
+_KEPT, _KEPT_S = 100, 2.0
+"""Idle connections to a server, and for how long they are kept."""
 
 
 class ModelServers:
@@ -75,12 +80,23 @@ class ModelServers:
                 api_key=api_key or "none",
                 timeout=openai.Timeout(None, connect=self._settings.connect_timeout_s),
                 max_retries=0,
+                http_client=_http_client(),
             )
             fresh_s = _READINGS * self._settings.poll_s + _FRESH_S
             replica = Replica(url, client, self._settings.concurrent_per_replica, fresh_s)
             self._replicas[url, api_key] = replica
             self._watch.replicas.append(replica)
         return self._replicas[url, api_key]
+
+
+def _http_client() -> httpx2.AsyncClient:
+    """Connections as the client makes them, but for what suits questions to one's own servers.
+
+    They go there and nowhere else: not by a proxy of the environment, nor where a server points. One that is idle is
+    left before the server closes it (vLLM does so after five seconds), which would break the next request.
+    """
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=_KEPT, keepalive_expiry=_KEPT_S)
+    return httpx2.AsyncClient(limits=limits, trust_env=False, follow_redirects=False)
 
 
 def loop_time() -> float:

@@ -55,6 +55,12 @@ class ModelServer:
     is_vllm: bool = True
     version: str = "0.32.0"
     health: int = 200
+    listing: int = 0
+    """Answered instead of the list of models, when it is not 0."""
+    endless: dict[str, float] = field(default_factory=dict)
+    """Seconds between two pieces of the body of `health` or `metrics`, which then has no end."""
+    ports: list[int] = field(default_factory=list)
+    """Of the clients, one for each of the requests."""
     lies: dict[str, str] = field(default_factory=dict)
     """Values of metrics that it gives instead of the true ones, by the end of their names."""
     cache: float = 0.0
@@ -154,6 +160,7 @@ def build_app(server: ModelServer) -> FastAPI:
     async def complete(request: Request) -> Response:
         body = await request.json()
         server.requests.append(body)
+        server.ports.append(request.client.port if request.client else 0)
         server.authorizations.append(request.headers.get("authorization"))
         refusal = _refusal(server, request, body)
         if refusal is not None:
@@ -164,12 +171,14 @@ def build_app(server: ModelServer) -> FastAPI:
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
-        refusal = _refusal(server, request, {})
+        refusal = _error(server.listing, "not now") if server.listing else _refusal(server, request, {})
         names = [{"id": name, "object": "model"} for name in server.scripts]
         return refusal or JSONResponse({"object": "list", "data": names})
 
     @app.get("/health")
     async def health() -> Response:
+        if "health" in server.endless:
+            return StreamingResponse(_drips(server.endless["health"]), server.health)
         return Response(status_code=server.health)
 
     @app.get("/version")
@@ -178,6 +187,8 @@ def build_app(server: ModelServer) -> FastAPI:
 
     @app.get("/metrics")
     async def metrics() -> Response:
+        if "metrics" in server.endless:
+            return StreamingResponse(_drips(server.endless["metrics"]))
         return PlainTextResponse(server.metrics()) if server.is_vllm else _error(404, "no such route")
 
     return app
@@ -213,6 +224,12 @@ async def _stream(server: ModelServer, model: str) -> AsyncIterator[str | bytes]
     except asyncio.CancelledError:
         server.stopped.set()
         raise
+
+
+async def _drips(pause_s: float) -> AsyncIterator[bytes]:
+    while True:
+        yield b"#" * 4096
+        await asyncio.sleep(pause_s)
 
 
 async def _until_hung_up(server: ModelServer, is_disconnected: Callable[[], Awaitable[bool]]) -> None:

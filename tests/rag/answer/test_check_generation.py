@@ -68,6 +68,24 @@ async def test_a_vllm_without_salts(server: ModelServer, version: str, good: boo
     await check(server, cache_salt="off")
 
 
+async def test_a_required_salt_wants_a_server_that_is_known_to_know_it(server: ModelServer) -> None:
+    await check(server, cache_salt="required")
+    model = {"base_urls": [server.url], "model": "m", "cache_salt": "required"}
+    for server.is_vllm, server.version in ((False, ""), (True, "unknown")):
+        await check(server)
+        with pytest.raises(Misconfigured, match=r"^TESSERA_GENERATION_CACHE_SALT is required, .* vLLM 0\.9 or newer"):
+            await check(server, cache_salt="required")
+        with pytest.raises(Misconfigured, match=r"^TESSERA_GENERATION_MODELS \(large\), cache_salt is required"):
+            await check(server, models={"large": model})
+
+
+@pytest.mark.parametrize("status", [408, 429, 503])
+async def test_a_server_that_has_no_time_is_unavailable(server: ModelServer, status: int) -> None:
+    server.listing = status
+    with pytest.raises(Unavailable, match=rf"answers {status}"):
+        await check(server)
+
+
 async def test_a_server_that_is_away_is_unavailable_and_named(server: ModelServer) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

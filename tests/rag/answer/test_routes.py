@@ -46,6 +46,18 @@ def test_one_server_is_a_list_of_one() -> None:
     assert routes["m"].urls == ("http://a/v1", "http://b/v1")
 
 
+def test_an_address_is_one_server_however_it_ends() -> None:
+    models = {"large": {"base_urls": ["http://c/v1/", "http://c/v1"]}}
+    urls = ["http://a/v1/", "http://b/v1"]
+    routes = routes_of(
+        GenerationSettings.model_validate(
+            {"base_url": "http://a/v1", "base_urls": urls, "model": "m", "models": models}
+        )
+    )
+    assert routes["m"].urls == ("http://a/v1", "http://b/v1")
+    assert routes["large"].urls == ("http://c/v1",)
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [
