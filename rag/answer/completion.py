@@ -99,7 +99,7 @@ class Completion:
                     raise ReplicaFailed("gone", "the stream broke off")
                 return None
             text = _read(chunk, self.usage)
-            if text or self.usage.cut:
+            if text:
                 return text
 
     async def aclose(self) -> None:

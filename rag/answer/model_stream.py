@@ -61,10 +61,10 @@ class ModelStream:
         text = begun.text
         while text is not None:
             piece, room = text[:room], room - len(text)
-            usage.cut = usage.cut or room <= 0
             if piece:
                 yield piece
-            if usage.cut:
+            if room <= 0:
+                usage.cut = True
                 return
             text = await self._next(begun, usage, end_by)
 

@@ -231,7 +231,9 @@ async def test_endless_output_is_cut(server: ModelServer, embedder: Embedder) ->
 
 async def test_half_a_sentence_at_the_limit_is_left_out(server: ModelServer, embedder: Embedder) -> None:
     model = server.says("m", GOOD, " The mileage rate is CHF 0.68", finish="length")
-    assert (await answer(server, embedder, model)).answer == "A full-time employee has 27 days of annual leave. [1]"
+    finished = await answer(server, embedder, model)
+    assert finished.answer == "A full-time employee has 27 days of annual leave. [1]"
+    assert (finished.prompt_tokens, finished.completion_tokens) == (11, 7), "they come after the last word"
 
 
 async def hang(_: ModelServer) -> AsyncIterator[str]:
