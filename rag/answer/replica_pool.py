@@ -172,7 +172,7 @@ class ReplicaPool:
         return min(max(_HEDGE_FACTOR * fastest, _HEDGE_LEAST_S), budget_s / 4) if fastest else budget_s / 4
 
     def late_after_s(self, budget_s: float) -> float:
-        """Seconds after which a silent replica has failed, of a budget that may be spent for the most part."""
+        """Seconds after which a silent replica has failed: as `hedge_after_s`, but never less than a quarter second."""
         return max(_HEDGE_LEAST_S, self.hedge_after_s(budget_s))
 
     def _others(self, tried: Collection[Replica]) -> list[Replica]:
