@@ -40,10 +40,11 @@ def members_key(cache: RedisAddress, role: str) -> str:
 
 
 class SignOfLife:
-    """Renews a process's signs from a thread until it is stopped.
+    """Renews a process's signs from threads until it is stopped.
 
-    The key says that the process is there; the file, that it `answers` as well: one that hangs is to be restarted. The
-    file is no older than the process, and gone after it: where it lies may outlive both.
+    The key says that the process is there; the file, that it `answers` as well: one that hangs is to be restarted. Each
+    has a thread of its own: a Redis that does not answer keeps nobody from touching the file. The file is no older than
+    the process, and gone after it: where it lies may outlive both.
     """
 
     def __init__(
@@ -65,13 +66,18 @@ class SignOfLife:
         self._answers = answers
         self._every_s = every_s
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name=f"alive-{role}", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(sign,), name=f"alive-{role}", daemon=True)
+            for sign in (self._say, self._touch)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """End, and take the key back: nobody waits for a process that left in order."""
         self._stopped.set()
-        self._thread.join(self._every_s)
+        for thread in self._threads:
+            thread.join(self._every_s)
         self._forget_file()
         with suppress(RedisError):
             self._redis.delete(self._alive)
@@ -83,15 +89,16 @@ class SignOfLife:
             with suppress(OSError):  # what cannot be removed grows old
                 self._file.unlink(missing_ok=True)
 
-    def _renew(self) -> None:
+    def _repeat(self, sign: Callable[[], None]) -> None:
         while True:
-            with suppress(RedisError):  # away for now; the key expires and /readyz says so
-                self._say()
-            if self._file is not None and self._answers():
-                with suppress(OSError):  # it grows old, and the process is restarted
-                    self._file.touch()
+            with suppress(RedisError, OSError):  # the key expires and /readyz says so; the file grows old
+                sign()
             if self._stopped.wait(self._every_s):
                 return
+
+    def _touch(self) -> None:
+        if self._file is not None and self._answers():
+            self._file.touch()
 
     def _say(self) -> None:
         with self._redis.pipeline() as said:

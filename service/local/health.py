@@ -9,8 +9,10 @@ import asyncio
 import contextlib
 import ssl
 import struct
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -61,25 +63,15 @@ class PostgresProbe:
 
 @dataclass(frozen=True)
 class RedisProbe:
-    """Ready when PING gives PONG (not while it loads), or, with a key, when that key exists."""
+    """Ready when PING gives PONG (not while it loads)."""
 
     url: str = field(repr=False)
-    key: str = ""
     ca_file: str = ""
 
     async def ready(self) -> bool:
         """Log in, choose the database, ask."""
-        question = ["EXISTS", self.key] if self.key else ["PING"]
-        return (await self.ask(question)) in ("+PONG", ":1")
-
-    async def forget(self) -> None:
-        """Delete the key, so that a predecessor's sign of life does not count for its successor."""
-        await self.ask(["DEL", self.key])
-
-    async def ask(self, question: list[str]) -> str:
-        """Send one command and return the first line of its answer."""
         parts = urlsplit(self.url)
-        commands = [question]
+        commands = [["PING"]]
         if parts.path.strip("/"):
             commands.insert(0, ["SELECT", parts.path.strip("/")])
         if parts.password:
@@ -89,13 +81,29 @@ class RedisProbe:
         async with connection(host, port, tls=parts.scheme == "rediss", ca_file=self.ca_file) as (reader, writer):
             writer.write(b"".join(map(resp, commands)))
             answers = [await reader.readline() for _ in commands]
-        return answers[-1].decode("utf-8", errors="replace").strip()
+        return answers[-1].strip() == b"+PONG"
 
 
 def resp(words: list[str]) -> bytes:
     """Encode one command as Redis expects it (RESP2)."""
     encoded = [word.encode() for word in words]
     return b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded)
+
+
+@dataclass(frozen=True)
+class FileProbe:
+    """Ready while a file is young that the process touches as long as it answers, whatever else is away."""
+
+    path: Path
+    oldest_s: float = 10.0
+
+    async def ready(self) -> bool:
+        """Look at its age."""
+        return time.time() - self.path.stat().st_mtime < self.oldest_s
+
+    def forget(self) -> None:
+        """Remove it, so that a predecessor's sign of life does not count for its successor."""
+        self.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from service.local import logs, processes
 from service.local.child import Running, StartFailed, spawn
-from service.local.health import RedisProbe, is_ready
+from service.local.health import FileProbe, is_ready
 from service.local.spec import ChildSpec
 from service.local.state import ChildRecord, ChildState
 from tenants.errors import TesseraError
@@ -103,10 +103,8 @@ class Keeper:
         if self.spec.before is not None:
             await self.spec.before()
         logs.rotate(self.spec.log)
-        if isinstance(self.spec.probe, RedisProbe) and self.spec.probe.key:
-            # Without this the last life's sign of life would count for this one.
-            with contextlib.suppress(OSError):
-                await self.spec.probe.forget()
+        if isinstance(self.spec.probe, FileProbe):
+            self.spec.probe.forget()  # the last life's sign of life would count for this one
         self.running = spawn(self.spec)
         self._since, self._used = time.time(), False
         self._set("starting")
@@ -124,8 +122,8 @@ class Keeper:
     async def _keep(self) -> None:
         deaths, failure = 0, ""
         while True:
-            settled = await self._until_end()
-            self.cause = failure or (self.running.ending if self.running else "")
+            settled, hung = await self._until_end()
+            self.cause = failure or hung or (self.running.ending if self.running else "")
             waited = failure == "" and self.running is not None and self.running.status == self._backoff.away_status
             deaths = 1 if settled or waited else deaths + 1
             logger.warning("%s %s", self.spec.name, self.cause)
@@ -152,19 +150,28 @@ class Keeper:
             return self._late()
         return ""
 
-    async def _until_end(self) -> bool:
-        """Follow its health until it ends; return whether it had settled."""
-        running = self.running
+    async def _until_end(self) -> tuple[bool, str]:
+        """Follow its health until it ends, or hangs and is ended; return whether it had settled, and how it hung."""
+        running, hung = self.running, ""
         if running is None:
-            return False
+            return False, ""
         began, was_healthy = time.monotonic(), self.state == "healthy"
+        well = began
         while not running.exited.is_set():
             await wait(running.exited, ASK_RUNNING_S)
-            if not running.exited.is_set():
-                self._set("healthy" if await is_ready(self.spec.probe) else "unhealthy")
+            if running.exited.is_set():
+                break
+            if await is_ready(self.spec.probe):
+                well = time.monotonic()
+                self._set("healthy")
+            elif self.spec.hangs_s is not None and time.monotonic() - well > self.spec.hangs_s:
+                hung = f"did not answer for {self.spec.hangs_s:.0f} s and was ended"
+                await running.stop(self.spec.stop_signal, self.spec.grace_s)
+            else:
+                self._set("unhealthy")
         # What it leaves behind may hold its files and its port.
         await running.sweep()
-        return was_healthy and time.monotonic() - began >= self._backoff.settled_s
+        return was_healthy and time.monotonic() - began >= self._backoff.settled_s, hung
 
     async def _has_its_port(self, running: Running) -> bool:
         """Whether it is itself what answered: while it was down, another program may have taken its port. One that

@@ -10,7 +10,6 @@ from typing import Literal
 from urllib.parse import quote
 
 from service.local.account import Account
-from service.local.health import RedisProbe
 from service.local.milvus import milvus_child, milvus_uri
 from service.local.ports import LOOPBACK
 from service.local.postgres import conninfo, postgres_child, role_url
@@ -97,18 +96,12 @@ def plan_stack(
     apis = [api_child(data_dir, name, ports[name], for_api, api_drain_s) for name in _apis(settings)]
     queues = len(queues_read(settings))
     workers = [
-        worker_child(data_dir, name, _sign(settings, env, name), for_workers, settings.ingest.drain_s, queues=queues)
+        worker_child(data_dir, name, for_workers, settings.ingest.drain_s, queues=queues)
         for name in (numbered("worker", one + 1) for one in range(settings.ingest.workers))
     ]
-    programs = (*apis, *workers, scheduler_child(data_dir, "scheduler", _sign(settings, env, "scheduler"), for_workers))
+    programs = (*apis, *workers, scheduler_child(data_dir, "scheduler", for_workers))
     stages = tuple(stage for stage in (first, programs) if stage)
     return Plan(stages, f"http://{LOOPBACK}:{ports['api']}", env["TESSERA_ADMIN_KEY"], env)
-
-
-def _sign(settings: Settings, env: Mapping[str, str], name: str) -> RedisProbe:
-    """Return the look at a child's sign of life."""
-    cache = settings.redis.cache_url or env["TESSERA_REDIS_URL"]
-    return RedisProbe(cache, f"{settings.redis.prefix}:alive:{name}", settings.redis.ca_file)
 
 
 def _apis(settings: Settings) -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from service.local.health import HttpProbe, RedisProbe
+from service.local.account import private_folder
+from service.local.health import FileProbe, HttpProbe
 from service.local.ports import LOOPBACK
 from service.local.settings import ROOT
 from service.local.spec import ChildSpec, StepSpec
@@ -14,6 +16,8 @@ from service.local.spec import ChildSpec, StepSpec
 START_TIMEOUT_S = 120.0
 END_S = 10.0
 """What a process needs to close its stores after its drain."""
+HANGS_S = 60.0
+"""How long a worker or the scheduler may not get round, as in the chart."""
 TASKS = 8
 """Batches under way at one time, over all lanes of the dispatcher: what one waits for, another uses."""
 
@@ -39,9 +43,7 @@ def api_child(data_dir: Path, name: str, port: int, env: Mapping[str, str], drai
     )
 
 
-def worker_child(
-    data_dir: Path, name: str, alive: RedisProbe, env: Mapping[str, str], drain_s: float, *, queues: int = 1
-) -> ChildSpec:
+def worker_child(data_dir: Path, name: str, env: Mapping[str, str], drain_s: float, *, queues: int = 1) -> ChildSpec:
     """Describe a Celery worker. In its drain it ends the batches at hand, or hands them back.
 
     Each of its `queues` is given as many batches as if it were alone, so it has places for all.
@@ -53,25 +55,43 @@ def worker_child(
         name=name,
         argv=(sys.executable, *words, *quiet, "--loglevel", "INFO"),
         log=data_dir / "logs" / f"{name}.log",
-        probe=alive,
-        env={**env, "TESSERA_PROCESS_NAME": name},
+        probe=FileProbe(alive_file(data_dir, name)),
+        env={**env, **_named(data_dir, name)},
         cwd=ROOT,
+        before=partial(_make_alive_folder, data_dir),
         grace_s=drain_s + END_S,
         start_timeout_s=START_TIMEOUT_S,
+        hangs_s=HANGS_S,
     )
 
 
-def scheduler_child(data_dir: Path, name: str, alive: RedisProbe, env: Mapping[str, str]) -> ChildSpec:
+def scheduler_child(data_dir: Path, name: str, env: Mapping[str, str]) -> ChildSpec:
     """Describe the scheduler."""
     return ChildSpec(
         name=name,
         argv=(sys.executable, "-m", "service.scheduler"),
         log=data_dir / "logs" / f"{name}.log",
-        probe=alive,
-        env={**env, "TESSERA_PROCESS_NAME": name},
+        probe=FileProbe(alive_file(data_dir, name)),
+        env={**env, **_named(data_dir, name)},
         cwd=ROOT,
+        before=partial(_make_alive_folder, data_dir),
         start_timeout_s=START_TIMEOUT_S,
+        hangs_s=HANGS_S,
     )
+
+
+def alive_file(data_dir: Path, name: str) -> Path:
+    """Return what a process touches as long as it answers. Not its key in Redis: that server may be away, or hold
+    whatever may be lost, and a process that does without it is well."""
+    return data_dir / "alive" / name
+
+
+def _named(data_dir: Path, name: str) -> dict[str, str]:
+    return {"TESSERA_PROCESS_NAME": name, "TESSERA_PROCESS_ALIVE_FILE": str(alive_file(data_dir, name))}
+
+
+async def _make_alive_folder(data_dir: Path) -> None:
+    private_folder(data_dir / "alive")
 
 
 def schema_step(data_dir: Path, order: bytes, env: Mapping[str, str]) -> StepSpec:

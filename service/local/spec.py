@@ -35,6 +35,9 @@ class ChildSpec:
     grace_s: float = 10.0
     """How long it may drain before its whole tree is killed."""
     start_timeout_s: float = 60.0
+    hangs_s: float | None = None
+    """How long it may live and not be healthy before it is ended and started again; None: for ever. Only who
+    says by itself that it gets round has one: a server that does not answer may have much to do."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ cache of its own; each of them goes away in operation and comes back."""
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,10 +17,11 @@ import pytest
 from sqlalchemy import make_url
 
 from service.local.ports import free_port
-from service.local.state import StackState
+from service.local.state import StackState, running_stack
 from tenants.roles import APP, OWNER, WORKER
 from tests.conftest import TenantAccess, new_tenant, tessera
 from tests.faults.own_stack import own_stack
+from tests.faults.victims import back, child_of
 from tests.pgbouncer import PgBouncer
 from tests.redis_server import RedisServer, redis_server
 from tests.service.test_redis_servers import LOGIN, documented_user
@@ -40,6 +43,12 @@ class Given:
     pooler: PgBouncer
     broker: RedisServer
     cache: RedisServer
+
+    def restarts(self) -> dict[str, int]:
+        """Return how often each child was started again by now."""
+        state = running_stack(Path(self.stack.env["TESSERA_DATA_DIR"]))
+        assert state is not None
+        return {child.name: child.restarts for child in state.children}
 
     async def readiness(self) -> dict[str, str]:
         """Ask the API."""
@@ -110,6 +119,13 @@ async def test_without_the_cache_everything_goes_on(given: Given) -> None:
     assert (await given.tenant.upload("The tide table hangs in the lock house.", "tide.txt"))["job"]["state"] == "done"
     assert "lock house" in (await given.tenant.search("Where is the tide table?"))[0]["text"]
     assert (await given.readiness())["redis"] == "away"
+    folder = Path(given.stack.env["TESSERA_DATA_DIR"])
+    for name in ("worker", "scheduler"):
+        killed = child_of(folder, name).pid
+        os.kill(killed, signal.SIGKILL)
+        await back(folder, name, killed)
+    assert (await given.tenant.upload("The ebb begins at noon.", "ebb.txt"))["job"]["state"] == "done"
+    assert {child_of(folder, name).state for name in ("worker", "scheduler")} == {"healthy"}
     given.cache.start()
     await until(given, redis="ok", worker="ok", scheduler="ok")
 
@@ -125,13 +141,13 @@ async def test_without_the_broker_uploads_are_acknowledged_and_done_when_it_is_b
 
 
 async def test_a_pooler_that_dies_is_got_over_without_a_restart(given: Given) -> None:
-    before = {child.name: child.restarts for child in given.stack.children}
+    before = given.restarts()
     given.pooler.kill()
     assert (await given.tenant.client.post("/v1/search", json={"query": "tide"})).status_code == 503
     given.pooler.start()
     await until(given, database="ok")
     assert (await given.tenant.upload("The pilot's launch is in dry dock.", "dock.txt"))["job"]["state"] == "done"
-    assert {child.name: child.restarts for child in given.stack.children} == before
+    assert given.restarts() == before
 
 
 async def until(given: Given, **states: str) -> None:

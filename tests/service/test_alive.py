@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,18 @@ async def test_a_process_does_not_begin_with_the_file_of_the_one_before(stack: S
     sign = SignOfLife(cache, "test-of-old-files", settings, lambda: False)
     assert not path.exists()
     sign.stop()
+
+
+async def test_a_redis_that_says_nothing_keeps_nobody_from_touching_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "alive"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        cache = RedisAddress("TESSERA_REDIS_CACHE_URL", f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        SignOfLife(cache, "silent", ProcessSettings(name="silent", alive_file=str(path)), every_s=0.02)
+        async with asyncio.timeout(2):
+            for _ in range(3):
+                while not path.exists():
+                    await asyncio.sleep(0.01)
+                path.unlink()
 
 
 def test_a_process_leaves_in_two_steps() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import httpx
 
-from service.local.health import RedisProbe
 from service.local.plan import NOT_FOR_API, NOT_FOR_WORKERS, without
 from service.local.ports import LOOPBACK, free_port
 from service.local.programs import api_child, scheduler_child, worker_child
@@ -71,18 +70,14 @@ def start(spec: ChildSpec) -> Started:
 
 def second_ones(stack: StackState, folder: Path) -> dict[str, Started]:
     """Start `api-b`, `api-c`, `worker-b` and `scheduler-b` on the stores of a running stack."""
-    (folder / "logs").mkdir()
+    for name in ("logs", "alive"):
+        (folder / name).mkdir()
     env = {**stack.env, **SECOND}
     for_api = python_environment(without(env, NOT_FOR_API)) | CALM_THREADS
     for_workers = python_environment(without(env, NOT_FOR_WORKERS)) | CALM_THREADS
-    prefix = stack.env.get("TESSERA_REDIS_PREFIX", "tessera")
-    signs = {
-        name: RedisProbe(stack.env["TESSERA_REDIS_URL"], f"{prefix}:alive:{name}")
-        for name in ("worker-b", "scheduler-b")
-    }
     specs = [api_child(folder, name, free_port(), for_api, 10.0) for name in ("api-b", "api-c")]
-    specs += [worker_child(folder, "worker-b", signs["worker-b"], for_workers, 10.0)]
-    specs += [scheduler_child(folder, "scheduler-b", signs["scheduler-b"], for_workers)]
+    specs += [worker_child(folder, "worker-b", for_workers, 10.0)]
+    specs += [scheduler_child(folder, "scheduler-b", for_workers)]
     return {spec.name: start(spec) for spec in specs}
 
 

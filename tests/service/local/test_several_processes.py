@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from service.local.health import FileProbe
 from service.local.plan import plan_stack, wanted_ports
 from service.local.spec import ChildSpec
 from service.local.state import Installation
@@ -41,3 +42,10 @@ def test_none_is_killed_before_its_drain_is_over(tmp_path: Path) -> None:
     found, settings = programs(tmp_path, 1, 1), Settings()
     assert found["api"].grace_s > 2 + settings.api.drain_s
     assert found["worker"].grace_s > settings.ingest.drain_s
+
+
+def test_each_worker_and_the_scheduler_touch_the_file_that_is_looked_at(tmp_path: Path) -> None:
+    found = programs(tmp_path, 1, 2)
+    files = [found[name].env["TESSERA_PROCESS_ALIVE_FILE"] for name in ("worker", "worker-2", "scheduler")]
+    assert len(set(files)) == 3
+    assert [found[name].probe for name in ("worker", "worker-2", "scheduler")] == [FileProbe(Path(f)) for f in files]

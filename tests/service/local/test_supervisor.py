@@ -11,7 +11,7 @@ import pytest
 
 from service.local import keeper, processes
 from service.local.child import StartFailed
-from service.local.health import is_ready
+from service.local.health import FileProbe, is_ready
 from service.local.spec import StepSpec
 
 
@@ -190,6 +190,30 @@ async def test_health_is_followed_while_it_runs(standin, supervise, eventually, 
     os.kill(child.pid, signal.SIGCONT)
     await eventually(lambda: supervisor.children()[0].state == "healthy")
     assert supervisor.children()[0].restarts == 0
+
+
+async def test_a_child_that_lives_and_hangs_is_ended_and_started_again(
+    standin, supervise, data_dir, eventually, monkeypatch
+):
+    monkeypatch.setattr(keeper, "ASK_RUNNING_S", 0.05)
+    path = data_dir / "alive"
+    probe = FileProbe(path, oldest_s=0.3)
+    supervisor = supervise((standin("server", "--touch", str(path), probe=probe, hangs_s=0.5, grace_s=0.2),))
+    await supervisor.start()
+    (hung,) = supervisor.children()
+    os.kill(hung.pid, signal.SIGSTOP)
+    await eventually(lambda: supervisor.children()[0].restarts == 1 and supervisor.children()[0].state == "healthy")
+    (again,) = supervisor.children()
+    assert (again.pid != hung.pid, living(hung)) == (True, {})
+    assert again.cause == "did not answer for 0 s and was ended"
+
+
+async def test_the_sign_of_life_of_the_last_life_does_not_count(standin, supervise, data_dir):
+    path = data_dir / "alive"
+    path.touch()
+    child = standin("server", probe=FileProbe(path), start_timeout_s=0.5)
+    with pytest.raises(StartFailed, match="was not healthy within"):
+        await supervise((child,)).start()
 
 
 async def test_a_child_gets_only_the_environment_of_its_specification(standin, supervise, monkeypatch):

@@ -2,6 +2,7 @@
 
 import argparse
 import http.server
+import pathlib
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("port", type=int)
 parser.add_argument("--name", default="standin")
 parser.add_argument("--journal", help="file that gets a line at the start and at SIGTERM")
+parser.add_argument("--touch", help="file that it touches as long as it lives")
 parser.add_argument("--slow", type=float, default=0.0, help="seconds until it listens")
 parser.add_argument("--die", action="store_true", help="end at once with status 3 and a last word")
 parser.add_argument("--stubborn", action="store_true", help="ignore SIGTERM")
@@ -34,6 +36,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+def touch() -> None:
+    while True:
+        pathlib.Path(options.touch).touch()
+        time.sleep(0.02)
+
+
 def leave(number: int, frame: object) -> None:
     note("stop")
     sys.exit(0)
@@ -51,5 +59,7 @@ time.sleep(options.slow)
 server = http.server.ThreadingHTTPServer(("127.0.0.1", options.port), Handler)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 note("start")
+if options.touch:
+    threading.Thread(target=touch, daemon=True).start()
 while True:
     signal.pause()
