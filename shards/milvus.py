@@ -100,7 +100,7 @@ class MilvusVectors(MilvusInventory):
         async with self._writer(space):
             if space.database and self._clients.has_databases(space.endpoint):
                 await self._make_database(space)
-            await self._blocking(space, lambda client: create(client, space, range(cells)))
+            await self._blocking(space, lambda client, timeout_s: create(client, timeout_s, space, range(cells)))
 
     async def add_cells(self, space: Space, cells: Sequence[int]) -> None:
         """See `VectorStore.add_cells`."""
@@ -110,14 +110,14 @@ class MilvusVectors(MilvusInventory):
         if len(known) - 1 + len(set(cells)) > MAX_CELLS:
             raise ValueError(f"{len(known) - 1} cells and {len(set(cells))} more, but at most {MAX_CELLS}")
         async with self._writer(space):
-            await self._blocking(space, lambda client: add_cells(client, space, cells))
+            await self._blocking(space, lambda client, timeout_s: add_cells(client, timeout_s, space, cells))
 
     async def drop_cells(self, space: Space, cells: Sequence[int]) -> None:
         """See `VectorStore.drop_cells`."""
         space.check_own()
         self._partitions.pop(_place(space), None)
         async with self._writer(space):
-            await self._blocking(space, lambda client: drop_cells(client, space, cells))
+            await self._blocking(space, lambda client, timeout_s: drop_cells(client, timeout_s, space, cells))
 
     async def insert(self, space: Space, cell_rows: Mapping[int, Sequence[ChunkVector]]) -> None:
         """See `VectorStore.insert`."""
@@ -355,7 +355,7 @@ class MilvusVectors(MilvusInventory):
     async def _call(self, space: Space, call: Callable[[AsyncMilvusClient], Awaitable[T]]) -> T:
         return await self._clients.call(_place(space)[0], call)
 
-    async def _blocking(self, space: Space, work: Callable[[Any], T]) -> T:
+    async def _blocking(self, space: Space, work: Callable[[Any, float], T]) -> T:
         return await self._clients.blocking(_place(space)[0], work)
 
 

@@ -13,7 +13,8 @@ from pymilvus.grpc_gen import milvus_pb2 as messages
 from shards.milvus_clients import MilvusClients
 from shards.milvus_errors import Refused
 from shards.settings import MilvusServer, MilvusSettings
-from tenants.errors import Misconfigured
+from tenants.errors import Misconfigured, Unavailable
+from tenants.urls import without_secrets
 
 OLDEST = (2, 3)
 """2.3 is the first Milvus whose clock a client can read: without it nobody knows which writes a search has seen."""
@@ -47,12 +48,23 @@ OF_DATABASES: dict[str, Any] = {
     "DropDatabase": messages.DropDatabaseRequest(db_name=_NOWHERE),
 }
 """The same for databases of isolated tenants."""
+_ELSEWHERE = (("dbname", _NOWHERE),)
+"""What a request says of its database. The server looks for the privilege before it looks for the database."""
+_NO_ANSWER = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNAUTHENTICATED,
+)
 _CALLS = {"IndexDetail": "DescribeIndex", "Load": "LoadCollection", "Release": "ReleaseCollection"}
 """The calls that are not named as their privilege."""
 
 
 async def check_servers(clients: MilvusClients, settings: MilvusSettings) -> None:
-    """Return when every server can be used. Raises as `VectorStore.check` does."""
+    """Return when every server can be used. Raises as `VectorStore.check` does: of several faults one that an operator
+    has to mend."""
+    away: Unavailable | None = None
     for endpoint in clients.endpoints:
         server = settings.endpoints[endpoint] if endpoint else settings
         name = f"the Milvus server {endpoint!r} of TESSERA_MILVUS_ENDPOINTS" if endpoint else "the Milvus server"
@@ -62,16 +74,20 @@ async def check_servers(clients: MilvusClients, settings: MilvusSettings) -> Non
             await _check_privileges(clients, endpoint, name, databases=server.databases > 0)
         except Refused as refused:
             raise Misconfigured(
-                f"{name[0].upper()}{name[1:]} at {server.uri} cannot be used: {refused.why}"
+                f"{name[0].upper()}{name[1:]} at {without_secrets(server.uri)} cannot be used: {refused.why}"
             ) from refused
+        except Unavailable as error:
+            away = error
+    if away is not None:
+        raise away
 
 
 def check_form(name: str, server: MilvusServer) -> None:
     """Look at the settings of a server, which `name` names. Raises `Misconfigured` when they cannot be right."""
     if not _URI.fullmatch(server.uri):
         raise Misconfigured(
-            f"The URI of {name} is {server.uri!r}, not http://host:port or https://host:port (TESSERA_MILVUS_URI);"
-            " user and password belong into TESSERA_MILVUS_TOKEN."
+            f"The URI of {name} is {without_secrets(server.uri)!r}, not http://host:port or https://host:port"
+            " (TESSERA_MILVUS_URI); user and password belong into TESSERA_MILVUS_TOKEN."
         )
     files = {"CA": server.ca, "CLIENT_CERT": server.client_cert, "CLIENT_KEY": server.client_key}
     for setting, path in files.items():
@@ -105,27 +121,35 @@ async def _check_privileges(clients: MilvusClients, endpoint: str, name: str, *,
             f"The user of {name} (TESSERA_MILVUS_TOKEN) lacks the privileges {', '.join(lacking)}: grant them to its"
             " role, see docs/milvus.md."
         )
-    lacking = await _lacking(clients, endpoint, OF_DATABASES) if databases else []
+    if not databases:
+        return
+    lacking = await _lacking(clients, endpoint, OF_DATABASES)
+    lacking = lacking or await _lacking(clients, endpoint, PRIVILEGES, _ELSEWHERE)
     if lacking:
         raise Misconfigured(
-            f"The user of {name} (TESSERA_MILVUS_TOKEN) lacks the privileges {', '.join(lacking)}: grant them, see"
-            " docs/milvus.md, or set TESSERA_MILVUS_DATABASES to 0 if no tenant is to have a database of its own there."
+            f"The user of {name} (TESSERA_MILVUS_TOKEN) lacks the privileges {', '.join(lacking)}: grant them for every"
+            " database (`*`), see docs/milvus.md, or set TESSERA_MILVUS_DATABASES to 0 if no tenant is to have a"
+            " database of its own there."
         )
 
 
-async def _lacking(clients: MilvusClients, endpoint: str, wanted: Iterable[str]) -> list[str]:
-    return [privilege for privilege in wanted if not await _may(clients, endpoint, privilege)]
+async def _lacking(
+    clients: MilvusClients, endpoint: str, wanted: Iterable[str], about: tuple[tuple[str, str], ...] = ()
+) -> list[str]:
+    return [privilege for privilege in wanted if not await _may(clients, endpoint, privilege, about)]
 
 
-async def _may(clients: MilvusClients, endpoint: str, privilege: str) -> bool:
+async def _may(clients: MilvusClients, endpoint: str, privilege: str, about: tuple[tuple[str, str], ...]) -> bool:
     """Say whether the server answers a request that does nothing, be it with an error, or refuses to hear it."""
     request = PRIVILEGES.get(privilege) or OF_DATABASES[privilege]
 
     async def ask(client: AsyncMilvusClient) -> bool:
         handler = await client._get_connection()
         try:
-            await getattr(handler._async_stub, _CALLS.get(privilege, privilege))(request)
+            await getattr(handler._async_stub, _CALLS.get(privilege, privilege))(request, metadata=about)
         except grpc.RpcError as error:
+            if error.code() in _NO_ANSWER:
+                raise
             return bool(error.code() != grpc.StatusCode.PERMISSION_DENIED)
         except MilvusException:
             return True

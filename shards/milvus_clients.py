@@ -20,7 +20,7 @@ from shards.breaker import Breaker
 from shards.milvus_errors import NotLoaded, Refused, away, translated
 from shards.settings import MilvusServer, MilvusSettings
 from shards.vectors import UNMARKED, MissingCollection
-from tenants.errors import Misconfigured, Unavailable
+from tenants.errors import Misconfigured, NoRoom, Unavailable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -103,6 +103,7 @@ class MilvusClients:
         Raises:
             MissingCollection: there is no such collection or database.
             NotLoaded: the collection has to be loaded first.
+            NoRoom: the server takes no more collections or databases.
             Unavailable: the server does not answer in time, or did not a moment ago.
         """
         breaker = self._breakers.setdefault(address[0], Breaker(self._settings.timeout_s))
@@ -114,7 +115,7 @@ class MilvusClients:
         except Unavailable:
             breaker.failed(time.monotonic() - began)
             raise
-        except (MissingCollection, NotLoaded, grpc.RpcError, MilvusException):
+        except (MissingCollection, NotLoaded, NoRoom, grpc.RpcError, MilvusException):
             breaker.answered()
             raise
         breaker.answered()
@@ -133,12 +134,13 @@ class MilvusClients:
             spent = 1000 * (time.perf_counter() - began)
             return await self.call(address, call), spent
 
-    async def blocking(self, address: Address, work: Callable[[MilvusClient], T]) -> T:
-        """Do `work` with a blocking client in a thread. Raises as `call` does."""
+    async def blocking(self, address: Address, work: Callable[[MilvusClient, float], T]) -> T:
+        """Do `work` with a blocking client in a thread, which nothing can end: so it gets the seconds that each of its
+        calls may take. Raises as `call` does."""
         try:
             client = await asyncio.to_thread(lambda: MilvusClient(timeout=_CONNECT_S, **self._options(address)))
             try:
-                return await asyncio.to_thread(lambda: work(client))
+                return await asyncio.to_thread(lambda: work(client, self._settings.timeout_s))
             finally:
                 await asyncio.to_thread(client.close)
         except (grpc.RpcError, MilvusException) as error:
@@ -158,13 +160,15 @@ class MilvusClients:
     async def _answer(self, address: Address, call: Callable[[AsyncMilvusClient], Awaitable[T]]) -> T:
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                return await call(await self._open(address))
+                answer = await call(await self._open(address))
         except (TimeoutError, grpc.RpcError, MilvusException) as error:
             raised = translated(error)
             if isinstance(raised, Refused) and self._told.get(address[0]) != raised.why:
                 self._told[address[0]] = raised.why  # once, for whoever operates it: callers are not told
                 log.warning("the Milvus server %r cannot be used: %s", address[0] or "main", raised.why)
             raise raised from error
+        self._told.pop(address[0], None)
+        return answer
 
     async def _open(self, address: Address) -> AsyncMilvusClient:
         known = self._clients.get(address)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import grpc  # type: ignore[import-untyped]
+from pymilvus import MilvusException
 from pymilvus.client.types import Status
+from pymilvus.grpc_gen import common_pb2
 
 from shards.vectors import MissingCollection
 from tenants.errors import NoRoom, Unavailable
@@ -17,7 +19,7 @@ _FULL = (102, 801)
 """So many collections or databases are not allowed."""
 _AWAY = (
     Status.CONNECT_FAILED,
-    *(1, 4, 5, 11),  # the server is starting, ending, overloaded, or one of its parts is away
+    *(4, 5, 11),  # the server is ending, overloaded, or one of its parts is away
     *(3, 7, 8, 9),  # memory, disk, rates or quotas are at their limits
     *(103, 202, 400, 401, 500, 501, 503, 601, 602, 901, 902, 903, 906),  # a part is being loaded or moved
     grpc.StatusCode.UNAVAILABLE,
@@ -26,6 +28,10 @@ _AWAY = (
     grpc.StatusCode.CANCELLED,
 )
 """What passes: trying again later can help."""
+_ANYTHING = 1
+"""A server that starts, but also whatever Milvus Lite has no code for, and what the client has against arguments."""
+_PASSING = ("loading collection timeout", "[Errno ")
+"""Words in such an error: the client waited long enough, or the operating system refused Milvus Lite a file."""
 _WRONG = {
     grpc.StatusCode.UNAUTHENTICATED: "it refuses the login: {details}. Set TESSERA_MILVUS_TOKEN to `user:password` or"
     " a token of a user that it knows.",
@@ -70,7 +76,7 @@ def translated(error: Exception) -> Exception:
     why = next(filter(None, map(_why, _causes(error))), None)
     if why is not None:
         return Refused(why)
-    if isinstance(error, TimeoutError) or code in _AWAY:
+    if isinstance(error, TimeoutError) or code in _AWAY or any(map(_passes, _causes(error))):
         return away()
     return error
 
@@ -78,6 +84,13 @@ def translated(error: Exception) -> Exception:
 def away() -> Unavailable:
     """Return the error of a server that does not answer."""
     return Unavailable("The vector store does not answer.", code="vectors_unavailable")
+
+
+def _passes(error: BaseException) -> bool:
+    if not isinstance(error, MilvusException) or error.code != _ANYTHING:
+        return False
+    starting = error.retriable or error.compatible_code == common_pb2.NotReadyServe
+    return starting or any(words in str(error.message) for words in _PASSING)
 
 
 def _why(error: BaseException) -> str | None:

@@ -22,10 +22,11 @@ from shards.vectors import ChunkVector, Scored, VersionScope
 FIELDS = ["row", "version_no", "vector"]
 
 
-def create(client: MilvusClient, space: Space, cells: Iterable[int]) -> None:
-    """Make a collection with these cells, its index, and load it; what is there already is left as it is."""
+def create(client: MilvusClient, timeout_s: float, space: Space, cells: Iterable[int]) -> None:
+    """Make a collection with these cells, its index, and load it; what is there already is left as it is. Each of the
+    calls takes `timeout_s` at most, where pymilvus would wait for ever."""
     name = space.collection
-    if not client.has_collection(name):
+    if not client.has_collection(name, timeout=timeout_s):
         schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("row", DataType.VARCHAR, is_primary=True, max_length=96)
         schema.add_field("version_no", DataType.INT64)
@@ -34,35 +35,35 @@ def create(client: MilvusClient, space: Space, cells: Iterable[int]) -> None:
             schema.add_field("tenant", DataType.VARCHAR, max_length=32)
             schema.add_field("generation", DataType.INT64)
         # Pages are read at this level, and at it the time they are given counts (`MilvusInventory._pages_at`).
-        client.create_collection(name, schema=schema, consistency_level="Session")
-    add_cells(client, space, cells)
-    if not client.list_indexes(name):
+        client.create_collection(name, schema=schema, timeout=timeout_s, consistency_level="Session")
+    add_cells(client, timeout_s, space, cells)
+    if not client.list_indexes(name, timeout=timeout_s):
         index = client.prepare_index_params()
         index.add_index("vector", index_type="FLAT", metric_type="IP")
         # Without `sync`, pymilvus sleeps half a second before it asks whether the empty index is ready.
-        client.create_index(name, index, sync=False)
-    client.load_collection(name)
+        client.create_index(name, index, timeout=timeout_s, sync=False)
+    client.load_collection(name, timeout=timeout_s)
 
 
-def add_cells(client: MilvusClient, space: Space, cells: Iterable[int]) -> None:
+def add_cells(client: MilvusClient, timeout_s: float, space: Space, cells: Iterable[int]) -> None:
     """Make the cells that are not there yet."""
-    present = set(client.list_partitions(space.collection))
+    present = set(client.list_partitions(space.collection, timeout=timeout_s))
     for partition in map(space.partition, cells):
         if partition not in present:
-            client.create_partition(space.collection, partition)
+            client.create_partition(space.collection, partition, timeout=timeout_s)
 
 
-def drop_cells(client: MilvusClient, space: Space, cells: Iterable[int]) -> None:
+def drop_cells(client: MilvusClient, timeout_s: float, space: Space, cells: Iterable[int]) -> None:
     """Remove cells of a collection of its own with their rows, as far as they are there."""
     name = space.collection
-    present = set(client.list_partitions(name))
+    present = set(client.list_partitions(name, timeout=timeout_s))
     gone = [partition for partition in map(space.partition, cells) if partition in present]
     if not gone:
         return
     with suppress(MilvusException, grpc.RpcError):  # a server asks for it, Milvus Lite does not know it
-        client.release_partitions(name, gone)
+        client.release_partitions(name, gone, timeout=timeout_s)
     for partition in gone:
-        client.drop_partition(name, partition)
+        client.drop_partition(name, partition, timeout=timeout_s)
 
 
 def keys_of(space: Space, cell_chunks: Mapping[int, Sequence[UUID]]) -> list[str]:

@@ -8,14 +8,17 @@ from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
+import grpc  # type: ignore[import-untyped]
 import numpy as np
 import pytest
+from pymilvus import MilvusException
 
 from shards.milvus import MilvusVectors
+from shards.milvus_clients import MilvusClients
 from shards.names import Space
 from shards.settings import MilvusSettings
 from shards.vectors import ChunkVector, MissingCollection, VersionScope
-from tenants.errors import Unavailable
+from tenants.errors import NoRoom, Unavailable
 
 DIM = 8
 
@@ -162,3 +165,49 @@ async def test_two_clients_see_each_other(milvus: MilvusSettings) -> None:
         await one.count(space)
     await one.aclose()
     await two.aclose()
+
+
+class Unknown(grpc.RpcError):  # type: ignore[misc]  # grpc is untyped
+    """What a server says to a login that it does not know."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAUTHENTICATED
+
+    def details(self) -> str:
+        return "auth check failure"
+
+
+async def test_a_server_without_room_has_answered(lite: MilvusSettings) -> None:
+    """So it is not left alone as one that is silent."""
+    clients = MilvusClients(lite.model_copy(update={"timeout_s": 1.0}))
+
+    async def silent(_client: Any) -> None:
+        await asyncio.sleep(60)
+
+    async def full(_client: Any) -> None:
+        raise MilvusException(102, "exceeded the limit number of collections")
+
+    for call, raised in ((silent, Unavailable), (full, NoRoom), (silent, Unavailable)):
+        with pytest.raises(raised):
+            await clients.call(("", ""), call)
+    assert await clients.now(("", "")) == 0
+    await clients.aclose()
+
+
+async def test_what_is_wrong_is_told_once_and_again_when_it_comes_back(
+    lite: MilvusSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    clients = MilvusClients(lite)
+
+    async def refused(_client: Any) -> None:
+        raise Unknown
+
+    for told in (1, 1):
+        with pytest.raises(Unavailable):
+            await clients.call(("", ""), refused)
+        assert caplog.text.count("refuses the login") == told
+    await clients.now(("", ""))
+    with pytest.raises(Unavailable):
+        await clients.call(("", ""), refused)
+    assert caplog.text.count("refuses the login") == 2
+    await clients.aclose()
