@@ -73,7 +73,7 @@ class LexicalSettings(BaseModel):
     heading_boost: float = Field(default=0.4, ge=0)
     """What a term in the heading adds, beside counting as text."""
     max_terms: int = Field(default=64, ge=1, le=64)
-    """Terms of a query that are searched; of more, the rarest."""
+    """Terms of a query that are searched, 64 at most; of more, the rarest."""
     open_readers: int = Field(default=64, ge=1)
     """Indexes kept open in a process. Opening one takes 0.2 ms; each open one has a thread."""
     lock_wait_s: float = Field(default=10.0, gt=0)
