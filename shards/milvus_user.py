@@ -44,7 +44,9 @@ async def make_user(settings: MilvusSettings, admin_token: str) -> list[str]:
     known = await _logs_in(settings)
     clients = MilvusClients(settings.model_copy(update={"token": SecretStr(admin_token), "endpoints": {}}))
     try:
-        return await clients.blocking(_MAIN, lambda client: _make(client, name, password, known=known))
+        return await clients.blocking(
+            _MAIN, lambda client, timeout_s: _make(client, timeout_s, name, password, known=known)
+        )
     except Refused as refused:
         why = refused.why.replace("TESSERA_MILVUS_TOKEN", ADMIN_SETTING)
         raise Misconfigured(f"The Milvus server at {settings.uri} cannot be used: {why}") from refused
@@ -67,27 +69,28 @@ async def _logs_in(settings: MilvusSettings) -> bool:
     return True
 
 
-def _make(client: MilvusClient, name: str, password: str, *, known: bool) -> list[str]:
+def _make(client: MilvusClient, timeout_s: float, name: str, password: str, *, known: bool) -> list[str]:
     done: list[str] = []
-    if name not in client.list_roles():
-        client.create_role(name)
+    within = {"timeout": timeout_s}
+    if name not in client.list_roles(**within):
+        client.create_role(name, **within)
         done.append(f"made the role {name}")
-    granted = {(one["privilege"], one["db_name"]) for one in client.describe_role(name)["privileges"]}
+    granted = {(one["privilege"], one["db_name"]) for one in client.describe_role(name, **within)["privileges"]}
     lacking = [one for one in (*PRIVILEGES, *OF_DATABASES) if (one, _EVERYWHERE) not in granted]
     for privilege in lacking:
         kind = "Global" if privilege in OF_SERVER else "Collection"
-        client.grant_privilege(name, kind, privilege, _EVERYWHERE, db_name=_EVERYWHERE)
+        client.grant_privilege(name, kind, privilege, _EVERYWHERE, db_name=_EVERYWHERE, **within)
     if lacking:
         done.append(f"granted it {', '.join(lacking)}")
     if not known:
-        if name in client.list_users():
+        if name in client.list_users(**within):
             raise Misconfigured(
                 f"The Milvus server has a user {name!r} with another password than TESSERA_MILVUS_TOKEN has: correct"
                 " that, or change the user's."
             )
-        client.create_user(name, password)
+        client.create_user(name, password, **within)
         done.append(f"made the user {name}")
-    if name not in client.describe_user(name)["roles"]:
-        client.grant_role(name, name)
+    if name not in client.describe_user(name, **within)["roles"]:
+        client.grant_role(name, name, **within)
         done.append("gave it the role")
     return done
