@@ -50,7 +50,7 @@ async def test_given_stores_are_used_and_only_the_programs_are_started(make_chec
         secrets = stores.secrets
         ensure_roles(stores.superuser_url, DATABASE, RolePasswords(secrets.owner, secrets.app, secrets.worker))
         roles = (("OWNER_URL", OWNER, secrets.owner), ("URL", APP, secrets.app), ("WORKER_URL", WORKER, secrets.worker))
-        urls = {f"TESSERA_DATABASE_{key}": role_url(stores.postgres_port, *who) for key, *who in roles}
+        urls = {f"TESSERA_DATABASE_{key}": role_url(stores.postgres_port, *who, DATABASE) for key, *who in roles}
         given = {"TESSERA_REDIS_URL": stores.redis_url, "TESSERA_MILVUS_URI": stores.milvus_uri, **urls}
         checkout.env |= given
         done = await asyncio.to_thread(checkout.run, "up")
