@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from service.servers.addresses import FILE, stack_settings, write_addresses
 from service.servers.entries import Running, server_entries
 from service.servers.installation import ALL, ServerInstallation, port_names
+from service.servers.programs import Found
 from service.settings import Settings
 
 OPENSEARCH = ("opensearch2", "opensearch3", "opensearch2 java", "opensearch3 java")
@@ -28,7 +29,7 @@ def test_secrets_outlive_a_restart(tmp_path: Path) -> None:
 
 
 def test_every_server_has_an_entry_on_a_port_of_its_own(tmp_path: Path) -> None:
-    programs = {name: Path(f"/programs/{name}/{name}") for name in PROGRAMS}
+    programs = {name: Found(Path(f"/programs/{name}/{name}")) for name in PROGRAMS}
     known = server_entries(Running(installed(tmp_path), programs, {"vllm-1": 7, "vllm-2": 8}), ALL)
     assert set(known) == {*(name for name in ALL if name != "postgres"), "postgres15", "pgbouncer"}
     assert known["vllm"]["pids"] == [7, 8]
