@@ -128,7 +128,8 @@ async def _job_that_waits(stack: StackState, tenant: TenantAccess) -> UUID:
 
 async def test_searches_are_counted_over_all(both: Clients, stack: StackState, tenant: TenantAccess) -> None:
     await tenant.upload("The ferry leaves the old harbour at nine.")
-    places = SharedPlaces(Redis.from_url(stack.env["TESSERA_REDIS_URL"]))
+    redis = Redis.from_url(stack.env["TESSERA_REDIS_URL"])
+    places = SharedPlaces(redis, stack.env.get("TESSERA_REDIS_PREFIX", "tessera"))
     async with AsyncExitStack() as taken:
         for _ in range(SEARCHES):  # as searches on other processes would
             await taken.enter_async_context(places.taken("searches", UUID(tenant.id), SEARCHES))
