@@ -19,7 +19,7 @@ from shards.milvus_user import make_user
 from shards.settings import MilvusSettings
 from tenants.errors import Misconfigured
 
-HOLDS_S = 60
+HOLDS_S = 180
 PASSWORD = "a-long-password"
 
 

@@ -177,11 +177,10 @@ async def test_the_service_finds_the_servers_good(vllm: Vllm) -> None:
 
 async def test_a_replica_killed_in_mid_stream_breaks_one_answer_and_no_further_one(vllm: Vllm) -> None:
     url, pid = vllm.urls[0], vllm.pids[0]
-    stream = vllm.stream(url, max_tokens=LONG)
-    pieces = begin(stream, vllm.request(tokens=LONG), Usage())
-    await anext(pieces)
     generator = vllm.service(vllm.settings(max_tokens=24))
     asked = Asked(QUESTION, [LEAVE, TRAVEL], [], {}, await vllm.embedder.embed_query(QUESTION))
+    pieces = begin(vllm.stream(url, max_tokens=LONG), vllm.request(tokens=LONG), Usage())
+    await anext(pieces)  # and at once, for it writes quickly
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(ReplicaFailed):
         await drain(pieces)
