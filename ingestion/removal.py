@@ -17,7 +17,7 @@ from ingestion.runtime import Runtime
 from shards.catalog_postgres import PostgresCatalog
 from shards.placement import servers_of
 from tenants.db import Base
-from tenants.errors import TesseraError
+from tenants.errors import TesseraError, Unavailable
 from tenants.models import Tenant
 from tenants.repository import placement_of, retention_of
 
@@ -30,23 +30,39 @@ class Incomplete(TesseraError):
     title = "Removal incomplete"
 
 
-async def forget_document(session: AsyncSession, runtime: Runtime, tenant_id: UUID, document_id: UUID) -> None:
-    """Take the versions that `purge_document` removes out of the index's counts; committed before it."""
+async def forget_document(
+    session: AsyncSession, runtime: Runtime, tenant_id: UUID, document_id: UUID
+) -> frozenset[int]:
+    """Take the versions that `purge_document` removes out of the index's counts, and return their numbers; committed
+    before it."""
     found = await _purgeable(session, tenant_id, document_id)
     if found.numbers:
         await runtime.indexes.forget_versions(PostgresCatalog(session, tenant_id), found.numbers)
+    return frozenset(found.numbers)
 
 
-async def purge_document(session: AsyncSession, runtime: Runtime, tenant_id: UUID, document_id: UUID) -> dict[str, Any]:
+async def purge_document(
+    session: AsyncSession, runtime: Runtime, tenant_id: UUID, document_id: UUID, forgotten: frozenset[int]
+) -> dict[str, Any]:
     """Remove the replaced versions of a document, or all of a deleted one, from every store; return the receipt.
 
     The receipt counts what was removed, and rests on looking for it in every store afterwards (`verified`: what was
     found then, all 0).
 
+    Args:
+        session: in the tenant's scope, under the writer lock.
+        runtime: the stores.
+        tenant_id: whose document it is.
+        document_id: the document.
+        forgotten: what `forget_document` returned.
+
     Raises:
+        Unavailable: the document was deleted since then, which takes no lock: more is to go than was forgotten.
         Incomplete: something is still there.
     """
     found = await _purgeable(session, tenant_id, document_id)
+    if not forgotten.issuperset(found.numbers):
+        raise Unavailable("The document was deleted meanwhile.", code="document_busy")
     receipt: dict[str, Any] = {"vectors": 0, "lexical": 0, "objects": 0, "chunks": 0, "versions": 0, "kept": 0}
     catalog, keys = PostgresCatalog(session, tenant_id), [version.object_key for version in found.gone]
     if found.numbers:

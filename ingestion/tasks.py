@@ -179,17 +179,20 @@ async def _skip_deleted(session: Any, batch: Batch, present: Any) -> None:
 
 
 async def _purge(runtime: Runtime, tenant_id: UUID, batch_id: UUID) -> None:
+    forgotten: frozenset[int] = frozenset()
+
     async def before(session: Any, job: Job) -> None:
+        nonlocal forgotten
         assert job.document_id is not None
         if await jobs.is_ingested(session, tenant_id, job.document_id):
             # Its worker may have lost the writer lock with the database, or its life, and what it sent to the engines
             # may still arrive: it is to go as well.
             raise Unavailable("The document is being ingested.", code="document_busy")
-        await removal.forget_document(session, runtime, tenant_id, job.document_id)
+        forgotten = await removal.forget_document(session, runtime, tenant_id, job.document_id)
 
     async def work(session: Any, job: Job) -> dict[str, Any]:
         assert job.document_id is not None
-        receipt = await removal.purge_document(session, runtime, tenant_id, job.document_id)
+        receipt = await removal.purge_document(session, runtime, tenant_id, job.document_id, forgotten)
         if await pipeline.wants_upkeep(session, runtime, tenant_id):
             await jobs.queue_partition(session, tenant_id)
         return receipt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -12,13 +13,16 @@ import numpy as np
 import pytest
 from sqlalchemy import delete, func, select, update
 
-from ingestion import jobs, regular
+from ingestion import jobs, regular, removal
 from ingestion.models import Job
+from ingestion.runtime import Runtime
 from ingestion.upload_rows import Identity, Upload, find_same
+from shards.index import TenantIndexes
 from shards.models import Document
+from shards.settings import ShardSettings
 from shards.vectors import ChunkVector
 from tenants.auth import PLATFORM
-from tenants.errors import Conflict
+from tenants.errors import Conflict, Unavailable
 from tenants.models import Tenant
 from tests.ingestion.damage import Stores, fsck, index_folder, opened
 
@@ -126,6 +130,28 @@ async def test_a_document_deleted_while_it_is_ingested_leaves_nothing(
     assert (await fsck(admin, tenant, deep=True))["total"] == 0
     assert len(await stores.rows(tenant)) == 1
     assert len(await stores.objects.list_tenant(UUID(tenant.id))) == 1
+
+
+async def test_a_document_deleted_while_its_old_versions_are_purged_waits_for_its_own_turn(
+    admin: httpx.AsyncClient, tenant: TenantAccess, stores: Stores
+) -> None:
+    """Deleting takes no lock, so it may come between the two transactions of a purge. What the first did not take out
+    of the counts stays for the job of the deletion."""
+    made = await tenant.upload("The bell is rung in fog.", external_id="bell")
+    mine, document_id = UUID(tenant.id), UUID(made["document"]["id"])
+    indexes = TenantIndexes(stores.vectors, stores.lexical, ShardSettings(), embedder="all-MiniLM-L6-v2", dim=384)
+    nothing: dict[str, Any] = dict.fromkeys(field.name for field in fields(Runtime))
+    runtime = Runtime(**nothing | {"database": stores.database, "indexes": indexes, "objects": stores.objects})
+    async with stores.database.writer_lock(mine), stores.database.tenant(mine) as session:
+        forgotten = await removal.forget_document(session, runtime, mine, document_id)
+        await session.commit()
+        assert forgotten == frozenset(), "nothing of it is to go"
+        gone = await tenant.client.delete(f"/v1/documents/{document_id}")
+        with pytest.raises(Unavailable, match="deleted meanwhile"):
+            await removal.purge_document(session, runtime, mine, document_id, forgotten)
+    assert (await tenant.job(gone.json()["job"]["id"]))["state"] == "done"
+    assert await stores.sql(tenant, "SELECT FROM chunk_cells") == []
+    assert (await fsck(admin, tenant, deep=True))["total"] == 0
 
 
 async def test_an_upload_beside_a_delete_is_not_deleted_with_it(tenant: TenantAccess) -> None:
