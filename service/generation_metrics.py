@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from rag.answer.figures import BOUNDS_S, GenerationFigures
+from rag.answer.figures import GenerationFigures
 from rag.answer.routed import RoutedGenerator
 from rag.answer.serving import Server
+from service.model_metrics import add_seconds
 
 
 def generation_metrics(generator: RoutedGenerator) -> Iterator[Metric]:
@@ -47,10 +47,8 @@ def _first_tokens(figures: GenerationFigures) -> Metric:
     family = HistogramMetricFamily(
         "tessera_generation_first_token_seconds", "From the question to a model's first token.", labels=["model"]
     )
-    for model, times in sorted(figures.first_tokens.items()):
-        bounds = [*map(str, BOUNDS_S), "+Inf"]
-        buckets = list(zip(bounds, map(float, accumulate(times.counts)), strict=True))
-        family.add_metric([model], buckets=buckets, sum_value=times.total_s)
+    for model, seconds in sorted(figures.first_tokens.items()):
+        add_seconds(family, [model], seconds)
     return family
 
 

@@ -8,10 +8,8 @@ from itertools import accumulate
 from prometheus_client.core import HistogramMetricFamily, Metric
 
 from rag.pipeline import Retriever
-from shards.call_seconds import BOUNDS_S, CallSeconds, Seconds
+from shards.call_seconds import CallSeconds, Seconds
 from shards.embed_models import EmbedModels
-
-_BOUNDS = [*map(str, BOUNDS_S), "+Inf"]
 
 
 def model_metrics(models: EmbedModels, retriever: Retriever, workers: Mapping[str, CallSeconds]) -> Iterator[Metric]:
@@ -23,7 +21,7 @@ def model_metrics(models: EmbedModels, retriever: Retriever, workers: Mapping[st
     )
     if retriever.reranker is not None:
         for (_, outcome), seconds in sorted(retriever.reranking.found.items()):
-            _add(reranking, [retriever.reranker.name, outcome], seconds)
+            add_seconds(reranking, [retriever.reranker.name, outcome], seconds)
     yield reranking
 
 
@@ -31,10 +29,12 @@ def _embedding(name: str, help_text: str, models: Mapping[str, CallSeconds]) -> 
     family = HistogramMetricFamily(name, help_text, labels=["model", "call", "outcome"])
     for model, calls in sorted(models.items()):
         for (call, outcome), seconds in sorted(calls.found.items()):
-            _add(family, [model, call, outcome], seconds)
+            add_seconds(family, [model, call, outcome], seconds)
     return family
 
 
-def _add(family: HistogramMetricFamily, labels: list[str], seconds: Seconds) -> None:
-    buckets = list(zip(_BOUNDS, map(float, accumulate(seconds.counts)), strict=True))
+def add_seconds(family: HistogramMetricFamily, labels: list[str], seconds: Seconds) -> None:
+    """Add a histogram to its family."""
+    bounds = [*map(str, seconds.bounds_s), "+Inf"]
+    buckets = list(zip(bounds, map(float, accumulate(seconds.counts)), strict=True))
     family.add_metric(labels, buckets=buckets, sum_value=seconds.total_s)

@@ -17,14 +17,19 @@ BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 @dataclass
 class Seconds:
-    """A histogram: `counts[i]` of the calls up to `BOUNDS_S[i]`, the last of those above all."""
+    """A histogram: `counts[i]` of the calls up to `bounds_s[i]`, the last of those above all."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    bounds_s: tuple[float, ...] = BOUNDS_S
+    counts: list[int] = field(init=False)
     total_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Begin with none."""
+        self.counts = [0] * (len(self.bounds_s) + 1)
 
     def add(self, seconds: float) -> None:
         """Count one."""
-        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self.counts[bisect_left(self.bounds_s, seconds)] += 1
         self.total_s += seconds
 
 
