@@ -180,7 +180,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         enclose()
     except (Refused, OSError) as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)  # noqa: T201  its last words
         return EXIT_NOT_ALLOWED
     if not options.program:
         return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -15,7 +14,6 @@ from sqlalchemy import delete, func, select, update
 
 from ingestion import jobs, regular, removal
 from ingestion.models import Job
-from ingestion.runtime import Runtime
 from ingestion.upload_rows import Identity, Upload, find_same
 from shards.index import TenantIndexes
 from shards.models import Document
@@ -25,6 +23,7 @@ from tenants.auth import PLATFORM
 from tenants.errors import Conflict, Unavailable
 from tenants.models import Tenant
 from tests.ingestion.damage import Stores, fsck, index_folder, opened
+from tests.ingestion.runtimes import part_of_runtime
 
 if TYPE_CHECKING:
     import httpx
@@ -140,8 +139,7 @@ async def test_a_document_deleted_while_its_old_versions_are_purged_waits_for_it
     made = await tenant.upload("The bell is rung in fog.", external_id="bell")
     mine, document_id = UUID(tenant.id), UUID(made["document"]["id"])
     indexes = TenantIndexes(stores.vectors, stores.lexical, ShardSettings(), embedder="all-MiniLM-L6-v2", dim=384)
-    nothing: dict[str, Any] = dict.fromkeys(field.name for field in fields(Runtime))
-    runtime = Runtime(**nothing | {"database": stores.database, "indexes": indexes, "objects": stores.objects})
+    runtime = part_of_runtime(database=stores.database, indexes=indexes, objects=stores.objects)
     async with stores.database.writer_lock(mine), stores.database.tenant(mine) as session:
         forgotten = await removal.forget_document(session, runtime, mine, document_id)
         await session.commit()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LONG = " ".join(f"crate {n} of amber," for n in range(200))
-
-
-@pytest.fixture
-def server() -> Iterator[EmbeddingServer]:
-    started = EmbeddingServer()
-    yield started
-    started.close()
 
 
 @pytest.fixture

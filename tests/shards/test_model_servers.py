@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Literal
 
@@ -22,20 +22,6 @@ Kind = Literal["question", "passages", "cohere", "tei"]
 Ask = Callable[[], Awaitable[object]]
 KINDS: list[Kind] = ["question", "passages", "cohere", "tei"]
 TEXTS = [f"Crate {n} holds amber." for n in range(30)]
-
-
-@pytest.fixture
-def server() -> Iterator[EmbeddingServer]:
-    started = EmbeddingServer()
-    yield started
-    started.close()
-
-
-@pytest.fixture
-def other() -> Iterator[EmbeddingServer]:
-    started = EmbeddingServer()
-    yield started
-    started.close()
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,6 @@ from tests.embedding_server import DIM, EmbeddingServer, vector_of
 Rows = list[dict[str, Any]]
 TEXTS = [f"Crate {n} holds amber{' and salt' * (n % 7)}." for n in range(50)]
 EXPECTED = np.stack([vector_of(text) for text in TEXTS])
-
-
-@pytest.fixture
-def server() -> Iterator[EmbeddingServer]:
-    started = EmbeddingServer()
-    yield started
-    started.close()
-
-
-@pytest.fixture
-def other() -> Iterator[EmbeddingServer]:
-    started = EmbeddingServer()
-    yield started
-    started.close()
 
 
 def model(*servers: EmbeddingServer, **given: Any) -> RemoteModel:

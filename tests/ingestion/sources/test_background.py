@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import pytest
@@ -15,6 +14,7 @@ from ingestion.models import Job
 from ingestion.runtime import Runtime
 from ingestion.settings import IngestSettings
 from ingestion.sources.background import Background
+from tests.ingestion.runtimes import part_of_runtime
 
 if TYPE_CHECKING:
     from ingestion.batch import Batch
@@ -78,9 +78,7 @@ async def held_job(worker_database: Database) -> tuple[UUID, UUID, UUID]:
 
 def runtime_on(database: Database) -> Runtime:
     """What these tests need of a worker; the rest is never touched."""
-    nothing: dict[str, Any] = dict.fromkeys(field.name for field in fields(Runtime))
-    needed = {"database": database, "settings": IngestSettings(), "background": Background(1, 1)}
-    return Runtime(**nothing | needed)
+    return part_of_runtime(database=database, settings=IngestSettings(), background=Background(1, 1))
 
 
 async def test_a_worker_that_stops_gives_its_runs_back(

@@ -55,6 +55,17 @@ async def until(condition: asyncio.Event | ModelServer, most_s: float = 10) -> N
                 await asyncio.sleep(0.01)
 
 
+def begin_and_go_on(servers: list[ModelServer]) -> None:
+    """Have each say something, and then think for an hour."""
+
+    async def goes_on(_: ModelServer) -> AsyncIterator[str]:
+        yield chunk("Here it is.")
+        await asyncio.sleep(3600)
+
+    for server in servers:
+        server.scripts["m"] = goes_on
+
+
 def nothing_is_held(models: ModelServers) -> bool:
     return all(one.outstanding == 0 and not one._waiting for one in models.replicas)
 
@@ -88,12 +99,7 @@ async def test_an_answer_that_has_just_begun_is_closed_with_whoever_left(
             reading.cancel()
             loop.call_soon(insist)
 
-    async def goes_on(_: ModelServer) -> AsyncIterator[str]:
-        yield chunk("Here it is.")
-        await asyncio.sleep(3600)
-
-    for server in servers:
-        server.scripts["m"] = goes_on
+    begin_and_go_on(servers)
     before = asyncio.all_tasks()
     reading = asyncio.create_task(read(stream, asyncio.Event()))
     while not races:
@@ -109,13 +115,7 @@ async def test_in_mid_stream_the_place_is_free_and_the_model_stops(
     servers: list[ModelServer], opened: tuple[ModelServers, ModelStream]
 ) -> None:
     models, stream = opened
-
-    async def goes_on(_: ModelServer) -> AsyncIterator[str]:
-        yield chunk("Here it is.")
-        await asyncio.sleep(3600)
-
-    for server in servers:
-        server.scripts["m"] = goes_on
+    begin_and_go_on(servers)
     seen = asyncio.Event()
     async with anyio.create_task_group() as group:
         group.start_soon(read, stream, seen)
