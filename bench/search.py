@@ -75,7 +75,14 @@ def calls(
     async def bm25(question: str) -> object:
         return await indexes.search_bm25(generation, question, k=depth, scope=None)
 
-    return {"service": service, "embedding": embedding, "milvus": milvus, "bm25": bm25}
+    async def together(question: str) -> object:
+        async def by_vector() -> None:
+            await embedding(question)
+            await milvus(question)
+
+        return await asyncio.gather(by_vector(), bm25(question))
+
+    return {"service": service, "embedding": embedding, "milvus": milvus, "bm25": bm25, "together": together}
 
 
 async def timed(parts: dict[str, Call], questions: list[str], *, warm_up: int = WARM_UP) -> dict[str, list[float]]:

@@ -20,7 +20,7 @@ from rag.search.rerank import Reranker, blend
 from rag.search.rewrite import embed_question
 from rag.settings import SearchSettings
 from shards.call_seconds import CallSeconds
-from shards.catalog_postgres import PostgresCatalog
+from shards.catalog_postgres import PostgresCatalog, live_header
 from shards.embed import Embedder, QueryEmbedding
 from shards.embed_models import EmbedModels
 from shards.filters import Filter
@@ -88,126 +88,136 @@ class Retriever:
             Unavailable: the database, or both engines, are away.
         """
         async with self.places.taken(tenant.tenant_id):
-            return await self._search(tenant, query)
+            return await _Search(self, tenant, query).run()
 
-    async def _search(self, tenant: TenantContext, query: Query) -> Found:
-        watch = Stopwatch()
-        embedding, (generation, matches) = await asyncio.gather(
-            self._embed(query, watch), self._prepare(tenant, query, watch)
-        )
-        degraded: list[str] = []
-        if generation is None or (matches is not None and not len(matches)):
-            return Found([], degraded, watch.total(), embedding, {})
-        vector = await _unless_away(self._vector(query, embedding, generation, watch))
-        ann, bm25, idf = await self._engines(tenant, query, embedding, vector, generation, matches, watch, degraded)
-        if ann is not None and vector is not None:
-            self.usage.note(generation, vector, ann, filtered=matches is not None)
-        with watch.step("fuse"):
-            weight = tenant.settings.bm25_weight
+
+class _Search:
+    """One search on its way. Words are looked for as soon as it is known where, vectors once the question has one."""
+
+    def __init__(self, parts: Retriever, tenant: TenantContext, query: Query) -> None:
+        self._parts, self._tenant, self._query = parts, tenant, query
+        self._settings = parts.settings
+        self._watch = Stopwatch()
+        self._degraded: list[str] = []
+
+    async def run(self) -> Found:
+        """See `Retriever.search`."""
+        embedded = asyncio.create_task(self._embed())
+        try:
+            generation, matches = await self._prepare()
+            if generation is None or (matches is not None and not len(matches)):
+                return Found([], [], self._watch.total(), await embedded, {})
+            ann, (bm25, idf) = await self._engines(generation, matches, embedded)
+            embedding = await embedded
+        finally:
+            embedded.cancel()
+        with self._watch.step("fuse"):
+            weight = self._tenant.settings.bm25_weight
             fused = fuse(
-                ann.hits if ann else [], bm25, bm25_weight=self.settings.bm25_weight if weight is None else weight
+                ann.hits if ann else [], bm25, bm25_weight=self._settings.bm25_weight if weight is None else weight
             )
-        passages = await self._rank(tenant, query, embedding, idf, fused, watch, degraded)
-        return Found(passages, degraded, watch.total(), embedding, idf, ann)
+        passages = await self._rank(embedding, idf, fused)
+        return Found(passages, self._degraded, self._watch.total(), embedding, idf, ann)
 
-    async def _embed(self, query: Query, watch: Stopwatch) -> QueryEmbedding:
-        with watch.step("embed"):
-            return await embed_question(self.embedder, query.text, query.earlier)
+    async def _embed(self) -> QueryEmbedding:
+        with self._watch.step("embed"):
+            return await embed_question(self._parts.embedder, self._query.text, self._query.earlier)
 
-    async def _vector(
-        self, query: Query, embedding: QueryEmbedding, generation: Generation, watch: Stopwatch
-    ) -> NDArray[np.float32]:
+    async def _vector(self, embedded: Awaitable[QueryEmbedding], generation: Generation) -> NDArray[np.float32]:
         """Return the question as the model of the tenant's index sees it."""
         name = generation.header.recipe.model
-        if name == self.embedder.name:
-            return embedding.vector
-        with watch.step("embed_for_index"):
-            model = await self.models.get(name)
-            return (await embed_question(model, query.text, query.earlier)).vector
+        if name == self._parts.embedder.name:
+            return (await embedded).vector
+        with self._watch.step("embed_for_index"):
+            model = await self._parts.models.get(name)
+            return (await embed_question(model, self._query.text, self._query.earlier)).vector
 
-    async def _prepare(
-        self, tenant: TenantContext, query: Query, watch: Stopwatch
-    ) -> tuple[Generation | None, Matches | None]:
-        with watch.step("prefilter"):
-            async with self.database.tenant(tenant.tenant_id) as session:
-                generation = await self.indexes.live(PostgresCatalog(session, tenant.tenant_id))
-                if query.filter is None or generation is None:
+    async def _prepare(self) -> tuple[Generation | None, Matches | None]:
+        """Return where is searched, None before the first chunk, and among what, None without a filter."""
+        database, indexes, tenant_id = self._parts.database, self._parts.indexes, self._tenant.tenant_id
+        with self._watch.step("prefilter"):
+            header = await live_header(database, tenant_id)
+            if header is None:
+                return None, None
+            generation = indexes.kept(tenant_id, header)
+            if generation is not None and self._query.filter is None:
+                return generation, None
+            async with database.tenant(tenant_id) as session:
+                if generation is None:
+                    generation = await indexes.current(PostgresCatalog(session, tenant_id), header)
+                if self._query.filter is None:
                     return generation, None
-                return generation, await matching(session, tenant.tenant_id, generation.number, query.filter)
+                return generation, await matching(session, tenant_id, generation.number, self._query.filter)
 
     async def _engines(
-        self,
-        tenant: TenantContext,
-        query: Query,
-        embedding: QueryEmbedding,
-        vector: NDArray[np.float32] | None,
-        generation: Generation,
-        matches: Matches | None,
-        watch: Stopwatch,
-        degraded: list[str],
-    ) -> tuple[AnnHits | None, list[Scored], dict[str, float]]:
-        depth = max(self.settings.candidates, 2 * query.k)
-        target = tenant.settings.recall_target or self.indexes.settings.recall_target
-
-        async def ann() -> AnnHits | None:
-            if vector is None:
-                return None
-            wanted = AnnQuery(vector, depth, query.k, target, exact=query.exact, matches=matches)
-            with watch.step("ann"):
-                return await self.indexes.search_ann(generation, wanted)
-
-        scope = None if matches is None else matches.scope
-
-        async def bm25() -> tuple[list[Scored], dict[str, float]]:
-            with watch.step("bm25"):
-                hits = await self.indexes.search_bm25(generation, query.text, k=depth, scope=scope)
-                return hits, await self.indexes.word_idf(generation, embedding.words)
-
-        by_vector, by_words = await asyncio.gather(_unless_away(ann()), _unless_away(bm25()))
+        self, generation: Generation, matches: Matches | None, embedded: Awaitable[QueryEmbedding]
+    ) -> tuple[AnnHits | None, tuple[list[Scored], dict[str, float]]]:
+        """Ask both engines at the same time."""
+        by_vector, by_words = await asyncio.gather(
+            _unless_away(self._ann(generation, matches, embedded)),
+            _unless_away(self._bm25(generation, matches, embedded)),
+        )
         if by_vector is None and by_words is None:
             raise Unavailable("Neither search engine answers.", code="search_unavailable")
-        degraded += [name for name, hits in (("ann", by_vector), ("bm25", by_words)) if hits is None]
-        hits, idf = by_words or ([], {})
-        return by_vector, hits, idf
+        self._degraded += [name for name, hits in (("ann", by_vector), ("bm25", by_words)) if hits is None]
+        return by_vector, by_words or ([], {})
 
-    async def _rank(
-        self,
-        tenant: TenantContext,
-        query: Query,
-        embedding: QueryEmbedding,
-        idf: dict[str, float],
-        fused: list[Fused],
-        watch: Stopwatch,
-        degraded: list[str],
-    ) -> list[Passage]:
-        depth = self.settings.rerank_depth if self.reranker is not None else 0
+    async def _ann(
+        self, generation: Generation, matches: Matches | None, embedded: Awaitable[QueryEmbedding]
+    ) -> AnnHits:
+        query, indexes = self._query, self._parts.indexes
+        vector = await self._vector(embedded, generation)
+        target = self._tenant.settings.recall_target or indexes.settings.recall_target
+        wanted = AnnQuery(vector, self._depth, query.k, target, exact=query.exact, matches=matches)
+        with self._watch.step("ann"):
+            hits = await indexes.search_ann(generation, wanted)
+        self._parts.usage.note(generation, vector, hits, filtered=matches is not None)
+        return hits
+
+    async def _bm25(
+        self, generation: Generation, matches: Matches | None, embedded: Awaitable[QueryEmbedding]
+    ) -> tuple[list[Scored], dict[str, float]]:
+        """Return what holds the question's words, and how rare those are."""
+        indexes, scope = self._parts.indexes, None if matches is None else matches.scope
+        with self._watch.step("bm25"):
+            hits = await indexes.search_bm25(generation, self._query.text, k=self._depth, scope=scope)
+        words = (await embedded).words
+        with self._watch.step("bm25"):
+            return hits, await indexes.word_idf(generation, words)
+
+    @property
+    def _depth(self) -> int:
+        return max(self._settings.candidates, 2 * self._query.k)
+
+    async def _rank(self, embedding: QueryEmbedding, idf: dict[str, float], fused: list[Fused]) -> list[Passage]:
+        reranker, k, tenant_id = self._parts.reranker, self._query.k, self._tenant.tenant_id
+        depth = self._settings.rerank_depth if reranker is not None else 0
         # A few more than needed: rows of replaced versions linger in the engines until they are purged.
-        wanted = fused[: max(depth, query.k) + 20]
-        with watch.step("passages"):
-            async with self.database.tenant(tenant.tenant_id) as session:
-                readable = await read_candidates(
-                    session,
-                    tenant.tenant_id,
-                    [hit.chunk_id for hit in wanted],
-                    with_bits=[hit.chunk_id for hit in wanted[: depth + 5]] if depth else [],
-                )
+        wanted = fused[: max(depth, k) + 20]
+        with self._watch.step("passages"):
+            readable = await read_candidates(
+                self._parts.database,
+                tenant_id,
+                [hit.chunk_id for hit in wanted],
+                with_bits=[hit.chunk_id for hit in wanted[: depth + 5]] if depth else [],
+            )
         hits = [hit for hit in wanted if hit.chunk_id in readable]
         scores, reranked = [hit.score for hit in hits], 0
-        if self.reranker is not None and hits:
-            with watch.step("rerank"):
+        if reranker is not None and hits:
+            with self._watch.step("rerank"):
                 reranked = min(depth, len(hits))
                 candidates = [readable[hit.chunk_id] for hit in hits[:reranked]]
-                scoring = self.reranker.scores(query.text, embedding, idf, candidates)
-                extra = await _unless_away(self.reranking.count("rerank", scoring))
+                scoring = reranker.scores(self._query.text, embedding, idf, candidates)
+                extra = await _unless_away(self._parts.reranking.count("rerank", scoring))
             if extra is None:
-                degraded.append("rerank")
+                self._degraded.append("rerank")
                 reranked = 0
             else:
-                scores[:reranked] = blend(scores[:reranked], extra, weight=self.settings.rerank_weight)
+                scores[:reranked] = blend(scores[:reranked], extra, weight=self._settings.rerank_weight)
         order = sorted(range(reranked), key=lambda i: -scores[i]) + list(range(reranked, len(hits)))
         return [
             _ranked(readable[hits[i].chunk_id], hits[i], scores[i], rank if i < reranked else None)
-            for rank, i in enumerate(order[: query.k], start=1)
+            for rank, i in enumerate(order[:k], start=1)
         ]
 
 

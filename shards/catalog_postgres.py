@@ -9,14 +9,16 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import delete, func, or_, select, text, update
+from sqlalchemy import bindparam, delete, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from shards.calibration import Calibration
 from shards.catalog import CellChange, Header, MicroRows, Place, Recipe
 from shards.index_models import CellChangeRow, ChunkCell, IndexGeneration, MicroCell
-from shards.names import Space
+from shards.names import Space, Tier
+from tenants.db import Database
+from tenants.one_trip import Statement
 
 _ADD = text(
     "INSERT INTO chunk_cells (tenant_id, generation, version_no, chunk_id, micro)"
@@ -44,8 +46,36 @@ _EMPTY = text(
     " sum_vector = decode(repeat('00', length(sum_vector)), 'hex')"
     " WHERE tenant_id = :tenant AND generation = :generation AND micro = ANY(CAST(:micros AS integer[]))"
 )
+_HEADER = (
+    IndexGeneration.generation,
+    IndexGeneration.state,
+    IndexGeneration.dim,
+    IndexGeneration.tier,
+    IndexGeneration.bucket,
+    IndexGeneration.endpoint,
+    IndexGeneration.micros,
+    IndexGeneration.cells,
+    IndexGeneration.stamp,
+    IndexGeneration.dimension,
+    IndexGeneration.calibration,
+    IndexGeneration.trained_rows,
+    IndexGeneration.trained_residual,
+    IndexGeneration.edition,
+    IndexGeneration.embedder,
+    IndexGeneration.chunk_tokens,
+    IndexGeneration.mark,
+)
+_LIVE = Statement(
+    select(*_HEADER).where(IndexGeneration.tenant_id == bindparam("tenant_id"), IndexGeneration.state == "live")
+)
 _SERIALISE = text("SELECT pg_advisory_xact_lock(hashtextextended(:collection, 9))")
 _AT_ONCE = 2000
+
+
+async def live_header(database: Database, tenant_id: UUID) -> Header | None:
+    """Return the generation that queries read, as `Catalog.live` does, for whoever reads nothing else."""
+    rows = await database.read(tenant_id, _LIVE)
+    return _header(tenant_id, *rows[0]) if rows else None
 
 
 class PostgresCatalog:
@@ -63,47 +93,11 @@ class PostgresCatalog:
     async def generations(self, *states: str, before: timedelta | None = None) -> list[Header]:
         """See `Catalog.generations`."""
         table = IndexGeneration
-        columns = (
-            table.generation,
-            table.state,
-            table.dim,
-            table.tier,
-            table.bucket,
-            table.endpoint,
-            table.micros,
-            table.cells,
-            table.stamp,
-            table.dimension,
-            table.calibration,
-            table.trained_rows,
-            table.trained_residual,
-            table.edition,
-            table.embedder,
-            table.chunk_tokens,
-            table.mark,
-        )
-        query = select(*columns).where(table.tenant_id == self.tenant_id, table.state.in_(states))
+        query = select(*_HEADER).where(table.tenant_id == self.tenant_id, table.state.in_(states))
         if before is not None:
             query = query.where(table.retired_at <= func.now() - before)
         rows = await self._session.execute(query.order_by(table.generation))
-        return [
-            Header(
-                number=row.generation,
-                state=row.state,
-                space=Space(self.tenant_id, row.generation, row.dim, row.tier, row.bucket, row.endpoint),
-                micros=row.micros,
-                cells=row.cells,
-                stamp=row.stamp,
-                dimension=row.dimension,
-                calibration=None if row.calibration is None else Calibration.from_json(row.calibration),
-                trained_rows=row.trained_rows,
-                trained_residual=row.trained_residual,
-                edition=row.edition,
-                recipe=Recipe(row.embedder, row.chunk_tokens),
-                mark=row.mark,
-            )
-            for row in rows
-        ]
+        return [_header(self.tenant_id, *row) for row in rows]
 
     async def last_number(self) -> int:
         """See `Catalog.last_number`."""
@@ -323,3 +317,41 @@ def _blobs(rows: NDArray[np.float32]) -> list[bytes]:
 def _plus(blob: bytes, vector: NDArray[np.float32]) -> bytes:
     summed: NDArray[np.float32] = np.frombuffer(blob, dtype=np.float32) + vector
     return summed.tobytes()
+
+
+def _header(
+    tenant_id: UUID,
+    number: int,
+    state: str,
+    dim: int,
+    tier: Tier,
+    bucket: int,
+    endpoint: str,
+    micros: int,
+    cells: int,
+    stamp: int,
+    dimension: float | None,
+    calibration: dict[str, Any] | None,
+    trained_rows: int,
+    trained_residual: float | None,
+    edition: int,
+    embedder: str,
+    chunk_tokens: int | None,
+    mark: int,
+) -> Header:
+    """Return what a row of `_HEADER` says."""
+    return Header(
+        number=number,
+        state=state,
+        space=Space(tenant_id, number, dim, tier, bucket, endpoint),
+        micros=micros,
+        cells=cells,
+        stamp=stamp,
+        dimension=dimension,
+        calibration=None if calibration is None else Calibration.from_json(calibration),
+        trained_rows=trained_rows,
+        trained_residual=trained_residual,
+        edition=edition,
+        recipe=Recipe(embedder, chunk_tokens),
+        mark=mark,
+    )

@@ -64,17 +64,28 @@ class Generations:
         self._kept: OrderedDict[tuple[UUID, int], Generation] = OrderedDict()
         self._bytes = 0
 
+    def kept(self, tenant_id: UUID, header: Header) -> Generation | None:
+        """Return the generation of a header that was just read, None if more of it has to be read first."""
+        key = (tenant_id, header.number)
+        kept = self._kept.get(key)
+        if kept is None or kept.header.stamp < header.stamp:
+            return None
+        self._kept[key] = found = replace(kept, header=header, routing=_measured(kept.routing, header))
+        self._kept.move_to_end(key)
+        return found
+
     async def current(self, catalog: Catalog, header: Header) -> Generation:
         """Return the generation of a header that was just read."""
+        found = self.kept(catalog.tenant_id, header)
+        if found is not None:
+            return found
         key = (catalog.tenant_id, header.number)
         kept = self._kept.get(key)
         if kept is None:
             found = _made(catalog.tenant_id, header, await catalog.micro_rows(header.number))
-        elif kept.header.stamp < header.stamp:
+        else:
             changed = await catalog.micro_rows(header.number, after=kept.header.stamp)
             found = _made(catalog.tenant_id, header, _merged(kept.micros, changed))
-        else:
-            found = replace(kept, header=header, routing=_measured(kept.routing, header))
         before = self._kept.pop(key, None)  # another task may have put it there meanwhile
         self._bytes += _size(found) - (0 if before is None else _size(before))
         self._kept[key] = found

@@ -77,6 +77,10 @@ class TenantIndexes:
         header = await catalog.live()
         return None if header is None else await self._generations.current(catalog, header)
 
+    def kept(self, tenant_id: UUID, header: Header) -> Generation | None:
+        """Return the generation of a header that was just read, None if more of it has to be read first: `current`."""
+        return self._generations.kept(tenant_id, header)
+
     async def current(self, catalog: Catalog, header: Header) -> Generation:
         """Return the generation of a header that was just read."""
         return await self._generations.current(catalog, header)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -45,8 +45,9 @@ _SEARCHES_AT_ONCE = 100
 _PLACES_KEPT = 10_000
 _PLACED_S = 60.0
 """How long an index is taken to lie where this process put it: others move it too."""
-_COUNTS_KEPT = 200
-"""Indexes of whose last question the counts are kept, some 100 kB each at most."""
+_COUNTS_KEPT, _QUESTIONS_KEPT = 100, 4
+"""Indexes of whose last questions the counts are kept, and of how many: those asked at the same time. Of each some
+100 kB at most."""
 _SNAPSHOT_S = "120s"
 _SNAPSHOT = {"keep_alive": _SNAPSHOT_S, "allow_partial_pit_creation": "false"}
 """The server would leave out a shard that is away."""
@@ -69,7 +70,7 @@ class OpenSearchLexical:
         self._places = Places(self._server, settings)
         self._placed: OrderedDict[str, tuple[bool, float]] = OrderedDict()
         self._languages: OrderedDict[str, frozenset[str]] = OrderedDict()
-        self._last: OrderedDict[str, tuple[float, Counts]] = OrderedDict()
+        self._last: OrderedDict[str, deque[tuple[float, Counts]]] = OrderedDict()
         self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def check(self) -> None:
@@ -152,11 +153,9 @@ class OpenSearchLexical:
         checked_index(index)
         by_word = {word: pieces_of(word[:_QUERY_CHARACTERS])[: query.MOST_PIECES] for word in words}
         wanted = list(dict.fromkeys(piece for pieces in by_word.values() for piece in pieces))
-        counted_at, last = self._last.get(index, (0.0, None))
         idf: dict[Piece, float] = {}
         for some in _in_pieces(wanted, query.MOST_PIECES):
-            fresh = last is not None and self._clock() - counted_at < _FRESH_S and last.holding.keys() >= set(some)
-            counts = last if last is not None and fresh else await self._counted(index, some)
+            counts = self._fresh(index, some) or await self._counted(index, some)
             idf |= {piece: counts.idf(piece) for piece in some}
         return {word: max((idf[piece] for piece in pieces), default=0.0) for word, pieces in by_word.items()}
 
@@ -229,9 +228,17 @@ class OpenSearchLexical:
             counts = query.counted(answer, pieces)
             _keep(self._languages, index, counts.languages)
             if counts.languages <= languages:
-                _keep(self._last, index, (self._clock(), counts), most=_COUNTS_KEPT)
+                last = self._last.get(index) or deque(maxlen=_QUESTIONS_KEPT)
+                last.append((self._clock(), counts))
+                _keep(self._last, index, last, most=_COUNTS_KEPT)
                 return counts
             languages |= counts.languages
+
+    def _fresh(self, index: str, pieces: Sequence[Piece]) -> Counts | None:
+        """Return the newest counts of a question that had all of these pieces."""
+        since, wanted = self._clock() - _FRESH_S, set(pieces)
+        last = reversed(self._last.get(index, ()))
+        return next((counts for at, counts in last if at > since and counts.holding.keys() >= wanted), None)
 
     async def _searched(self, index: str, body: Body) -> Body | None:
         alias, options = self._places.alias(index), {"allow_partial_search_results": "false"}

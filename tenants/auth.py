@@ -70,22 +70,21 @@ class Authenticator:
 
     async def _load(self, key_id: str, digest: bytes) -> _Verified:
         until = time.monotonic() + CACHE_S  # from before it is read: what is committed later ends in time
-        async with self._database.key_lookup(key_id) as session:
-            row = await repository.find_key(session, key_id)
-        if row is None or row.revoked_at is not None or not hmac.compare_digest(row.digest, digest):
+        rows = await self._database.read_of_key(key_id, repository.KEY)
+        held = repository.HeldKey(*rows[0]) if rows else None
+        if held is None or held.revoked_at is not None or not hmac.compare_digest(held.digest, digest):
             self._cache.pop(key_id, None)
             raise _unknown()
         now = datetime.now(UTC)
-        async with self._database.tenant(row.tenant_id) as session:
-            tenant = await repository.get_tenant(session, row.tenant_id)
-        if row.last_used_at is None or now - row.last_used_at > _TOUCH_EVERY:
-            self._touch(row.tenant_id, key_id)
-        if tenant.state == "deleting":
+        if held.last_used_at is None or now - held.last_used_at > _TOUCH_EVERY:
+            self._touch(held.tenant_id, key_id)
+        if held.state == "deleting":
             raise _unknown()
-        if tenant.state == "suspended":
+        if held.state == "suspended":
             raise TenantSuspended("This tenant is suspended; its operator can resume it.")
-        context = TenantContext(tenant.id, tenant.slug, key_id, TenantSettings.model_validate(tenant.settings))
-        verified = _Verified(row.digest, context, row.expires_at, until)
+        settings = TenantSettings.model_validate(held.settings)
+        context = TenantContext(held.tenant_id, held.slug, key_id, settings)
+        verified = _Verified(held.digest, context, held.expires_at, until)
         self._cache[key_id] = verified
         self._cache.move_to_end(key_id)
         while len(self._cache) > _CACHE_SIZE:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, event, text
@@ -18,14 +19,25 @@ from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
 from tenants.engine import answering, engine_url, pool_engine
 from tenants.errors import Misconfigured
 from tenants.locks import hold, lock_key
+from tenants.one_trip import Call, Row, Statement, one_trip
 from tenants.settings import DatabaseSettings
 
 _SCOPE = "tessera_scope"
 _SOLE_SCHEDULER = lock_key("scheduler", UUID(int=0))
-_SET_SCOPE = text(
-    "SELECT set_config('app.tenant_id', :tenant_id, true), set_config('app.scope', :scope, true),"
-    " set_config('app.key_id', :key_id, true)"
+_NO_SCOPE = {"tenant_id": "", "scope": "", "key_id": ""}
+_SET_SCOPE = Statement(
+    text(
+        "SELECT set_config('app.tenant_id', :tenant_id, true), set_config('app.scope', :scope, true),"
+        " set_config('app.key_id', :key_id, true)"
+    )
 )
+_ENTER_TENANT = Statement(
+    text(
+        "SELECT set_config('app.tenant_id',"
+        " coalesce((SELECT CAST(tenant_id AS text) FROM api_keys WHERE id = :key_id LIMIT 1), ''), true)"
+    )
+)
+"""That of the one key which the scope shows."""
 
 
 class Base(DeclarativeBase):
@@ -41,7 +53,7 @@ def _set_scope(session: Session, _transaction: SessionTransaction, connection: C
     scope = session.info.get(_SCOPE)
     if scope is None:
         raise Misconfigured("A database session was opened without a tenant or a scope.")
-    connection.execute(_SET_SCOPE, scope)
+    connection.execute(_SET_SCOPE.clause, scope)
 
 
 class Database:
@@ -67,18 +79,33 @@ class Database:
 
     @asynccontextmanager
     async def _open(self, **scope: str) -> AsyncIterator[AsyncSession]:
-        values = {"tenant_id": "", "scope": "", "key_id": "", **scope}
         with answering():
-            async with self._sessions(info={_SCOPE: values}) as session:
+            async with self._sessions(info={_SCOPE: {**_NO_SCOPE, **scope}}) as session:
                 yield session
+
+    async def read(self, tenant_id: UUID, statement: Statement, **values: Any) -> list[Row]:
+        """Return what a statement with the parameter `tenant_id` finds of that tenant, in a transaction of its own and
+        a single round trip."""
+        return await self._read({"tenant_id": str(tenant_id)}, [(statement, {**values, "tenant_id": tenant_id})])
+
+    async def read_of_key(self, key_id: str, statement: Statement) -> list[Row]:
+        """Return what a statement with the parameter `key_id` finds of the tenant that has this API key."""
+        key = {"key_id": key_id}
+        return await self._read(key, [(_ENTER_TENANT, key), (statement, key)])
+
+    async def _read(self, scope: dict[str, str], calls: list[Call]) -> list[Row]:
+        with answering():
+            found = await one_trip(self.engine, [(_SET_SCOPE, {**_NO_SCOPE, **scope}), *calls])
+        if found is not None:
+            return found
+        # A read may be done twice; a session knows what else to give up with a dead connection.
+        async with self._open(**scope) as session:
+            results = [await session.execute(statement.clause, values) for statement, values in calls]
+            return [tuple(row) for row in results[-1]]
 
     def tenant(self, tenant_id: UUID) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a session that sees and writes one tenant's rows and nothing else."""
         return self._open(tenant_id=str(tenant_id))
-
-    def key_lookup(self, key_id: str) -> AbstractAsyncContextManager[AsyncSession]:
-        """Open a session that sees one API key, before its tenant is known."""
-        return self._open(key_id=key_id)
 
     def admin(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a session that sees the list of tenants and erasure jobs, and no tenant's content."""

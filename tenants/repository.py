@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, func, select, text, tuple_, update
+from sqlalchemy import Select, bindparam, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -15,8 +15,39 @@ from tenants.context import Placement, Retention, TenantSettings
 from tenants.cursor import Position
 from tenants.errors import Conflict, NotFound
 from tenants.models import ApiKey, Tenant
+from tenants.one_trip import Statement
 
 ACTIVE_KEYS = 2
+
+
+class HeldKey(NamedTuple):
+    """An API key with its tenant, as `KEY` finds them."""
+
+    digest: bytes
+    revoked_at: datetime | None
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    tenant_id: UUID
+    slug: str
+    state: str
+    settings: dict[str, Any]
+
+
+KEY = Statement(
+    select(
+        ApiKey.digest,
+        ApiKey.revoked_at,
+        ApiKey.expires_at,
+        ApiKey.last_used_at,
+        Tenant.id,
+        Tenant.slug,
+        Tenant.state,
+        Tenant.settings,
+    )
+    .join(Tenant, Tenant.id == ApiKey.tenant_id)
+    .where(ApiKey.id == bindparam("key_id"))
+)
+"""The key with a public id; for `Database.read_of_key`."""
 
 
 async def create_tenant(
@@ -134,12 +165,6 @@ async def revoke_key(session: AsyncSession, tenant_id: UUID, key_id: str) -> Non
         raise NotFound("There is no key with this id.")
     if row.revoked_at is None:
         row.revoked_at = datetime.now(UTC)
-
-
-async def find_key(session: AsyncSession, key_id: str) -> ApiKey | None:
-    """Return the key with this public id, in a session opened by `Database.key_lookup`."""
-    found: ApiKey | None = await session.scalar(select(ApiKey).where(ApiKey.id == key_id))
-    return found
 
 
 async def touch_key(session: AsyncSession, tenant_id: UUID, key_id: str) -> None:

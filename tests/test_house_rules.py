@@ -47,7 +47,7 @@ DOORS = {
     "celery": r"ingestion/tasks\.py|service/(worker|broker|scheduler)\.py",
     "kombu": r"ingestion/tasks\.py|service/(worker|broker|scheduler)\.py",
     "sqlalchemy": r"(?!rag/answer/|ingestion/parse/|service/cli/|service/local/|eval/).*",
-    "psycopg": r"tenants/(roles|engine|locks)\.py|service/(database|local/\w+)\.py",
+    "psycopg": r"tenants/(roles|engine|locks|one_trip)\.py|service/(database|local/\w+)\.py",
     "openai": r"rag/answer/.*",
     "typer": r"service/cli/.*",
     "rich": r"service/cli/.*",

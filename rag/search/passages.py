@@ -8,16 +8,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, case, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import ColumnElement, Uuid, and_, any_, bindparam, case, literal_column, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from rag.passages import Passage, Ranks
 from shards.models import Chunk, Document
+from tenants.db import Database
+from tenants.one_trip import Row, Statement
 
 _UNRANKED = Ranks(ann=None, bm25=None, rerank=None)
+
+
+def _among(name: str) -> ColumnElement[bool]:
+    return Chunk.id == any_(bindparam(name, type_=ARRAY(Uuid)))
+
+
+_CANDIDATES = Statement(
+    select(
+        Chunk.id,
+        Chunk.document_id,
+        Document.external_id,
+        Document.title,
+        Chunk.headings,
+        Chunk.text,
+        Chunk.page,
+        Chunk.span_start,
+        Chunk.span_end,
+        Chunk.version,
+        Document.updated_at,
+        Document.doc_metadata,
+        case((_among("with_bits"), Chunk.token_bits), else_=literal_column("''")),
+    )
+    .join(
+        Document,
+        and_(
+            Document.tenant_id == Chunk.tenant_id,
+            Document.id == Chunk.document_id,
+            Document.active_version == Chunk.version,
+            Document.deleted_at.is_(None),
+        ),
+    )
+    .where(Chunk.tenant_id == bindparam("tenant_id"), _among("chunk_ids"))
+)
 
 
 @dataclass(frozen=True)
@@ -29,41 +63,14 @@ class Candidate:
 
 
 async def read_candidates(
-    session: AsyncSession, tenant_id: UUID, chunk_ids: Sequence[UUID], *, with_bits: Sequence[UUID]
+    database: Database, tenant_id: UUID, chunk_ids: Sequence[UUID], *, with_bits: Sequence[UUID]
 ) -> dict[UUID, Candidate]:
     """Return the chunks that this tenant may see now, by id; `with_bits` names those whose token vectors are needed."""
-    bits = case((Chunk.id.in_(with_bits), Chunk.token_bits), else_=b"") if with_bits else Chunk.tokens
-    query = (
-        select(
-            Chunk.id,
-            Chunk.document_id,
-            Document.external_id,
-            Document.title,
-            Chunk.headings,
-            Chunk.text,
-            Chunk.page,
-            Chunk.span_start,
-            Chunk.span_end,
-            Chunk.version,
-            Document.updated_at,
-            Document.doc_metadata,
-            bits,
-        )
-        .join(
-            Document,
-            and_(
-                Document.tenant_id == Chunk.tenant_id,
-                Document.id == Chunk.document_id,
-                Document.active_version == Chunk.version,
-                Document.deleted_at.is_(None),
-            ),
-        )
-        .where(Chunk.tenant_id == tenant_id, Chunk.id.in_(chunk_ids))
-    )
-    return {row[0]: _candidate(row, bool(with_bits)) for row in await session.execute(query)}
+    rows = await database.read(tenant_id, _CANDIDATES, chunk_ids=list(chunk_ids), with_bits=list(with_bits))
+    return {row[0]: _candidate(row) for row in rows}
 
 
-def _candidate(row: Any, with_bits: bool) -> Candidate:
+def _candidate(row: Row) -> Candidate:
     passage = Passage(
         chunk_id=row[0],
         document_id=row[1],
@@ -80,4 +87,4 @@ def _candidate(row: Any, with_bits: bool) -> Candidate:
         score=0.0,
         ranks=_UNRANKED,
     )
-    return Candidate(passage, bytes(row[12]) if with_bits else b"")
+    return Candidate(passage, row[12])
