@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
 
-from rag.answer.replica_watch import server_root
+from rag.answer.replica_watch import has_no_address, server_root
 from rag.answer.routes import Route, choice_of, routes_of
 from rag.settings import GenerationSettings
 from tenants.errors import Misconfigured, Unavailable
 
 OLDEST_VLLM = (0, 9)
 """The first that knows `cache_salt`: an older one ignores it, and tenants would share its prefix cache."""
-_Said = tuple[httpx.Response, httpx.Response] | str
+_Said = tuple[httpx.Response, httpx.Response] | httpx.HTTPError
 _TIMEOUT_S = 5.0
 _SHOWN = 5
 
@@ -36,12 +37,7 @@ async def check_generation(settings: GenerationSettings) -> None:
     places = list(dict.fromkeys((url, route.api_key) for route in routes.values() for url in route.urls))
     async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
         said = dict(zip(places, await asyncio.gather(*(_ask(client, *place) for place in places)), strict=True))
-    faults = [
-        fault
-        for route in routes.values()
-        for url in route.urls
-        if (fault := _fault(route, url, said[url, route.api_key]))
-    ]
+    faults = [fault for route in routes.values() for fault in _faults(route, said)]
     for fault in faults:
         if isinstance(fault, Misconfigured):
             raise fault
@@ -57,12 +53,25 @@ async def _ask(client: httpx.AsyncClient, url: str, api_key: str) -> _Said:
         models = await client.get(f"{url.rstrip('/')}/models", headers=headers)
         return models, await client.get(f"{server_root(url)}/version")
     except httpx.HTTPError as error:
-        return str(error) or type(error).__name__
+        return error
+
+
+def _faults(route: Route, said: Mapping[tuple[str, str], _Said]) -> Iterator[Misconfigured | Unavailable]:
+    """What is wrong with a model's servers. A name without an address is none of it while another server answers."""
+    answers = {url: said[url, route.api_key] for url in route.urls}
+    some = any(not isinstance(answer, httpx.HTTPError) for answer in answers.values())
+    for url, answer in answers.items():
+        if some and isinstance(answer, httpx.HTTPError) and has_no_address(answer):
+            continue
+        fault = _fault(route, url, answer)
+        if fault is not None:
+            yield fault
 
 
 def _fault(route: Route, url: str, said: _Said) -> Misconfigured | Unavailable | None:
-    if isinstance(said, str):
-        return Unavailable(f"The model server {url} of {route.setting} cannot be reached: {said}")
+    if isinstance(said, httpx.HTTPError):
+        why = str(said) or type(said).__name__
+        return Unavailable(f"The model server {url} of {route.setting} cannot be reached: {why}")
     models, version = said
     return _refused(route, url, models) or _unknown(route, url, models) or _saltless(route, url, version)
 

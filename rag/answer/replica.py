@@ -48,6 +48,8 @@ class Replica:
     outstanding: int = 0
     reachable: bool = True
     """What its `/health` said last; a server without one counts as reachable."""
+    absent: bool = False
+    """Its name has no address at the moment: fewer servers run than there may be."""
     takes_salt: bool = True
     reading: Reading | None = None
     ejection: Ejection = field(default_factory=Ejection)
@@ -94,7 +96,7 @@ class Replica:
 
     def forget(self) -> None:
         """Believe no longer what it said of itself: it may be another one by now."""
-        self.reachable, self.reading = True, None
+        self.reachable, self.absent, self.reading = True, False, None
 
     def probe_due(self, now: float, fastest_s: float) -> bool:
         """Whether one request should find out how it is: it was left alone, or slow, long enough."""

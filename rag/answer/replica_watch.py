@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import suppress
 from urllib.parse import urlsplit, urlunsplit
 
@@ -75,12 +76,12 @@ class ReplicaWatch:
                 alive = answer.status_code < 500
                 if alive and not replica.reachable:
                     replica.ejection.reached(self._clock())
-                replica.reachable = alive
+                replica.reachable, replica.absent = alive, False
                 await _body(answer, _MOST_HEALTH_BYTES)
         except httpx.TimeoutException:
             raise
-        except httpx.HTTPError:
-            replica.reachable = replica.reachable and answered
+        except httpx.HTTPError as error:
+            replica.reachable, replica.absent = replica.reachable and answered, has_no_address(error)
 
     async def _read(self, replica: Replica, root: str) -> None:
         at, outstanding = self._clock(), replica.outstanding
@@ -89,6 +90,15 @@ class ReplicaWatch:
                 text = await _body(answer, _MOST_BYTES) if answer.status_code == 200 else None
             load = None if text is None else read_load(text)
             replica.reading = None if load is None else Reading(load, at, outstanding)
+
+
+def has_no_address(error: BaseException) -> bool:
+    """Say whether a request failed because its server's name stands for nothing: as that of a replica which is started
+    only under load."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, socket.gaierror):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def server_root(base_url: str) -> str:

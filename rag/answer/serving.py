@@ -27,6 +27,8 @@ class Server(Protocol):
 
     url: str
     outstanding: int
+    absent: bool
+    """Its name has no address at the moment: fewer servers run than there may be."""
 
     @property
     def up(self) -> bool:

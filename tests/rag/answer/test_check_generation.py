@@ -94,3 +94,11 @@ async def test_a_server_that_is_away_is_unavailable_and_named(server: ModelServe
             await check(server, base_urls=[away])
     with pytest.raises(Misconfigured, match="large"):  # what is wrong for good goes before what is away
         await check(server, base_urls=[away], models={"large": {"base_urls": [server.url]}})
+
+
+async def test_a_replica_that_is_not_started_is_no_fault_while_another_answers(server: ModelServer) -> None:
+    """Its name gets an address when the number of replicas is raised."""
+    absent = "http://replica-7.invalid:8000/v1"
+    await check(server, base_urls=[absent])
+    with pytest.raises(Unavailable, match=f"{absent} of TESSERA_GENERATION_BASE_URLS cannot be reached"):
+        await check(server, base_url=absent)

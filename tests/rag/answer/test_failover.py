@@ -141,6 +141,16 @@ async def test_without_hedges_a_replica_that_hangs_costs_the_built_in(
     assert sum(len(server.requests) for server in servers) == 1
 
 
+async def test_a_replica_that_is_not_started_is_not_missed(service: Service, servers: list[ModelServer]) -> None:
+    absent = "http://replica-7.invalid:8000/v1"
+    generator = service.on(servers, base_urls=[absent, *(server.url for server in servers)])
+    assert await generator.state() == "ok"
+    await by_the_model(service, generator, 4)
+    await servers[0].die()
+    assert await generator.state() == "partly"
+    assert await service.on(servers, base_urls=[absent]).state() == "away"
+
+
 async def test_a_replica_that_was_killed_serves_again_when_it_is_back(
     service: Service, servers: list[ModelServer]
 ) -> None:
