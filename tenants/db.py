@@ -38,6 +38,7 @@ _ENTER_TENANT = Statement(
     )
 )
 """That of the one key which the scope shows."""
+_PING = Statement(text("SELECT 1"))
 
 
 class Base(DeclarativeBase):
@@ -121,8 +122,7 @@ class Database:
 
     async def ping(self) -> None:
         """Raise `Unavailable` unless the database answers."""
-        async with self._open(scope="none") as session:
-            await session.execute(text("SELECT 1"))
+        await self._read({"scope": "none"}, [(_PING, {})])
 
     def writer_lock(self, tenant_id: UUID) -> AbstractAsyncContextManager[bool]:
         """Hold the tenant's index writer lock: one writer a tenant over all processes."""
