@@ -10,7 +10,7 @@ from service.local.ports import LOOPBACK
 from service.local.postgres import conninfo
 from service.local.redis import redis_url
 from service.servers import azurite
-from service.servers.generators import EMBEDDER, MODEL, RERANKER
+from service.servers.generators import ADAPTER, EMBEDDER, MODEL, RERANKER
 from service.servers.installation import (
     AZURITE,
     MILVUS,
@@ -111,7 +111,8 @@ def _s3(of: Running) -> dict[str, Entry]:
 
 def _vllm(of: Running) -> dict[str, Entry]:
     urls = [of.url(name, "/v1") for name in REPLICAS]
-    return {VLLM: {"base_urls": urls, "model": MODEL, "pids": [of.pids.get(name, 0) for name in REPLICAS]}}
+    pids = [of.pids.get(name, 0) for name in REPLICAS]
+    return {VLLM: {"base_urls": urls, "model": MODEL, "adapter": ADAPTER, "pids": pids}}
 
 
 def _pooling(of: Running, name: str, model: str) -> dict[str, Entry]:

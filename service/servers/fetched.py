@@ -28,7 +28,7 @@ from shards.minilm_weights import model_folder
 OPENSEARCH = {OPENSEARCH_2: "opensearch-2.19.1.0", OPENSEARCH_3: "opensearch-3.5.0.0"}
 """Version of each, as its lock and its folder in the cache are named."""
 JAVAS = {OPENSEARCH_2: programs.JAVA_17, OPENSEARCH_3: programs.JAVA_21}
-RANDOM_LLAMA_FOLDER, RANDOM_RERANKER_FOLDER = "random-llama-1", "random-reranker-1"
+RANDOM_LLAMA_FOLDER, RANDOM_RERANKER_FOLDER = "random-llama-2", "random-reranker-1"
 RANDOM_LLAMA = Path(__file__).with_name("random_llama.py")
 RANDOM_RERANKER = Path(__file__).with_name("random_reranker.py")
 
@@ -76,7 +76,7 @@ class Fetched:
         return environments.vllm_environment(self._cache)
 
     def model(self) -> Path:
-        """The folder of the model that vLLM serves."""
+        """The folder of the model that vLLM serves, with an adapter in `adapter`."""
         python = self.vllm()
 
         def make(folder: Path) -> None:

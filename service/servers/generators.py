@@ -10,9 +10,10 @@ from service.local.health import HttpProbe
 from service.local.ports import LOOPBACK
 from service.local.spec import ChildSpec
 
-MODEL = "tiny"
-"""The name by which vLLM serves it; `transformers serve` knows it by its folder."""
+MODEL, ADAPTER = "tiny", "tiny-adapter"
+"""The names by which vLLM serves them; `transformers serve` knows the model by its folder."""
 GENERATES = ("--served-model-name", MODEL, "--max-model-len", "2048", "--enable-prefix-caching")
+ADAPTS = ("--enable-lora", "--max-lora-rank", "8", "--lora-modules")
 EMBEDDER, RERANKER = "minilm", "tiny-cross-encoder"
 POOLS = ("--runner", "pooling", "--served-model-name")
 START_TIMEOUT_S = 600.0
@@ -30,7 +31,7 @@ def vllm_child(
     python: Path,
     model: Path,
     env: Mapping[str, str],
-    words: tuple[str, ...] = GENERATES,
+    words: tuple[str, ...],
 ) -> ChildSpec:
     """Describe a replica.
 
@@ -41,7 +42,7 @@ def vllm_child(
         python: of vLLM's environment.
         model: its folder.
         env: environment of native children; with VLLM_API_KEY it wants that key.
-        words: what it does, and by which name it serves the model.
+        words: what it does, and by which names it serves what.
     """
     folder = data_dir / "vllm"
 

@@ -19,7 +19,16 @@ from service.servers.addresses import stack_settings, write_addresses
 from service.servers.azurite import azurite_child
 from service.servers.entries import REDIS_USER, Running, server_entries
 from service.servers.fetched import Fetched
-from service.servers.generators import EMBEDDER, POOLS, RERANKER, transformers_child, vllm_child
+from service.servers.generators import (
+    ADAPTER,
+    ADAPTS,
+    EMBEDDER,
+    GENERATES,
+    POOLS,
+    RERANKER,
+    transformers_child,
+    vllm_child,
+)
 from service.servers.installation import (
     ALL,
     AZURITE,
@@ -128,7 +137,10 @@ class Describe:
 
     def _vllm(self) -> tuple[Member, ...]:
         python, model = self._fetched.vllm(), self._fetched.model()
-        return tuple(vllm_child(self._data_dir, name, self._ports[name], python, model, self._env) for name in REPLICAS)
+        words = (*GENERATES, *ADAPTS, f"{ADAPTER}={model / 'adapter'}")
+        return tuple(
+            vllm_child(self._data_dir, name, self._ports[name], python, model, self._env, words) for name in REPLICAS
+        )
 
     def _transformers(self) -> tuple[Member, ...]:
         python, model = self._fetched.vllm(), self._fetched.model()

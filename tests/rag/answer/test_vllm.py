@@ -11,6 +11,7 @@ import secrets
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ import pytest
 
 from rag.answer.build import build_generator
 from rag.answer.cache_salt import cache_salt
+from rag.answer.check import check_generation
 from rag.answer.completion import ChatRequest, ReplicaFailed, Usage
 from rag.answer.figures import GenerationFigures
 from rag.answer.generator import Asked, Finished
@@ -33,6 +35,7 @@ from rag.answer.servers import ModelServers
 from rag.answer.tries import Tries
 from rag.settings import GenerationSettings
 from shards.embed import Embedder
+from tenants.errors import Misconfigured
 from tests.rag.answer.conftest import LEAVE, QUESTION, TENANT, TRAVEL, slots_of
 from tests.servers import server
 
@@ -56,6 +59,7 @@ class Vllm:
         self.urls: list[str] = found["base_urls"]
         self.pids: list[int] = found["pids"]
         self.model: str = found["model"]
+        self.adapter: str = found["adapter"]
         self.opened: list[ModelServers] = []
 
     def settings(self, *urls: str, **values: Any) -> GenerationSettings:
@@ -63,12 +67,13 @@ class Vllm:
         given = {"base_urls": list(urls or self.urls), "model": self.model, **times, **values}
         return GenerationSettings.model_validate(given)
 
-    def stream(self, *urls: str, **values: Any) -> ModelStream:
-        settings = self.settings(*urls, **values)
+    def stream(self, *urls: str, model: str = "", **values: Any) -> ModelStream:
+        settings = self.settings(*urls, adapters=[self.adapter], **values)
         figures = GenerationFigures()
         servers = ModelServers(settings, self.embedder, figures, secret="a secret")
         self.opened.append(servers)
-        return ModelStream(self.model, servers.pool(routes_of(settings)[self.model]), settings, figures)
+        name = model or self.model
+        return ModelStream(name, servers.pool(routes_of(settings)[name]), settings, figures)
 
     def service(self, settings: GenerationSettings) -> RoutedGenerator:
         return build_generator(settings, self.embedder, secret="a secret", slots=slots_of(settings))
@@ -147,6 +152,17 @@ async def test_one_tenants_prompt_never_warms_anothers(vllm: Vllm) -> None:
     assert min(hits[2:]) >= 256, "its own prompt is warm"
 
 
+async def test_an_adapter_is_a_model_of_its_own_on_the_same_server(vllm: Vllm) -> None:
+    texts = []
+    for name in (vllm.model, vllm.adapter, vllm.model, vllm.adapter):
+        request = replace(vllm.request("What is the mileage rate?"), model=name)
+        pieces, usage = await vllm.say(vllm.stream(vllm.urls[0], model=name), request)
+        assert usage.finished
+        texts.append("".join(pieces))
+    assert texts[:2] == texts[2:], "the likeliest words are taken"
+    assert texts[0] != texts[1]
+
+
 async def test_requests_go_to_the_replica_whose_metrics_say_that_it_is_idle(vllm: Vllm) -> None:
     busy, idle = vllm.urls[:2]
     others = vllm.stream(busy)  # of another process
@@ -170,9 +186,9 @@ async def test_requests_go_to_the_replica_whose_metrics_say_that_it_is_idle(vllm
 
 
 async def test_the_service_finds_the_servers_good(vllm: Vllm) -> None:
-    generator = vllm.service(vllm.settings())
-    await generator.check()
-    await generator.aclose()
+    await check_generation(vllm.settings(adapters=[vllm.adapter]))
+    with pytest.raises(Misconfigured, match=r"has no model 'other'; it has .*--lora-modules"):
+        await check_generation(vllm.settings(adapters=["other"]))
 
 
 async def test_a_replica_killed_in_mid_stream_breaks_one_answer_and_no_further_one(vllm: Vllm) -> None:
