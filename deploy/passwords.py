@@ -1,8 +1,13 @@
-"""Every password of docker-compose.yml, at random: `python3 deploy/passwords.py > .env`. Needs nothing but Python."""
+"""Every password of docker-compose.yml, at random: `python3 deploy/passwords.py .env`. Needs nothing but Python.
+
+What the file has is kept, whatever else stands in it; only passwords that it lacks are added.
+"""
 
 import os
+import re
 import secrets
 import sys
+from pathlib import Path
 
 NAMES = (
     "POSTGRES_PASSWORD",
@@ -17,22 +22,30 @@ NAMES = (
     "OPENSEARCH_PASSWORD",
     "TESSERA_SECRET_PEPPER",
     "TESSERA_SECRET_SOURCES",
+    "TESSERA_ADMIN_KEY",
 )
+_PREFIX = {"TESSERA_ADMIN_KEY": "tsr_admin_"}
+_SUFFIX = {"OPENSEARCH_PASSWORD": "-Os1"}
+"""OpenSearch asks for a character of each kind."""
 
 
 def made(name: str) -> str:
-    """Return 192 random bits, of characters that need no quoting anywhere. OpenSearch asks for one of each kind."""
-    return secrets.token_hex(24) + ("-Os1" if name == "OPENSEARCH_PASSWORD" else "")
+    """Return 192 random bits, of characters that need no quoting anywhere."""
+    return _PREFIX.get(name, "") + secrets.token_hex(24) + _SUFFIX.get(name, "")
 
 
 def main() -> None:
-    """Write the file to standard output; refuse a file that has something in it."""
-    if sys.stdout.isatty():
-        sys.exit("Send it to a file: python3 deploy/passwords.py > .env")
-    os.fchmod(sys.stdout.fileno(), 0o600)
-    for name in NAMES:
-        sys.stdout.write(f"{name}={made(name)}\n")
-    sys.stdout.write(f"TESSERA_ADMIN_KEY=tsr_admin_{secrets.token_hex(24)}\n")
+    """Add to the file, which only its owner may read, what it lacks."""
+    if len(sys.argv) != 2:
+        sys.exit("Name the file: python3 deploy/passwords.py .env")
+    path = Path(sys.argv[1])
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+        os.fchmod(file.fileno(), 0o600)
+        text = file.read()
+        lacking = [name for name in NAMES if not re.search(rf"^{name}=[ \t]*\S", text, re.MULTILINE)]
+        start = "" if not text or text.endswith("\n") else "\n"
+        file.write(start + "".join(f"{name}={made(name)}\n" for name in lacking))
+    sys.stderr.write(f"{path}: added {', '.join(lacking)}.\n" if lacking else f"{path} has every password.\n")
 
 
 if __name__ == "__main__":

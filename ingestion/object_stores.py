@@ -86,7 +86,7 @@ def open_store(settings: ObjectSettings) -> ObjectStore:
 
 
 def lacks_folder(store: ObjectStore) -> bool:
-    """Whether a store is a local folder that is gone, or not mounted."""
+    """Whether a store is a local folder that is gone, as one below a mount point without its mount."""
     return isinstance(store, LocalStore) and not Path(str(store.prefix)).is_dir()
 
 

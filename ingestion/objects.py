@@ -146,12 +146,16 @@ class Objects:
     async def _require_bucket(self) -> None:
         """Raise `Unavailable` when the bucket or folder is not there: asked for one object, stores do not tell that
         from an object that is gone. A listing of nothing does."""
-        if await asyncio.to_thread(lacks_folder, self._store):
-            raise _refused()
+        await self._require_folder()
         try:
             await obstore.list_with_delimiter_async(self._store, prefix=f"{_PROBES}{uuid4()}")
         except Failure as error:
             raise _failed(error) from error
+
+    async def _require_folder(self) -> None:
+        """Raise `Unavailable` when a local store's folder is not there, in which nothing would be found."""
+        if await asyncio.to_thread(lacks_folder, self._store):
+            raise _refused()
 
     async def _delete(self, keys: list[str]) -> None:
         """Delete objects that exist, many with one request where the store can."""
@@ -181,7 +185,8 @@ class Objects:
             raise _failed(error) from error
 
     async def listing(self, tenant_id: UUID) -> AsyncIterator[list[Stored]]:
-        """Stream every object of a tenant, a page at a time."""
+        """Stream every object of a tenant, a page at a time. Raises Unavailable also when the whole bucket is gone."""
+        await self._require_folder()
         try:
             async for page in obstore.list(self._store, prefix=f"{_TENANTS}{tenant_id}/"):
                 yield [_stored(meta) for meta in page]
@@ -189,7 +194,9 @@ class Objects:
             raise _failed(error) from error
 
     async def tenants(self) -> list[str]:
-        """Return the names under which tenants have objects: their ids, and whatever else lies there."""
+        """Return the names under which tenants have objects: their ids, and whatever else lies there. Raises as
+        `listing` does."""
+        await self._require_folder()
         try:
             found = await obstore.list_with_delimiter_async(self._store, prefix=_TENANTS)
         except Failure as error:

@@ -22,10 +22,12 @@ _ATTEMPTS, _PAUSE_S = 5, 2.0
 _LOCKED_OUT = frozenset({"55P03", "40P01"})
 """SQLSTATE: a lock did not come in time; a deadlock."""
 _TOO_LONG, _DENIED = "57014", "42501"
+_NO_ROOM = frozenset({"53100", "53200"})
+"""On the disk; in memory."""
 
 
 class MigrationFailed(TesseraError):
-    """A migration took too long and was rolled back; those before it stay."""
+    """A migration took too long, or too much room, and was rolled back; those before it stay."""
 
     code = "migration_failed"
     title = "Migration failed"
@@ -56,7 +58,7 @@ def upgrade(
     Raises:
         Misconfigured: the address is wrong, or leads to a pooler, or its role may not do what a migration does.
         Unavailable: a lock did not come in any attempt, or the connection was lost.
-        MigrationFailed: a statement took longer than it may.
+        MigrationFailed: a statement took longer than it may, or the server has no room left.
     """
     asked = Run(run) if isinstance(run, str) else run
     done: list[Step] = []
@@ -73,7 +75,10 @@ def upgrade(
         except DBAPIError as error:
             following = _following(config, done)
             if getattr(error.orig, "sqlstate", None) not in _LOCKED_OUT:
-                raise _ended(error, asked, following) from error
+                told = _told(error, asked, following)
+                if told is None:
+                    raise
+                raise told from error
             failures = failures + 1 if len(done) == reached else 1
             reached = len(done)
             if failures == attempts:
@@ -88,8 +93,8 @@ def upgrade(
             return done
 
 
-def _ended(error: DBAPIError, asked: Run, following: str) -> Exception:
-    """Return what to raise for an error that ends the run; itself where it is one of the migration."""
+def _told(error: DBAPIError, asked: Run, following: str) -> TesseraError | None:
+    """Return what to raise for an error that ends the run; None where it is one of the migration."""
     state = getattr(error.orig, "sqlstate", None)
     url = engine_url(asked.url, SETTING)
     if state == _TOO_LONG:
@@ -102,9 +107,12 @@ def _ended(error: DBAPIError, asked: Run, following: str) -> Exception:
             f"{SETTING}: the Postgres at {place(url)} denies role {url.username} what migration {following} does"
             f" ({cause_of(error)}). It must own the database and every table in it."
         )
-    if passes(error):
-        return explained(error, SETTING, url)
-    return error
+    if state in _NO_ROOM:
+        return MigrationFailed(
+            f"Migration {following} was rolled back, for the Postgres at {place(url)} has no room left"
+            f" ({cause_of(error)}). Give it more, and run `tessera db upgrade` again."
+        )
+    return explained(error, SETTING, url) if passes(error) else None
 
 
 def _following(config: Config, done: list[Step]) -> str:

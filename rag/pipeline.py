@@ -136,16 +136,14 @@ class _Search:
         """Return where is searched, None before the first chunk, and among what, None without a filter."""
         database, indexes, tenant_id = self._parts.database, self._parts.indexes, self._tenant.tenant_id
         with self._watch.step("prefilter"):
-            header = await live_header(database, tenant_id)
-            if header is None:
-                return None, None
-            generation = indexes.kept(tenant_id, header)
-            if generation is not None and self._query.filter is None:
-                return generation, None
+            if self._query.filter is None:
+                header = await live_header(database, tenant_id)
+                generation = None if header is None else indexes.kept(tenant_id, header)
+                if header is None or generation is not None:
+                    return generation, None
             async with database.tenant(tenant_id) as session:
-                if generation is None:
-                    generation = await indexes.current(PostgresCatalog(session, tenant_id), header)
-                if self._query.filter is None:
+                generation = await indexes.live(PostgresCatalog(session, tenant_id))
+                if self._query.filter is None or generation is None:
                     return generation, None
                 return generation, await matching(session, tenant_id, generation.number, self._query.filter)
 

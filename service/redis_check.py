@@ -152,14 +152,17 @@ async def _try(client: aio.Redis, address: RedisAddress, use: str) -> None:
 
 
 async def _try_signs(client: aio.Redis, address: RedisAddress) -> None:
-    """Do what signs of life are made of."""
-    members, alive = address.key("check:set"), address.key("check:alive")
-    await client.delete(members, alive)
+    """Do what signs of life and the workers' figures are made of."""
+    members, alive, sums = address.key("check:set"), address.key("check:alive"), address.key("check:sums")
+    await client.delete(members, alive, sums)
     async with client.pipeline() as steps:
         steps.set(alive, "1", ex=_PROBE_TTL_S)
         steps.sadd(members, "a")
         steps.smembers(members)
         steps.srem(members, "a")
+        steps.hincrbyfloat(sums, "a", 1.0)
+        steps.hgetall(sums)
+        steps.expire(sums, _PROBE_TTL_S)
         await steps.execute()
 
 

@@ -98,23 +98,25 @@ class EmbedModels:
         """
         mine = [name for name, declared in self._declared.items() if self._queue(declared) in queues]
 
+        one_by_one = asyncio.Lock()  # else two would ask for memory at the same time, and torch for its own import
+
         async def load(name: str, declared: EmbedModel) -> None:
-            await compare_with_server(name, declared, await self.get(name))
+            async with one_by_one:
+                model = await self.get(name)
+            await compare_with_server(name, declared, model)
 
         await self._each(mine, load)
 
     async def _each(self, names: Iterable[str], work: Callable[[str, EmbedModel], Awaitable[None]]) -> None:
-        """Do something for all of these models; what is wrong with one goes before another that is away."""
-        away: Unavailable | None = None
-        for name in names:
-            try:
-                await work(name, self._declared[name])
-            except Unavailable as error:
-                if isinstance(error.__cause__, Misconfigured):
-                    raise error.__cause__ from error
-                away = error
-        if away is not None:
-            raise away
+        """Do something for all of these models, at the same time: one that says nothing keeps no other waiting. What is
+        wrong with one goes before another that is away."""
+        ended = await asyncio.gather(*(work(name, self._declared[name]) for name in names), return_exceptions=True)
+        errors = [error for error in ended if error is not None]
+        for error in errors:
+            if isinstance(error.__cause__, Misconfigured):
+                raise error.__cause__ from error
+        for error in sorted(errors, key=lambda error: isinstance(error, Unavailable)):
+            raise error
 
     @staticmethod
     def _queue(declared: EmbedModel) -> str | None:

@@ -82,14 +82,14 @@ def _make(client: MilvusClient, timeout_s: float, name: str, password: str, *, k
         client.grant_privilege(name, kind, privilege, _EVERYWHERE, db_name=_EVERYWHERE, **within)
     if lacking:
         done.append(f"granted it {', '.join(lacking)}")
-    if not known:
-        if name in client.list_users(**within):
-            raise Misconfigured(
-                f"The Milvus server has a user {name!r} with another password than TESSERA_MILVUS_TOKEN has: correct"
-                " that, or change the user's."
-            )
+    if name not in client.list_users(**within):
         client.create_user(name, password, **within)
         done.append(f"made the user {name}")
+    elif not known:
+        raise Misconfigured(
+            f"The Milvus server has a user {name!r} with another password than TESSERA_MILVUS_TOKEN has: correct"
+            " that, or change the user's."
+        )
     if name not in client.describe_user(name, **within)["roles"]:
         client.grant_role(name, name, **within)
         done.append("gave it the role")

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import SecretStr
 
+from shards.authorities import authorities
 from shards.breaker import Breaker
 from tenants.errors import Unavailable
 
@@ -89,7 +90,7 @@ class ModelServer:
         secret = key.get_secret_value()
         limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once)
         headers = {"Authorization": f"Bearer {secret}"} if secret else {}
-        self._client = httpx.AsyncClient(headers=headers, limits=limits)
+        self._client = httpx.AsyncClient(headers=headers, limits=limits, trust_env=False, verify=authorities())
 
     async def ask(self, path: str, body: dict[str, Any], *, until: float | None = None) -> Any:
         """Return the answer to a POST.
@@ -163,7 +164,7 @@ class ModelServer:
                 answer = await self._client.post(address + path, json=body, timeout=timeout)
         except (httpx.HTTPError, TimeoutError) as error:
             self._breakers[address].failed(time.monotonic() - began)
-            return _Trouble(f"{address} ({type(error).__name__})")
+            return _Trouble(f"{address} ({type(error).__name__}{str(error) and f': {error}'})")
         self._breakers[address].answered()
         status = answer.status_code
         said = f"{address} answers {status}: {_said(answer)}"

@@ -8,10 +8,12 @@ a part only when the one before it succeeded, so nothing is read without the sco
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
 from psycopg import AsyncConnection, Error
+from psycopg.errors import PipelineAborted
 from sqlalchemy import Select, TextClause
 from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.exc import DBAPIError
@@ -53,11 +55,12 @@ async def one_trip(engine: AsyncEngine, calls: Sequence[Call]) -> list[Row] | No
         try:
             return await _sent(driver, calls)
         except Error as error:
-            dead = driver.closed
-            await connection.invalidate()
-            if dead:
+            if driver.closed:
+                with suppress(DBAPIError):  # which gives up all others of the pool, dead by the same cause
+                    await connection.exec_driver_sql("SELECT 1")
                 return None
-            raise DBAPIError.instance(None, None, error, Error, hide_parameters=True) from error
+            await connection.invalidate()
+            raise DBAPIError.instance(None, None, _first(error), Error, hide_parameters=True) from error
         except BaseException:
             await connection.invalidate()
             raise
@@ -65,13 +68,20 @@ async def one_trip(engine: AsyncEngine, calls: Sequence[Call]) -> list[Row] | No
 
 async def _sent(driver: AsyncConnection[Any], calls: Sequence[Call]) -> list[Row]:
     await driver.set_autocommit(True)  # else the driver waits for a begin of its own
-    async with driver.pipeline(), driver.cursor(binary=True) as cursor:
-        await driver.execute("BEGIN", prepare=False)
-        for statement, values in calls[:-1]:
-            await driver.execute(*statement.sent(values))
-        statement, values = calls[-1]
-        await cursor.execute(*statement.sent(values))
-        await driver.execute("COMMIT", prepare=False)
-        rows = await cursor.fetchall()
+    async with driver.cursor(binary=True) as cursor:
+        async with driver.pipeline():
+            await driver.execute("BEGIN", prepare=False)
+            for statement, values in calls[:-1]:
+                await driver.execute(*statement.sent(values))
+            statement, values = calls[-1]
+            await cursor.execute(*statement.sent(values))
+            await driver.execute("COMMIT", prepare=False)
+        rows = await cursor.fetchall()  # they are here by now: in the pipeline it would be a second trip
     await driver.set_autocommit(False)
     return rows
+
+
+def _first(error: Error) -> BaseException:
+    """Return the error of the statement that failed, not that of those after it, which were left out."""
+    cause = error.__context__
+    return cause if isinstance(error, PipelineAborted) and isinstance(cause, Error) else error

@@ -7,11 +7,13 @@ import base64
 import hashlib
 import json
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,8 @@ class EmbeddingServer:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     """What was asked, since the list was last emptied."""
     most_at_once: int = 0
+    certified: Path | None = None
+    """Where `certify` wrote what it shows over TLS."""
     _now: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _server: ThreadingHTTPServer = field(init=False)
@@ -91,12 +95,16 @@ class EmbeddingServer:
                 pass
 
         self._server = Listener(("127.0.0.1", 0), Handler)
+        if self.certified:
+            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            tls.load_cert_chain(self.certified / "server.pem", self.certified / "server.key")
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     @property
     def url(self) -> str:
         """Return what stands before `/embeddings`."""
-        return f"http://127.0.0.1:{self._server.server_port}/v1"
+        return f"http{'s' if self.certified else ''}://127.0.0.1:{self._server.server_port}/v1"
 
     def answer(self, path: str, body: dict[str, Any], key: str) -> tuple[int, Any]:
         """Return status and body."""

@@ -12,6 +12,7 @@ import httpx
 from rag.answer.replica_watch import has_no_address, server_root
 from rag.answer.routes import Route, choice_of, routes_of
 from rag.settings import GenerationSettings
+from shards.authorities import authorities
 from tenants.errors import Misconfigured, Unavailable
 
 OLDEST_VLLM = (0, 9)
@@ -35,7 +36,7 @@ async def check_generation(settings: GenerationSettings) -> None:
     routes = routes_of(settings)
     choice_of(settings, routes)
     places = list(dict.fromkeys((url, route.api_key) for route in routes.values() for url in route.urls))
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, verify=authorities()) as client:
         said = dict(zip(places, await asyncio.gather(*(_ask(client, *place) for place in places)), strict=True))
     faults = [fault for route in routes.values() for fault in _faults(route, said)]
     for fault in faults:

@@ -11,11 +11,13 @@ import httpx
 
 from rag.answer.replica import Clock, Reading, Replica
 from rag.answer.server_metrics import read_load
+from shards.authorities import authorities
 
 _TIMEOUT_S = 2.0
 """For a look at one server in all, however slowly it speaks."""
 _IDLE_S = 60.0
 """Servers that nobody has asked for so long are not looked at."""
+_MOST_CAUSES = 10
 _MOST_BYTES = 8 * 1024 * 1024
 _MOST_HEALTH_BYTES = 16 * 1024
 """Read so that the connection can be used again; it says nothing that counts."""
@@ -27,7 +29,9 @@ class ReplicaWatch:
     def __init__(self, every_s: float, clock: Clock) -> None:
         self.replicas: list[Replica] = []
         self._every_s, self._clock = every_s, clock
-        self._client = httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False)
+        self._client = httpx.AsyncClient(
+            timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False, verify=authorities()
+        )
         self._task: asyncio.Task[None] | None = None
         self._used_at = 0.0
 
@@ -61,11 +65,13 @@ class ReplicaWatch:
     async def _look_at(self, replica: Replica) -> None:
         root = server_root(replica.url)
         # A server under load answers late; requests show whether it answers at all.
-        with suppress(TimeoutError, httpx.TimeoutException):
+        try:
             async with asyncio.timeout(_TIMEOUT_S):
                 await self._ask_health(replica, root)
                 if replica.reachable:
                     await self._read(replica, root)
+        except (TimeoutError, httpx.TimeoutException):
+            replica.absent = False
 
     async def _ask_health(self, replica: Replica, root: str) -> None:
         answered = False
@@ -96,9 +102,11 @@ def has_no_address(error: BaseException) -> bool:
     """Say whether a request failed because its server's name stands for nothing: as that of a replica which is started
     only under load."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, socket.gaierror):
+    for _ in range(_MOST_CAUSES):
+        if cause is None or isinstance(cause, socket.gaierror):
+            break
         cause = cause.__cause__ or cause.__context__
-    return cause is not None
+    return isinstance(cause, socket.gaierror)
 
 
 def server_root(base_url: str) -> str:

@@ -117,14 +117,14 @@ class RoutedGenerator:
 
     async def state(self) -> GenerationState:
         """Look at the servers, and say how many of them can be asked: all, some, none, or that none is declared. Those
-        that are absent while others are there are not missed."""
+        that are not started while others are there are not missed."""
         if self._servers is None:
             return "built_in"
         with suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_S):
                 await self._servers.look()
-        up = [server.up for server in self.servers if not server.absent]
-        return "ok" if up and all(up) else "partly" if any(up) else "away"
+        up = [server.up for server in self._servers.expected]
+        return "ok" if all(up) else "partly" if any(up) else "away"
 
     async def check(self) -> None:
         """Ask every server for its models; see `check_generation`, which needs no more than the settings."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
+from collections.abc import Sequence
 
 import httpx2
 import openai
@@ -17,6 +19,7 @@ from rag.answer.replica_pool import HedgeBudget, ReplicaPool
 from rag.answer.replica_watch import ReplicaWatch
 from rag.answer.routes import Route
 from rag.settings import GenerationSettings
+from shards.authorities import authorities
 from shards.embed import Embedder
 
 _READINGS = 3.0
@@ -40,6 +43,8 @@ class ModelServers:
         self._secret = secret
         self._replicas: dict[tuple[str, str], Replica] = {}
         self._watch = ReplicaWatch(settings.poll_s, loop_time)
+        self._verify = authorities()
+        self._pools: list[Sequence[Replica]] = []
         self._freed = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
         self._hedges = HedgeBudget(settings.hedge_share)
@@ -48,6 +53,12 @@ class ModelServers:
     def replicas(self) -> list[Replica]:
         """Every server, as far as this process knows it."""
         return list(self._replicas.values())
+
+    @property
+    def expected(self) -> list[Replica]:
+        """Every server but those that are not started while another replica of each of their models is there."""
+        missed = {one for pool in self._pools if all(one.absent for one in pool) for one in pool}
+        return [one for one in self.replicas if not one.absent or one in missed]
 
     def add(self, route: Route) -> None:
         """Open a declared model."""
@@ -58,6 +69,7 @@ class ModelServers:
     def pool(self, route: Route) -> ReplicaPool:
         """Return the replicas of a declared model."""
         replicas = [self._replica(url, route.api_key) for url in route.urls]
+        self._pools.append(replicas)
         dice = random.Random()  # noqa: S311 - no secret
         return ReplicaPool(replicas, loop_time, self._freed, self._hedges, dice, self._watch.note_use, self._closing)
 
@@ -80,7 +92,7 @@ class ModelServers:
                 api_key=api_key or "none",
                 timeout=openai.Timeout(None, connect=self._settings.connect_timeout_s),
                 max_retries=0,
-                http_client=_http_client(),
+                http_client=_http_client(self._verify),
             )
             fresh_s = _READINGS * self._settings.poll_s + _FRESH_S
             replica = Replica(url, client, self._settings.concurrent_per_replica, fresh_s)
@@ -89,14 +101,14 @@ class ModelServers:
         return self._replicas[url, api_key]
 
 
-def _http_client() -> httpx2.AsyncClient:
+def _http_client(verify: ssl.SSLContext) -> httpx2.AsyncClient:
     """Connections as the client makes them, but for what suits questions to one's own servers.
 
     They go there and nowhere else: not by a proxy of the environment, nor where a server points. One that is idle is
     left before the server closes it (vLLM does so after five seconds), which would break the next request.
     """
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=_KEPT, keepalive_expiry=_KEPT_S)
-    return httpx2.AsyncClient(limits=limits, trust_env=False, follow_redirects=False)
+    return httpx2.AsyncClient(limits=limits, trust_env=False, follow_redirects=False, verify=verify)
 
 
 def loop_time() -> float:

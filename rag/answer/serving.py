@@ -27,8 +27,6 @@ class Server(Protocol):
 
     url: str
     outstanding: int
-    absent: bool
-    """Its name has no address at the moment: fewer servers run than there may be."""
 
     @property
     def up(self) -> bool:
@@ -49,6 +47,11 @@ class Servers(Protocol):
     @property
     def replicas(self) -> Sequence[Server]:
         """Every server."""
+        ...
+
+    @property
+    def expected(self) -> Sequence[Server]:
+        """Every server but those that are not started while another replica of each of their models is there."""
         ...
 
     async def look(self) -> None:

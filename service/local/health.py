@@ -31,10 +31,10 @@ class Probe(Protocol):
 
 @contextlib.asynccontextmanager
 async def connection(
-    host: str, port: int, *, tls: bool = False, alpn: str = "", ca_file: str = ""
+    host: str, port: int, *, tls: bool = False, alpn: str = ""
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Open a TCP connection and close it without waiting for the other side."""
-    context = ssl.create_default_context(cafile=ca_file or None) if tls else None
+    context = ssl.create_default_context() if tls else None
     if context and alpn:
         context.set_alpn_protocols([alpn])
     reader, writer = await asyncio.open_connection(host, port, ssl=context)
@@ -66,7 +66,6 @@ class RedisProbe:
     """Ready when PING gives PONG (not while it loads)."""
 
     url: str = field(repr=False)
-    ca_file: str = ""
 
     async def ready(self) -> bool:
         """Log in, choose the database, ask."""
@@ -78,7 +77,7 @@ class RedisProbe:
             login = [unquote(parts.username)] if parts.username else []
             commands.insert(0, ["AUTH", *login, unquote(parts.password)])
         host, port = parts.hostname or "127.0.0.1", parts.port or 6379
-        async with connection(host, port, tls=parts.scheme == "rediss", ca_file=self.ca_file) as (reader, writer):
+        async with connection(host, port) as (reader, writer):
             writer.write(b"".join(map(resp, commands)))
             answers = [await reader.readline() for _ in commands]
         return answers[-1].strip() == b"+PONG"

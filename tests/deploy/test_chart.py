@@ -182,6 +182,7 @@ def _paths(manifests: list[Manifest]) -> list[Manifest]:
         ("autoscaling.kind=cron", "/autoscaling/kind"),
         ("image.digest=latest", "/image/digest"),
         ("workers.cpu.image.name=a", "/workers/cpu/image"),
+        ("workers.cpu.image.tag=a", "/workers/cpu/image"),
         ("workers.cpu.args[0]=--queues=gpu", "/workers/cpu/args/0"),
         ("extraVolumes[0].name=a,extraVolumes[0].hostPath.path=/", "/extraVolumes/0"),
         ("extraVolumes[0].name=tmp,extraVolumes[0].emptyDir.medium=Memory", "/extraVolumes/0/name"),

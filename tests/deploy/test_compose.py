@@ -30,7 +30,7 @@ WRITES = {
     "vllm": "it compiles into its home folder",
 }
 """Whose root is not read-only, and why."""
-SECRET = re.compile(r"\$\{(\w+):\?run deploy/passwords\.py\}")
+SECRET = re.compile(r"\$\{(\w+):\?run python3 deploy/passwords\.py \.env\}")
 
 
 def resolved(text: str) -> str:
@@ -116,13 +116,29 @@ def test_every_password_is_made_by_the_generator_and_no_two_times_the_same(tmp_p
     made = []
     for number in range(2):
         path = tmp_path / str(number)
-        with path.open("w") as out:
-            subprocess.run([sys.executable, str(ROOT / "deploy/passwords.py")], stdout=out, check=True)
-        assert path.stat().st_mode & 0o777 == 0o600
+        make_passwords(path)
         made.append(dict(line.split("=", 1) for line in path.read_text().splitlines()))
     assert made[0].keys() == made[1].keys() == wanted
     assert not set(made[0].values()) & set(made[1].values())
     assert all(len(value) >= 32 and re.fullmatch(r"[A-Za-z0-9_-]+", value) for value in made[0].values())
+
+
+def make_passwords(path: Path) -> None:
+    subprocess.run([sys.executable, str(ROOT / "deploy/passwords.py"), str(path)], check=True)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_passwords_that_are_there_are_kept_and_only_what_is_lacking_is_added(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("# mine\nAPP_PASSWORD=kept\nVLLM_MODEL=bge\nREDIS_PASSWORD=")
+    make_passwords(path)
+    first = path.read_text()
+    assert first.startswith("# mine\nAPP_PASSWORD=kept\nVLLM_MODEL=bge\nREDIS_PASSWORD=\n")
+    assert first.count("APP_PASSWORD=") == 1
+    assert set(SECRET.findall(TEXT)) <= {line.split("=")[0] for line in first.splitlines()}
+    assert len([line for line in first.splitlines() if line.startswith("REDIS_PASSWORD=")]) == 2, "an empty one is none"
+    make_passwords(path)
+    assert path.read_text() == first
 
 
 def test_a_process_is_not_killed_before_its_drain_is_over() -> None:
@@ -175,4 +191,4 @@ def test_the_reference_parser_of_compose_takes_it(tmp_path: Path) -> None:
     (tmp_path / "docker-compose.yml").write_text(TEXT)
     missing = subprocess.run(command, cwd=tmp_path, env={"PATH": ""}, capture_output=True, text=True, check=False)
     assert missing.returncode != 0, "it starts without passwords"
-    assert "run deploy/passwords.py" in missing.stderr
+    assert "run python3 deploy/passwords.py .env" in missing.stderr

@@ -134,10 +134,19 @@ async def test_originals_whose_bucket_is_gone_are_not_counted_as_deleted(s3: S3S
         await objects.put(KEY, BytesIO(b"a note"))
         assert await objects.delete([KEY, f"{KEY}0"]) == 1
         assert await objects.delete([KEY]) == 0
+        await objects.put(KEY, BytesIO(b"another note"))
     (tmp_path / "folder").rename(tmp_path / "elsewhere")
-    with pytest.raises(Unavailable) as error:
-        await objects.delete([KEY])
-    assert error.value.code == "objects_refused"
+    for call in (
+        lambda: objects.delete([KEY]),
+        lambda: objects.delete_tenant(TENANT),
+        lambda: objects.list_tenant(TENANT),
+        objects.tenants,
+    ):
+        with pytest.raises(Unavailable) as error:
+            await call()
+        assert error.value.code == "objects_refused"
+    (tmp_path / "elsewhere").rename(tmp_path / "folder")
+    assert await objects.delete_tenant(TENANT) == 1
 
 
 async def test_a_store_that_may_only_be_read_is_found_by_the_check(s3: S3Server) -> None:

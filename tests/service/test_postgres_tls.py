@@ -19,8 +19,8 @@ from tenants.errors import Misconfigured
 from tenants.postgres_check import check_postgres
 from tenants.roles import APP
 from tenants.settings import DatabaseSettings
+from tests.certificates import certify
 from tests.clusters import cluster
-from tests.redis_server import certify
 from tests.service.test_refusals import refusal
 
 

@@ -20,7 +20,6 @@ from ingestion.settings import IngestSettings
 from service import worker_seconds
 from service.alive import SignOfLife, living
 from service.broker import BrokerMemory, make_celery
-from service.local.health import RedisProbe, is_ready
 from service.local.ports import free_port
 from service.local.settings import python_environment
 from service.redis_access import RedisAddress, broker_address, cache_address, connected_async
@@ -74,7 +73,6 @@ def celery_worker(address: RedisAddress) -> Iterator[subprocess.Popen[bytes]]:
 async def test_the_documented_rights_are_enough_and_none_is_tried_in_vain(guarded: RedisServer, tmp_path: Path) -> None:
     address = address_of(guarded)
     await check_redis(address, "broker")
-    assert await is_ready(RedisProbe(address.url, ca_file=address.ca_file))
     celery = make_celery(address)
     with celery_worker(address):
         for name in ("first", "second", "third"):

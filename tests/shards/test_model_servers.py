@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -15,6 +16,8 @@ from shards.model_server import Away, Refusal
 from shards.remote_model import RemoteModel
 from shards.remote_reranker import RemoteReranker
 from shards.settings import EmbedModel
+from tenants.errors import Misconfigured
+from tests.certificates import certify
 from tests.embedding_server import DIM, EmbeddingServer
 
 Rows = list[dict[str, Any]]
@@ -155,3 +158,24 @@ async def test_a_refused_key_or_model_makes_work_wait(
         with pytest.raises(Refusal):
             await ask()
     assert server.asked == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_environments_authority_vouches_for_it_and_its_proxies_see_nothing(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certify(tmp_path)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with closing(EmbeddingServer()) as plain, closing(EmbeddingServer(certified=tmp_path)) as certified:
+        async with asking(kind, plain) as ask:
+            await ask()
+        async with asking(kind, certified) as ask:
+            assert "CERTIFICATE_VERIFY_FAILED" in await why(ask, code_of(kind))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        async with asking(kind, certified) as ask:
+            await ask()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    with pytest.raises(Misconfigured, match="SSL_CERT_FILE"):
+        async with asking(kind, certified):
+            pass

@@ -165,4 +165,7 @@ async def test_counts_are_kept_of_some_indexes_only(opensearch: OpenSearchLexica
         await opensearch.search(names[number % 3], "harbour", k=1, scope=None)
         opensearch._last[f"another {number}"] = opensearch._last[names[number % 3]]
     await opensearch.search(names[0], "harbour", k=1, scope=None)
-    assert len(opensearch._last) == 200
+    assert len(opensearch._last) == 100
+    for number in range(9):  # of the same index
+        await opensearch.search(names[0], f"harbour {number}", k=1, scope=None)
+    assert len(opensearch._last[names[0]]) == 4

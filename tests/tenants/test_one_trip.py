@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from tenants.db import Database
@@ -82,12 +82,12 @@ async def test_a_read_whose_server_goes_away_is_told_as_an_absence(place: Place)
     assert await seen(place.app, tenant) == [tenant]
 
 
-async def test_a_connection_that_died_meanwhile_costs_no_read(place: Place) -> None:
+async def test_connections_that_died_meanwhile_cost_no_read(place: Place) -> None:
     [tenant] = await make_tenants(place, 1)
-    database = Database(place.app_url, DatabaseSettings(pool_size=1))
+    database = Database(place.app_url, DatabaseSettings(pool_size=3))
     conninfo = place.superuser.replace("+psycopg", "")
     async with aclosing(database):
-        assert await seen(database, tenant) == [tenant]
+        await asyncio.gather(*(seen(database, tenant, 0.1) for _ in range(3)))
         async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as operator:
             ended = await operator.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -95,7 +95,47 @@ async def test_a_connection_that_died_meanwhile_costs_no_read(place: Place) -> N
                 [database.url.username],
             )
             assert await ended.fetchall()
-        assert await seen(database, tenant) == [tenant]
+        for _ in range(4):
+            assert await seen(database, tenant) == [tenant]
+
+
+class Line:
+    """A long line to a server: what it says arrives late, and how often the client waited for it is counted."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.turns = port, 0
+        self._answered = True
+
+    async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self.port)
+
+        async def back() -> None:
+            while data := await from_server.read(65_536):
+                await asyncio.sleep(0.05)
+                self._answered = True
+                writer.write(data)
+
+        answering = asyncio.create_task(back())
+        while data := await reader.read(65_536):
+            self.turns += self._answered
+            self._answered = False
+            to_server.write(data)
+        answering.cancel()
+        to_server.close()
+        writer.close()
+
+
+async def test_a_read_waits_for_the_server_once(place: Place) -> None:
+    [tenant] = await make_tenants(place, 1)
+    url = make_url(place.app_url)
+    line = Line(url.port or 5432)
+    async with await asyncio.start_server(line.relay, "127.0.0.1", 0) as server:
+        near = url.set(port=server.sockets[0].getsockname()[1]).render_as_string(hide_password=False)
+        async with aclosing(Database(near, DatabaseSettings(pool_size=1))) as database:
+            assert await seen(database, tenant) == [tenant]
+            line.turns = 0
+            assert await seen(database, tenant) == [tenant]
+            assert line.turns == 1
 
 
 async def test_a_key_opens_its_own_tenant_and_an_unknown_one_none(place: Place) -> None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -239,13 +240,20 @@ async def _until_hung_up(server: ModelServer, is_disconnected: Callable[[], Awai
 
 
 @asynccontextmanager
-async def running_model_server(port: int = 0) -> AsyncIterator[ModelServer]:
-    """The server on a port of the loopback, a free one for 0."""
+async def running_model_server(port: int = 0, certified: Path | None = None) -> AsyncIterator[ModelServer]:
+    """The server on a port of the loopback, a free one for 0; over TLS where a folder holds what `certify` wrote."""
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind(("127.0.0.1", port))
-    server = ModelServer(f"http://127.0.0.1:{listening.getsockname()[1]}/v1")
-    config = uvicorn.Config(build_app(server), log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+    server = ModelServer(f"http{'s' if certified else ''}://127.0.0.1:{listening.getsockname()[1]}/v1")
+    config = uvicorn.Config(
+        build_app(server),
+        log_level="error",
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+        ssl_certfile=certified and certified / "server.pem",
+        ssl_keyfile=certified and certified / "server.key",
+    )
     runner = uvicorn.Server(config)
     server._runner, server._listening = runner, listening
     serving = asyncio.create_task(runner.serve(sockets=[listening]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from rag.answer.routed import RoutedGenerator
 from rag.settings import GenerationSettings
 from shards.embed import Embedder
 from tenants.context import TenantContext
+from tenants.errors import Unavailable
+from tests.certificates import certify
 from tests.rag.answer.conftest import LEAVE, QUESTION, TENANT, TRAVEL, slots_of
 from tests.rag.answer.model_server import ModelServer, chunk, running_model_server
 
@@ -361,3 +364,32 @@ async def test_a_key_reaches_its_server_only(service: Service, servers: list[Mod
     await by_the_model(service, generator, 1)
     await service.ask(generator, model="other")
     assert (servers[0].authorizations, servers[1].authorizations) == (["Bearer k0"], ["Bearer none"])
+
+
+async def test_the_environments_authority_vouches_for_servers_and_its_proxies_see_nothing(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certify(tmp_path)
+    for name in ("HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with running_model_server(certified=tmp_path) as server:
+        server.says("m", GOOD)
+        strangers = service.on([server])
+        assert (await service.ask(strangers)).degraded == ("generation",)
+        assert await strangers.state() == "away"
+        with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+            await strangers.check()
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        friends = service.on([server])
+        await by_the_model(service, friends, 2)
+        assert await friends.state() == "ok"
+        await friends.check()
+
+
+async def test_a_model_without_a_server_is_missed_though_another_model_has_one(
+    service: Service, servers: list[ModelServer]
+) -> None:
+    absent = "http://replica-7.invalid:8000/v1"
+    for urls, state in (([absent], "partly"), ([absent, servers[1].url], "ok")):
+        models = {"large": {"base_urls": urls, "model": "m"}}
+        assert await service.on(servers, models=models).state() == state
