@@ -22,7 +22,7 @@ from alembic import command
 from sqlalchemy import make_url
 
 from migrations.head import HEAD
-from migrations.run import alembic_config, upgrade
+from migrations.run import MigrationFailed, alembic_config, upgrade
 from migrations.runner import Run
 from migrations.state import schema_state
 from service.database import initialise
@@ -262,6 +262,19 @@ def test_an_owner_that_may_not_migrate_is_told_so(fresh: Cluster) -> None:
         connection.execute(f"GRANT CONNECT ON DATABASE made_public TO {OWNER}")
     with pytest.raises(Misconfigured, match=r"TESSERA_DATABASE_OWNER_URL.*permission denied for schema public"):
         upgrade(elsewhere)
+
+
+def test_a_server_without_room_is_not_said_to_be_away(fresh: Cluster) -> None:
+    urls = fresh.prepared("made_full")
+    command.downgrade(alembic_config(urls[OWNER]), "0011")
+    full = "BEGIN RAISE EXCEPTION 'No space left on device' USING ERRCODE = '53100'; END"
+    with psycopg.connect(fresh.superuser("made_full"), autocommit=True) as connection:
+        connection.execute(f"CREATE FUNCTION full_disk() RETURNS event_trigger LANGUAGE plpgsql AS $$ {full} $$")
+        connection.execute("CREATE EVENT TRIGGER full_disk ON ddl_command_start EXECUTE FUNCTION full_disk()")
+        with pytest.raises(MigrationFailed, match=r"was rolled back, .* no room left \(No space left on device"):
+            upgrade(urls[OWNER])
+        connection.execute("DROP EVENT TRIGGER full_disk")
+    assert upgrade(urls[OWNER])[-1].revision == HEAD
 
 
 @pytest.mark.parametrize("killed", [False, True])

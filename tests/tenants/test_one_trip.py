@@ -87,14 +87,10 @@ async def test_connections_that_died_meanwhile_cost_no_read(place: Place) -> Non
     database = Database(place.app_url, DatabaseSettings(pool_size=3))
     conninfo = place.superuser.replace("+psycopg", "")
     async with aclosing(database):
-        await asyncio.gather(*(seen(database, tenant, 0.1) for _ in range(3)))
+        rows = await asyncio.gather(*(database.read(tenant, told("pg_backend_pid(), pg_sleep(0.1)")) for _ in range(3)))
         async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as operator:
-            ended = await operator.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND usename = %s",
-                [database.url.username],
-            )
-            assert await ended.fetchall()
+            for [(backend, _)] in rows:
+                await operator.execute("SELECT pg_terminate_backend(%s)", [backend])
         for _ in range(4):
             assert await seen(database, tenant) == [tenant]
 
