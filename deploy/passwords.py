@@ -38,14 +38,23 @@ def main() -> None:
     """Add to the file, which only its owner may read, what it lacks."""
     if len(sys.argv) != 2:
         sys.exit("Name the file: python3 deploy/passwords.py .env")
-    path = Path(sys.argv[1])
+    try:
+        lacking = completed(Path(sys.argv[1]))
+    except OSError as error:
+        sys.exit(f"{sys.argv[1]}: {error.strerror}.")
+    told = f"added {', '.join(lacking)}" if lacking else "has every password"
+    sys.stderr.write(f"{sys.argv[1]}: {told}.\n")
+
+
+def completed(path: Path) -> list[str]:
+    """Add what a file lacks; return the names."""
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
         os.fchmod(file.fileno(), 0o600)
         text = file.read()
         lacking = [name for name in NAMES if not re.search(rf"^{name}=[ \t]*\S", text, re.MULTILINE)]
         start = "" if not text or text.endswith("\n") else "\n"
         file.write(start + "".join(f"{name}={made(name)}\n" for name in lacking))
-    sys.stderr.write(f"{path}: added {', '.join(lacking)}.\n" if lacking else f"{path} has every password.\n")
+    return lacking
 
 
 if __name__ == "__main__":
