@@ -13,13 +13,14 @@ from functools import cached_property
 from typing import Any
 
 from psycopg import AsyncConnection, Error
-from psycopg.errors import PipelineAborted
 from sqlalchemy import Select, TextClause
 from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 Row = tuple[Any, ...]
+_CUT_OFF = ("08", "57P")
+"""Beginnings of SQLSTATE: connection exceptions, a server that ends; said by a pooler that lives on, too."""
 
 
 class Statement:
@@ -60,7 +61,10 @@ async def one_trip(engine: AsyncEngine, calls: Sequence[Call]) -> list[Row] | No
                     await connection.exec_driver_sql("SELECT 1")
                 return None
             await connection.invalidate()
-            raise DBAPIError.instance(None, None, _first(error), Error, hide_parameters=True) from error
+            cause = _first(error)
+            if cause.sqlstate is None or cause.sqlstate.startswith(_CUT_OFF):
+                return None
+            raise DBAPIError.instance(None, None, cause, Error, hide_parameters=True) from error
         except BaseException:
             await connection.invalidate()
             raise
@@ -81,7 +85,9 @@ async def _sent(driver: AsyncConnection[Any], calls: Sequence[Call]) -> list[Row
     return rows
 
 
-def _first(error: Error) -> BaseException:
-    """Return the error of the statement that failed, not that of those after it, which were left out."""
-    cause = error.__context__
-    return cause if isinstance(error, PipelineAborted) and isinstance(cause, Error) else error
+def _first(error: Error) -> Error:
+    """Return the error of the statement that failed, not those that it led to: statements left out, a pipeline that
+    cannot be ended."""
+    while error.sqlstate is None and isinstance(error.__context__, Error):
+        error = error.__context__
+    return error
