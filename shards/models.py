@@ -18,6 +18,7 @@ from sqlalchemy import (
     LargeBinary,
     Text,
     UniqueConstraint,
+    and_,
     func,
     text,
 )
@@ -161,3 +162,12 @@ class Chunk(Base):
     span_end: Mapped[int]
     tokens: Mapped[int]
     token_bits: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+SERVED = and_(
+    Document.tenant_id == Chunk.tenant_id,
+    Document.id == Chunk.document_id,
+    Document.active_version == Chunk.version,
+    Document.deleted_at.is_(None),
+)
+"""Joins a chunk to its document as long as it is shown: its version is the active one, the document not deleted."""

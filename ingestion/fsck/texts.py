@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestion.editions import live_edition
 from ingestion.metadata import LANGUAGE
 from shards.lexical import ChunkText
-from shards.models import Chunk, Document, DocumentVersion
+from shards.models import SERVED, Chunk, Document, DocumentVersion
 
 _PAGE = 1000
 
@@ -56,15 +56,7 @@ def _served(tenant_id: UUID) -> Any:
                 DocumentVersion.version == Chunk.version,
             ),
         )
-        .join(
-            Document,
-            and_(
-                Document.tenant_id == Chunk.tenant_id,
-                Document.id == Chunk.document_id,
-                Document.active_version == Chunk.version,
-                Document.deleted_at.is_(None),
-            ),
-        )
+        .join(Document, SERVED)
         .where(Chunk.tenant_id == tenant_id, Chunk.edition == live_edition(tenant_id))
     )
 

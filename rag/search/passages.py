@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Uuid, and_, any_, bindparam, case, literal_column, select
+from sqlalchemy import ColumnElement, Uuid, any_, bindparam, case, literal_column, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from rag.passages import Passage, Ranks
-from shards.models import Chunk, Document
+from shards.models import SERVED, Chunk, Document
 from tenants.db import Database
 from tenants.one_trip import Row, Statement
 
@@ -41,15 +41,7 @@ _CANDIDATES = Statement(
         Document.doc_metadata,
         case((_among("with_bits"), Chunk.token_bits), else_=literal_column("''")),
     )
-    .join(
-        Document,
-        and_(
-            Document.tenant_id == Chunk.tenant_id,
-            Document.id == Chunk.document_id,
-            Document.active_version == Chunk.version,
-            Document.deleted_at.is_(None),
-        ),
-    )
+    .join(Document, SERVED)
     .where(Chunk.tenant_id == bindparam("tenant_id"), _among("chunk_ids"))
 )
 
