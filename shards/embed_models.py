@@ -115,8 +115,8 @@ class EmbedModels:
         for error in errors:
             if isinstance(error.__cause__, Misconfigured):
                 raise error.__cause__ from error
-        for error in sorted(errors, key=lambda error: isinstance(error, Unavailable)):
-            raise error
+        if errors:
+            raise min(errors, key=lambda error: isinstance(error, Unavailable))
 
     @staticmethod
     def _queue(declared: EmbedModel) -> str | None:
