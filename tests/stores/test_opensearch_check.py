@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,6 +17,7 @@ from shards.names import lexical_name
 from shards.opensearch import OpenSearchLexical
 from shards.settings import LexicalSettings
 from tenants.errors import Misconfigured, Unavailable
+from tests.certificates import certify
 from tests.stores.opensearch_process import FakeServer
 
 INFO = {"version": {"distribution": "opensearch", "number": "2.19.1"}}
@@ -212,20 +212,11 @@ def test_an_address_of_another_form_is_refused(url: str) -> None:
         LexicalSettings(url=url)
 
 
-def authority(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate for 127.0.0.1 that signs itself; return it and its key."""
-    certificate, key = folder / "ca.pem", folder / "key.pem"
-    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tessera test"]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(certificate), "-keyout", str(key)]
-    subprocess.run([*words, *names], check=True, capture_output=True)
-    return certificate, key
-
-
 async def test_tls_with_an_authority_of_its_own(opensearch_settings: LexicalSettings, tmp_path: Path) -> None:
     """A real server behind TLS: trusted with the file of its authority, refused in words without."""
-    certificate, key = authority(tmp_path)
+    certify(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
     host, port = opensearch_settings.url.removeprefix("http://").split(":")
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -241,7 +232,7 @@ async def test_tls_with_an_authority_of_its_own(opensearch_settings: LexicalSett
 
     server = await asyncio.start_server(forward, "127.0.0.1", 0, ssl=context)
     url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    trusting = OpenSearchLexical(opensearch_settings.model_copy(update={"url": url, "ca": certificate}))
+    trusting = OpenSearchLexical(opensearch_settings.model_copy(update={"url": url, "ca": tmp_path / "ca.pem"}))
     await trusting.check()
     index = lexical_name(uuid4())
     await trusting.insert(index, [ChunkText(uuid4(), 1, "", "behind TLS")])
