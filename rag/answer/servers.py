@@ -48,6 +48,8 @@ class ModelServers:
         self._freed = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
         self._hedges = HedgeBudget(settings.hedge_share)
+        self.dice = random.Random()  # noqa: S311 - no secret
+        """Decides between replicas that suit as well as each other."""
 
     @property
     def replicas(self) -> list[Replica]:
@@ -70,8 +72,8 @@ class ModelServers:
         """Return the replicas of a declared model."""
         replicas = [self._replica(url, route.api_key) for url in route.urls]
         self._pools.append(replicas)
-        dice = random.Random()  # noqa: S311 - no secret
-        return ReplicaPool(replicas, loop_time, self._freed, self._hedges, dice, self._watch.note_use, self._closing)
+        watched = self._watch.note_use
+        return ReplicaPool(replicas, loop_time, self._freed, self._hedges, self.dice, watched, self._closing)
 
     async def look(self) -> None:
         """Look at every server now."""

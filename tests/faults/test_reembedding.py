@@ -16,7 +16,7 @@ from tenants.db import Database
 from tenants.settings import DatabaseSettings
 from tests.embedding_server import NAME
 from tests.faults.victims import kill
-from tests.ingestion.damage import fsck, words_of
+from tests.ingestion.damage import GRACE_IS_OVER, fsck, words_of
 from tests.ingestion.test_reembedding import Shop, finished, line_of, reindex
 
 if TYPE_CHECKING:
@@ -82,10 +82,7 @@ async def drop_now(database: Database, tenant: TenantAccess) -> None:
     for _ in range(400):
         if not await rows(database, tenant, "SELECT FROM index_generations WHERE state NOT IN ('live', 'gone')"):
             return
-        for change in (
-            "UPDATE index_generations SET retired_at = now() - interval '1 hour' WHERE state = 'retired'",
-            "UPDATE jobs SET not_before = now() WHERE kind = 'drop_generation' AND state = 'queued'",
-        ):  # one after the other: a worker locks them in another order
+        for change in GRACE_IS_OVER:
             async with database.tenant(UUID(tenant.id)) as session, session.begin():
                 await session.execute(text(change))
         await asyncio.sleep(0.1)

@@ -34,6 +34,17 @@ if TYPE_CHECKING:
     from service.local.state import StackState
     from tests.conftest import TenantAccess
 
+GRACE_IS_OVER = (
+    "UPDATE index_generations SET retired_at = now() - interval '1 hour' WHERE state = 'retired'",
+    "UPDATE jobs SET not_before = now() WHERE kind = 'drop_generation' AND state = 'queued' AND NOT EXISTS"
+    " (SELECT FROM index_generations WHERE state = 'retired' AND retired_at > now() - interval '30 minutes')",
+)
+"""Statements that let the time that readers have be over, for the tenant in scope.
+
+Each is its own transaction, since a worker locks the rows in another order; what was retired between the two keeps its
+job waiting, which would find nothing to drop yet.
+"""
+
 
 @dataclass(frozen=True)
 class Stores:

@@ -22,7 +22,7 @@ from rag.pipeline import Found
 from rag.withdrawal import standing
 from shards.embed import QueryEmbedding
 from tenants.context import TenantContext
-from tests.ingestion.damage import opened
+from tests.ingestion.damage import GRACE_IS_OVER, opened
 
 if TYPE_CHECKING:
     import httpx
@@ -121,14 +121,10 @@ async def embedded_anew(tenant: TenantAccess, admin: httpx.AsyncClient, stack: S
             now = {row.id for row in await stores.sql(tenant, "SELECT id FROM chunks")}
             if job["state"] == "done" and not before & now:
                 return
-            await stores.sql(
-                tenant, "UPDATE index_generations SET retired_at = now() - interval '1 hour' WHERE state = 'retired'"
-            )
-            await stores.sql(
-                tenant, "UPDATE jobs SET not_before = now() WHERE kind = 'drop_generation' AND state = 'queued'"
-            )
+            for change in GRACE_IS_OVER:
+                await stores.sql(tenant, change)
             await asyncio.sleep(0.1)
-    raise AssertionError(job)
+    raise AssertionError(f"{len(before & now)} chunks are still there after {job}")
 
 
 async def test_what_was_said_holds_when_its_documents_are_embedded_anew(
@@ -144,6 +140,7 @@ async def test_what_was_said_holds_when_its_documents_are_embedded_anew(
     ):
         headers = {"Idempotency-Key": str(uuid4())}
         first = await tenant.client.post(path, json=body, headers=headers)
+        assert first.status_code == 200, first.text
         replays.append((path, body, headers, first.text))
     await embedded_anew(tenant, admin, stack)
     shown = (await tenant.client.get(f"/v1/conversations/{said['conversation_id']}")).json()["messages"][1]

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from rag.answer.build import build_generator
 from rag.answer.generator import AnswerEvent, Asked, Citation, Delta, Finished
 from rag.answer.routed import RoutedGenerator
+from rag.answer.servers import ModelServers
 from rag.settings import GenerationSettings
 from shards.embed import Embedder
 from tenants.context import TenantContext
@@ -46,8 +47,11 @@ class Service:
     def on(self, servers: Sequence[ModelServer], **values: Any) -> RoutedGenerator:
         defaults: dict[str, Any] = {"model": "m", "base_urls": [one.url for one in servers], "poll_s": 0.05}
         settings = GenerationSettings.model_validate({**defaults, **values})
-        self.opened.append(build_generator(settings, self.embedder, secret=SECRET, slots=slots_of(settings)))
-        return self.opened[-1]
+        made = build_generator(settings, self.embedder, secret=SECRET, slots=slots_of(settings))
+        assert isinstance(made._servers, ModelServers)
+        made._servers.dice.seed(7)  # of two replicas both are drawn among the first three
+        self.opened.append(made)
+        return made
 
     async def ask(self, generator: RoutedGenerator, tenant: TenantContext = TENANT, **values: Any) -> Finished:
         query = await self.embedder.embed_query(QUESTION)
@@ -129,7 +133,7 @@ async def test_a_replica_that_hangs_is_overtaken_and_not_waited_for(
     # Whichever is asked first, each answer comes from the one that answers.
     await by_the_model(service, generator, 6)
     assert len(good.requests) == 6
-    assert len(hanging.requests) <= 2
+    assert 1 <= len(hanging.requests) <= 2
     await asyncio.wait_for(hanging.stopped.wait(), 5)
     assert generator.figures.retries["late"] == len(hanging.requests)
 
