@@ -82,6 +82,17 @@ async def check_servers(clients: MilvusClients, settings: MilvusSettings) -> Non
         raise away
 
 
+async def lacking_privileges(clients: MilvusClients) -> list[str]:
+    """Return what of `PRIVILEGES` and `OF_DATABASES` the main server denies its user, in whichever database.
+
+    Raises:
+        Refused: the login.
+        Unavailable: the server does not answer.
+    """
+    lacking = await _lacking(clients, "", (*PRIVILEGES, *OF_DATABASES))
+    return lacking or await _lacking(clients, "", PRIVILEGES, _ELSEWHERE)
+
+
 def check_form(name: str, server: MilvusServer) -> None:
     """Look at the settings of a server, which `name` names. Raises `Misconfigured` when they cannot be right."""
     if not _URI.fullmatch(server.uri):
