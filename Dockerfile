@@ -31,12 +31,13 @@ COPY migrations migrations
 COPY service service
 COPY deploy/tessera /opt/tessera/bin/tessera
 COPY deploy/convert.py deploy/
-# The bundled model as ONNX, in the form of either kind of processor; compiled files, for the image is read-only (one file
-# of a package is Python 2). The packages' own tests are left out.
+# The bundled model as ONNX, in the form of either kind of processor; compiled files, for the image is read-only. Packages
+# hold files for other versions of Python, which need not compile; their tests are left out.
 RUN /opt/tessera/bin/python deploy/convert.py /srv/models \
     && rm -r deploy \
     && find /opt/tessera/lib -type d -name tests -prune -exec rm -r {} + \
-    && /opt/tessera/bin/python -m compileall -q -j 0 -x '/olefile2\.py$' /opt/tessera/lib /srv/tessera \
+    && { /opt/tessera/bin/python -m compileall -qq -j 0 /opt/tessera/lib || true; } \
+    && /opt/tessera/bin/python -m compileall -q -j 0 /srv/tessera \
     && chmod -R a+rX /srv /opt/tessera && chmod 0755 /opt/tessera/bin/tessera
 
 FROM ${PYTHON} AS run

@@ -117,6 +117,12 @@ def test_a_pod_is_not_killed_before_its_drain_is_over() -> None:
     assert probes["readinessProbe"]["periodSeconds"] * probes["readinessProbe"]["failureThreshold"] < 5
 
 
+def test_no_pod_is_told_of_services_by_names_that_settings_have() -> None:
+    """Of a Service called tessera-api Kubernetes makes TESSERA_API_PORT=tcp://10.1.2.3:80."""
+    for values in VALUES:
+        assert [name for name, pod in pods(rendered(values)) if pod["enableServiceLinks"] is not False] == []
+
+
 @pytest.mark.parametrize("name", ["worker-cpu", "scheduler"])
 def test_a_container_that_starts_again_is_not_judged_by_the_file_of_the_one_before(name: str, tmp_path: Path) -> None:
     alive = tmp_path / "alive"
@@ -175,6 +181,9 @@ def _paths(manifests: list[Manifest]) -> list[Manifest]:
     ("given", "complaint"),
     [
         ("existingSecret=", "existingSecret: name a Secret"),
+        ("image.repository=", "image.repository: name where you pushed the image"),
+        ("settings.TESSERA_LEXICAL_URL=", "settings.TESSERA_LEXICAL_URL is missing"),
+        ("settings.TESSERA_OBJECTS_URL=", "settings.TESSERA_OBJECTS_URL is missing"),
         ("settings.TESSERA_REDIS_URL=redis://x", "TESSERA_REDIS_URL"),
         ("settings.TESSERA_OBJECTS_SECRET_ACCESS_KEY=x", "TESSERA_OBJECTS_SECRET_ACCESS_KEY"),
         ("settings.REDIS=x", "REDIS"),

@@ -40,7 +40,8 @@ def labels(query: str) -> dict[str, str]:
 
 def workers(file: Path, **autoscaling: object) -> Path:
     """Write values with a worker that reads queues of its own."""
-    given = {"existingSecret": "tessera", "workers": {"gpu": {**GPU, "autoscaling": autoscaling}}}
+    least = yaml.safe_load(LEAST.read_text())
+    given = {**least, "workers": {"gpu": {**GPU, "autoscaling": autoscaling}}}
     file.write_text(yaml.safe_dump(given))
     return file
 

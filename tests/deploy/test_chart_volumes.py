@@ -32,12 +32,14 @@ def test_a_worker_with_gpus_has_an_image_queues_and_models_of_its_own() -> None:
     assert {"name": "TESSERA_INGEST_QUEUES", "value": "gpu"} in container["env"]
     assert {"name": "models", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}} in pod["volumes"]
     assert MODELS in container["volumeMounts"]
+    probe = container["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] == 902, "its models are loaded first"
 
 
 def test_the_other_workers_have_that_of_every_process() -> None:
     pod, container = worker("cpu")
-    assert container["image"].startswith("tessera@sha256:")
+    assert container["image"].startswith("registry.example.com/tessera@sha256:")
     assert MODELS not in container["volumeMounts"]
     assert [volume["name"] for volume in pod["volumes"]] == ["tmp", "authorities"]
     images = {one["image"] for name, one in containers(rendered(LEAST)) if name != "rag-tessera-vllm"}
-    assert images == {"tessera:0.1.0"}
+    assert images == {"registry.example.com/tessera:0.1.0"}

@@ -123,6 +123,14 @@ def test_every_password_is_made_by_the_generator_and_no_two_times_the_same(tmp_p
     assert all(len(value) >= 32 and re.fullmatch(r"[A-Za-z0-9_-]+", value) for value in made[0].values())
 
 
+def test_who_has_a_password_in_a_file_is_made_anew_with_another_one() -> None:
+    """Compose compares the settings of a service, and not what stands in its `configs`."""
+    for name, one in SERVICES.items():
+        files = [FILE["configs"][config["source"]]["content"] for config in one.get("configs", [])]
+        in_settings = " ".join(map(str, one.get("environment", {}).values()))
+        assert set(SECRET.findall(" ".join(files))) <= set(SECRET.findall(in_settings)), name
+
+
 def make_passwords(path: Path) -> None:
     subprocess.run([sys.executable, str(ROOT / "deploy/passwords.py"), str(path)], check=True)
     assert path.stat().st_mode & 0o777 == 0o600

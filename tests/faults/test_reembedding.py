@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tests.conftest import TenantAccess
     from tests.embedding_server import EmbeddingServer
 
-DOCUMENTS = 40
-"""More than one step of a move writes."""
+DOCUMENTS = 72
+"""Three steps of a move: it is seen, and stopped, between them."""
 
 
 @pytest.fixture

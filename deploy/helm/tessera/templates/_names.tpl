@@ -15,10 +15,14 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 
+{{- define "tessera.repository" -}}
+{{ required "image.repository: name where you pushed the image that the Dockerfile makes" .repository }}
+{{- end }}
+
 {{- /* The image of a process: `image` where it names a repository of its own, else that of every process. */}}
 {{- define "tessera.image" -}}
 {{- $image := ternary .image .root.Values.image (not (empty (get (default dict .image) "repository"))) }}
-{{- if $image.digest }}{{ $image.repository }}@{{ $image.digest }}{{ else }}{{ $image.repository }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ end }}
+{{- if $image.digest }}{{ include "tessera.repository" $image }}@{{ $image.digest }}{{ else }}{{ include "tessera.repository" $image }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
 {{- /* The address of every pod of vLLM that there may be, as JSON; one that is not there is left alone. */}}
@@ -81,6 +85,8 @@ capabilities: {drop: [ALL]}
 {{- /* What every pod of Tessera's own has, beside its containers. */}}
 {{- define "tessera.pod" -}}
 automountServiceAccountToken: false
+# Else a release called tessera gets the address of its Service as TESSERA_API_PORT.
+enableServiceLinks: false
 securityContext:
   {{- include "tessera.podSecurity" .root | nindent 2 }}
 {{- with .root.Values.imagePullSecrets }}
@@ -133,7 +139,8 @@ envFrom:
 {{- end }}
 
 {{- /* The process touches the file every three seconds as long as its event loop gets round. The volume it lies in outlives
-a container that is killed: a file from before is removed, and one that is old does not count. */}}
+a container that is killed: a file from before is removed, and one that is old does not count. `startupSeconds` is how long
+it may take until it is there. */}}
 {{- define "tessera.aliveProbes" -}}
 lifecycle:
   postStart: {exec: {command: [rm, -f, /tmp/alive]}}
@@ -141,7 +148,7 @@ startupProbe:
   exec: {command: [sh, -c, 'test $(( $(date +%s) - $(stat -c %Y /tmp/alive) )) -lt 8']}
   periodSeconds: 2
   timeoutSeconds: 5
-  failureThreshold: 90
+  failureThreshold: {{ div (add (int .startupSeconds) 1) 2 }}
 livenessProbe:
   exec: {command: [sh, -c, 'test $(( $(date +%s) - $(stat -c %Y /tmp/alive) )) -lt 60']}
   periodSeconds: 15
