@@ -1,10 +1,11 @@
-"""What wraps every request before routing: its id, the limit on its body while it streams in, and that
-work which it gave is begun. Of a process that leaves, that its clients go elsewhere."""
+"""What wraps every request before routing: its id, the limit on its body while it streams in, its answer in pieces as
+the client reads them, and that work which it gave is begun. Of a process that leaves, that its clients go elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +20,8 @@ _JSON_LIMIT = 1024 * 1024
 _FORM_OVERHEAD = 1024 * 1024
 _DRAIN_BYTES = 16 * 1024 * 1024
 _DRAIN_S = 3.0
+_PIECE_BYTES = 64 * 1024
+"""What is handed to the connection at once: it waits for its client between two, and holds no more than one or two."""
 _ACCEPTED = 202
 """Answered to what made a job."""
 
@@ -55,6 +58,16 @@ class RequestEdge:
         return _JSON_LIMIT
 
 
+def _pieces(message: Message) -> Iterator[Message]:
+    body = message.get("body", b"")
+    if len(body) <= _PIECE_BYTES:
+        yield message
+        return
+    for start in range(0, len(body), _PIECE_BYTES):
+        more = start + _PIECE_BYTES < len(body) or message.get("more_body", False)
+        yield {**message, "body": body[start : start + _PIECE_BYTES], "more_body": more}
+
+
 class _Exchange:
     def __init__(self, receive: Receive, send: Send, request_id: str, limit: int, leaving: Drain) -> None:
         self._receive, self._send = receive, send
@@ -89,7 +102,8 @@ class _Exchange:
             message["headers"] = [*message.get("headers", []), (b"x-request-id", self._request_id)]
             if self._leaving.leaving:
                 message["headers"].append((b"connection", b"close"))
-        await self._send(message)
+        for piece in _pieces(message):
+            await self._send(piece)
 
     async def refuse(self) -> None:
         if self._answered:

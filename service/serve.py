@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import signal
+import socket
 from types import FrameType
 
 import uvicorn
@@ -22,6 +23,9 @@ from tenants.errors import TesseraError
 
 _KEEP_ALIVE_S = 75
 """Idle connections are kept longer than proxies keep theirs (60 s), or one would send a request into a closing one."""
+_UNREAD_S = 60
+"""For how long a client may leave unread what was sent to it; then the kernel ends the connection, and with it what the
+client holds: an answer's place, its model server, a connection."""
 
 
 class Opening:
@@ -60,9 +64,16 @@ class Opening:
 class DrainingServer(uvicorn.Server):
     """uvicorn's server with a delay between the signal and the end of listening."""
 
-    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, *, unread_s: float = _UNREAD_S) -> None:
         super().__init__(config)
-        self._drain = drain
+        self._drain, self._unread_s = drain, unread_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen. Connections have the options of the socket that takes them."""
+        await super().startup(sockets)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux
+            for listening in [one for server in self.servers for one in server.sockets]:
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._unread_s * 1000))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to leave; a second signal ends the delay, a second Ctrl-C everything. Not noted as captured: uvicorn
