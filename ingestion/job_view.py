@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -77,10 +78,12 @@ def _waits_for(job: Job, alive: tuple[bool, bool] | None, unserved: bool) -> Wai
 
 @dataclass
 class Viewers:
-    """Bounds how many streams of events a tenant has open in the whole service."""
+    """Bounds how many streams of events a tenant has open: in the whole service, and in this process also while nobody
+    can say how many that are."""
 
     most: int
     shared: SharedPlaces
+    _here: Counter[UUID] = field(default_factory=Counter)
 
     @asynccontextmanager
     async def taken(self, tenant_id: UUID) -> AsyncIterator[None]:
@@ -89,13 +92,23 @@ class Viewers:
         Raises:
             TooManyRequests: all are taken (`too_many_streams`).
         """
-        async with AsyncExitStack() as stack:
-            try:
-                await stack.enter_async_context(self.shared.taken("stream", tenant_id, self.most))
-            except TooManyRequests as error:
-                detail = f"More than {self.most} streams of events are open."
-                raise TooManyRequests(detail, code="too_many_streams") from error
-            yield
+        if self._here[tenant_id] >= self.most:
+            raise self._refusal()
+        self._here[tenant_id] += 1
+        try:
+            async with AsyncExitStack() as stack:
+                try:
+                    await stack.enter_async_context(self.shared.taken("stream", tenant_id, self.most))
+                except TooManyRequests as error:
+                    raise self._refusal() from error
+                yield
+        finally:
+            self._here[tenant_id] -= 1
+            if not self._here[tenant_id]:
+                del self._here[tenant_id]
+
+    def _refusal(self) -> TooManyRequests:
+        return TooManyRequests(f"More than {self.most} streams of events are open.", code="too_many_streams")
 
 
 async def events(look: Callable[[], Awaitable[JobOut]], closing: asyncio.Event) -> AsyncIterator[str]:

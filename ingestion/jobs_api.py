@@ -18,7 +18,7 @@ from ingestion.state import closing_of, queue_orders_of, queue_watch_of, signs_o
 from tenants.auth import CurrentCaller, CurrentTenant
 from tenants.context import AdminContext, TenantContext
 from tenants.errors import TesseraError
-from tenants.idempotency import IdempotentRoute
+from tenants.idempotency import IdempotentRoute, caller_of
 from tenants.state import cursors_of, database_of
 
 router = APIRouter(prefix="/v1", tags=["jobs"], route_class=IdempotentRoute)
@@ -66,15 +66,19 @@ async def get_job(request: Request, caller: CurrentCaller, job_id: UUID) -> JobO
 
 @router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses={200: _EVENTS})
 async def get_events(request: Request, caller: CurrentCaller, job_id: UUID) -> StreamingResponse:
-    """Follow a job as server-sent events until it has ended."""
+    """Follow a job as server-sent events until it has ended. A key that is refused meanwhile ends it with `error`."""
     await _look(request, caller, job_id)  # an unknown job is a 404, not a stream
     owner = caller.tenant_id if isinstance(caller, TenantContext) else UUID(int=0)
     place = AsyncExitStack()
     await place.enter_async_context(viewers_of(request).taken(owner))
 
+    async def look() -> JobOut:
+        await caller_of(request)  # raises when the key was revoked or its tenant suspended meanwhile
+        return await _look(request, caller, job_id)
+
     async def stream() -> AsyncIterator[str]:
         try:
-            async for event in events(lambda: _look(request, caller, job_id), closing_of(request)):
+            async for event in events(look, closing_of(request)):
                 yield event
         except TesseraError as error:
             # The response has begun, so the one handler cannot render this; the client asks for the job anew.

@@ -15,6 +15,7 @@ from obstore import parse_scheme
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
+from shards.addresses import can_be_asked
 from tenants.errors import Misconfigured
 from tenants.settings import ObjectSettings
 from tenants.urls import without_secrets
@@ -25,11 +26,27 @@ if TYPE_CHECKING:
 _NOT_FOUND = re.compile(r"status code: 404|\b404 Not Found|NoSuchBucket|ContainerNotFound")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _OBJECT_CODES = {"NoSuchKey", "NoSuchVersion", "BlobNotFound"}
-_FORBIDDEN = re.compile(r"status code: 40[13]|\b401 Unauthorized|\b403 Forbidden|AccessDenied|SignatureDoesNotMatch")
+
+
+def _of_system(*numbers: int) -> str:
+    """Return a pattern of these errors of the operating system."""
+    return "|".join(rf"os error {number}\b" for number in numbers)
+
+
+_FORBIDDEN = re.compile(
+    r"status code: 40[13]|\b401 Unauthorized|\b403 Forbidden|AccessDenied|SignatureDoesNotMatch|"
+    + _of_system(errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOTDIR)
+)
 _FULL = re.compile(
     r"status code: 507|QuotaExceeded|InsufficientStorage|InsufficientCapacity|StorageFull|"
-    + "|".join(rf"os error {number}\b" for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+    + _of_system(errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 )
+_ELSEWHERE = re.compile(r"redirect without LOCATION|AuthorizationHeaderMalformed|PermanentRedirect")
+_OF_THE_MACHINE = re.compile(r"/latest/(api/token|meta-data)|/computeMetadata/|/metadata/identity/")
+"""Paths of the services that give an instance the keys of its role."""
+_MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
+_ADDRESS = re.compile(r"https?://\S+")
+_SAID_CHARACTERS = 300
 Failure = BaseError, OSError
 """What obstore raises when a store does not do as it is told."""
 
@@ -56,6 +73,23 @@ def is_refused(error: Exception) -> bool:
 def is_full(error: Exception) -> bool:
     """Whether there is no room; what the operating system or the store says of it is passed on in words alone."""
     return bool(_FULL.search(_said(error)))
+
+
+def lacks_keys(error: Exception) -> bool:
+    """Whether no key is set, and the machine was asked for one and gave none."""
+    return bool(_OF_THE_MACHINE.search(_said(error)))
+
+
+def is_elsewhere(error: Exception) -> bool:
+    """Whether the bucket lies in another region than the one that was asked."""
+    return bool(_ELSEWHERE.search(_said(error)))
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what the store said, for the operator; addresses in it are without their queries."""
+    message = _MESSAGE.search(_said(error))
+    line = message[1] if message else _said(error).strip().partition("\n")[0]
+    return _ADDRESS.sub(lambda found: without_secrets(found[0]), line)[:_SAID_CHARACTERS]
 
 
 def _said(error: Exception) -> str:
@@ -87,7 +121,13 @@ def open_store(settings: ObjectSettings) -> ObjectStore:
 
 def lacks_folder(store: ObjectStore) -> bool:
     """Whether a store is a local folder that is gone, as one below a mount point without its mount."""
-    return isinstance(store, LocalStore) and not Path(str(store.prefix)).is_dir()
+    folder = folder_of(store)
+    return folder is not None and not folder.is_dir()
+
+
+def folder_of(store: ObjectStore) -> Path | None:
+    """Return the folder of a local store, None for one behind a network."""
+    return Path(str(store.prefix)) if isinstance(store, LocalStore) else None
 
 
 def static_keys(access_key_id: str, secret: str, session_token: str | None = None) -> Callable[[], S3Credential]:
@@ -167,11 +207,15 @@ def _may_be_plain(settings: ObjectSettings) -> bool:
     """Whether the endpoint is `http://`, and may be.
 
     Raises:
-        Misconfigured: it is on another machine, and the operator did not say so.
+        Misconfigured: it is on another machine, and the operator did not say so; or it is no address.
     """
-    endpoint, said = urlsplit(settings.endpoint), without_secrets(settings.endpoint)
-    if endpoint.scheme not in ("", "http", "https") or (settings.endpoint and not endpoint.hostname):
-        raise Misconfigured(f"TESSERA_OBJECTS_ENDPOINT is {said!r}; it must be an http(s) address.")
+    said = without_secrets(settings.endpoint)
+    # The library panics at others when it signs a request.
+    if settings.endpoint and not (settings.endpoint.isascii() and can_be_asked(settings.endpoint)):
+        raise Misconfigured(
+            f"TESSERA_OBJECTS_ENDPOINT is {said!r}; it must be an http(s) address without a query, in ASCII."
+        )
+    endpoint = urlsplit(settings.endpoint)
     if endpoint.scheme != "http":
         return settings.allow_http
     if not settings.allow_http and not _is_loopback(endpoint.hostname or ""):

@@ -7,10 +7,12 @@ off is never seen. Nothing is held in memory but a few parts.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from uuid import UUID, uuid4
 
@@ -19,11 +21,15 @@ from obstore.exceptions import PreconditionError
 
 from ingestion.object_stores import (
     Failure,
+    first_line,
+    folder_of,
+    is_elsewhere,
     is_full,
     is_missing,
     is_object_missing,
     is_refused,
     lacks_folder,
+    lacks_keys,
     open_store,
 )
 from tenants.errors import Misconfigured, NoRoom, NotFound, TesseraError, Unavailable
@@ -212,7 +218,8 @@ class Objects:
         """List, put, read and delete, as the service will.
 
         Raises:
-            Misconfigured: the bucket is missing, or the service may not do one of these; names the setting.
+            Misconfigured: the bucket is missing or in another region, there are no keys, or the service may not do one
+                of these; names the setting.
             Unavailable: the store does not answer, or is full.
         """
         key, content = f"{_PROBES}{uuid4()}", b"A probe of Tessera; it may be deleted."
@@ -231,6 +238,21 @@ class Objects:
             raise self._verdict(error, doing) from error
 
     def _verdict(self, error: Exception, doing: str) -> TesseraError:
+        folder = folder_of(self._store)
+        if is_full(error):
+            return Unavailable(f"The object store {self._url!r} is full: make room.", code="objects_full")
+        if folder is not None:
+            return _folder_verdict(folder, error, doing)
+        if lacks_keys(error):
+            return Misconfigured(
+                f"TESSERA_OBJECTS_ACCESS_KEY_ID and _SECRET_ACCESS_KEY hold no key for the object store {self._url!r},"
+                f" and this machine has no role that gives one ({first_line(error)}): set them, or give it a role."
+            )
+        if is_elsewhere(error):
+            return Misconfigured(
+                f"TESSERA_OBJECTS_REGION is not the region of {self._url!r} ({first_line(error)}): correct it, or"
+                " TESSERA_OBJECTS_ENDPOINT."
+            )
         if is_missing(error):
             detail = f"TESSERA_OBJECTS_URL names {self._url!r}, and there is no such bucket"
             return Misconfigured(f"{detail}: create it, or correct the URL, TESSERA_OBJECTS_ENDPOINT or _REGION.")
@@ -239,13 +261,19 @@ class Objects:
             return Misconfigured(
                 f"{detail}: correct TESSERA_OBJECTS_ACCESS_KEY_ID and _SECRET_ACCESS_KEY, or grant them the right."
             )
-        if is_full(error):
-            return Unavailable(f"The object store {self._url!r} is full: make room.", code="objects_full")
         return Unavailable(
             f"The object store {self._url!r} does not answer ({type(error).__name__}): start it, or correct"
             " TESSERA_OBJECTS_URL and TESSERA_OBJECTS_ENDPOINT.",
             code="objects_unavailable",
         )
+
+
+def _folder_verdict(folder: Path, error: Exception, doing: str) -> TesseraError:
+    detail = f"TESSERA_OBJECTS_URL: the folder {folder} cannot be {doing} ({first_line(error)})"
+    if is_refused(error):
+        mend = f"give it to the user of the service (uid {os.geteuid()}), on a mount that can be written to"
+        return Misconfigured(f"{detail}: {mend}.")
+    return Unavailable(f"{detail}: mend its disk or mount.", code="objects_unavailable")
 
 
 def _stored(meta: ObjectMeta) -> Stored:

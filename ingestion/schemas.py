@@ -12,6 +12,7 @@ from ingestion.intake import Taken
 from ingestion.models import Job, Priority
 from shards.models import Chunk, Document, DocumentVersion
 from tenants.errors import TesseraError
+from tenants.plain_text import PlainText
 
 DocumentState = Literal["pending", "active", "failed"]
 JobState = Literal["queued", "running", "retrying", "done", "failed", "cancelled"]
@@ -126,7 +127,7 @@ class RetryIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     state: Literal["failed", "cancelled"] = "failed"
-    code: str | None = Field(default=None, max_length=64)
+    code: PlainText | None = Field(default=None, max_length=64)
     """Only those that failed with this code."""
 
 

@@ -15,7 +15,12 @@ from ingestion.sources.schedule import check_cron, check_timezone
 
 RunState = Literal["queued", "running", "done", "failed", "cancelled"]
 OnVanish = Literal["keep", "delete"]
-_NAME = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$", examples=["handbook"])
+_NAME = Field(
+    min_length=1,
+    max_length=200,
+    pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$",
+    examples=["handbook"],
+)
 _MISSES = Field(default=None, ge=1, le=100)
 _RESERVED = "upload"
 

@@ -30,6 +30,7 @@ class AdmittedRoute(IdempotentRoute):
             tenant_id = await caller_of(request)
             if tenant_id is None or tenant_id == PLATFORM:
                 return await handler(request)  # it refuses
+            upload_form.require_utf8(request)
             length = request.headers.get("content-length", "")
             async with admission_of(request).admitted(tenant_id, int(length) if length.isdigit() else None):
                 timely = in_time(request.receive, ingest_settings_of(request))

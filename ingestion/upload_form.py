@@ -6,6 +6,7 @@ The functions that read block on the disk where a file is large: call them in a 
 from __future__ import annotations
 
 import json
+import re
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -23,6 +24,13 @@ from tenants.errors import FieldError, InvalidRequest, TesseraError, TooLarge
 MAX_FILES = 100
 _MAX_NAME = 512
 _NAMES = ("external_id", "title")
+_CHARSET = re.compile(r"""charset[*0-9]*\s*=\s*"?([^\s";]*)""", re.IGNORECASE)
+
+
+def require_utf8(request: Request) -> None:
+    """Raise `InvalidRequest` for a form in another charset: what some of them are read as is no text."""
+    if {name.lower() for name in _CHARSET.findall(request.headers.get("content-type", ""))} - {"utf-8", "utf8"}:
+        raise InvalidRequest("Send the form in UTF-8.", fields=(FieldError("body", "names another charset"),))
 
 
 def opened(request: Request, settings: IngestSettings, *, files: int) -> AbstractAsyncContextManager[FormData]:

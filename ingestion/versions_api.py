@@ -18,12 +18,13 @@ from ingestion.state import objects_of
 from shards.filters import compile_filter, parse_filter
 from tenants.auth import CurrentTenant
 from tenants.idempotency import IdempotentRoute
+from tenants.plain_text import PlainText
 from tenants.state import cursors_of, database_of
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"], route_class=IdempotentRoute)
 MOST_DELETED = 500
 Ids = Annotated[list[UUID], Field(min_length=1, max_length=MOST_DELETED)]
-Name = Annotated[str, Field(min_length=1, max_length=512)]
+Name = Annotated[PlainText, Field(min_length=1, max_length=512)]
 Names = Annotated[list[Name], Field(min_length=1, max_length=MOST_DELETED)]
 
 

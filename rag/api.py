@@ -44,12 +44,12 @@ from tenants.context import TenantContext
 from tenants.cursor import CursorSigner
 from tenants.db import Database
 from tenants.errors import Conflict, TesseraError
-from tenants.idempotency import IdempotentRoute, quote
+from tenants.idempotency import IdempotentRoute, quote, streams_ended
 from tenants.state import database_of
 from tenants.stopwatch import Stopwatch
 
 T = TypeVar("T")
-router = APIRouter(prefix="/v1", route_class=IdempotentRoute)
+router = APIRouter(prefix="/v1", route_class=IdempotentRoute, lifespan=streams_ended)
 Limit = Annotated[int, Query(ge=1, le=100)]
 _SHOWN_MESSAGES = 200
 _LOOK_EVERY_S = 0.5

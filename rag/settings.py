@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from tenants.given_keys import HeaderKey
+
 ModelName = Annotated[str, Field(min_length=1, max_length=200)]
 SaltRule = Literal["auto", "required", "off"]
 
@@ -36,7 +38,7 @@ class SearchSettings(BaseModel):
     rerank_url: str = ""
     """`remote`: what stands before `/rerank`, for example `http://host:8000/v1`; several, separated by commas, are
     asked in turn."""
-    rerank_key: SecretStr = SecretStr("")
+    rerank_key: HeaderKey = SecretStr("")
     """`remote`: key of that server."""
     rerank_form: Literal["cohere", "tei"] = "cohere"
     """`remote`: how it is spoken to: as Cohere, Jina and vLLM are, or as text-embeddings-inference is."""
@@ -60,7 +62,7 @@ class GenerationModel(BaseModel):
     """The name that its servers know; the declared name without it."""
     adapters: list[ModelName] = Field(default_factory=list, max_length=256)
     """LoRA adapters that its servers hold: each is a model of its own to whoever is allowed it."""
-    api_key: SecretStr = SecretStr("")
+    api_key: HeaderKey = SecretStr("")
     cache_salt: SaltRule = "auto"
 
 
@@ -73,7 +75,7 @@ class GenerationSettings(BaseModel):
     """An OpenAI-compatible server (vLLM); empty means the built-in extractive answerer."""
     base_urls: list[str] = Field(default_factory=list, max_length=64)
     """Several such servers that serve the same model, JSON: `["http://gpu-1:8000/v1", "http://gpu-2:8000/v1"]`."""
-    api_key: SecretStr = SecretStr("")
+    api_key: HeaderKey = SecretStr("")
     """Key of these servers."""
     model: str = ""
     """Name of the model there, which tenants have that are given no other; without servers, one of

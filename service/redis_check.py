@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as NoAnswer
 
 from service.redis_access import TIMEOUT_S, RedisAddress, connected_async
+from tenants.authority import check_authority
 from tenants.errors import Misconfigured, Unavailable
 from tenants.shared_places import try_places
 
@@ -110,10 +112,12 @@ async def check_redis(address: RedisAddress, use: Literal["broker", "cache"]) ->
             f"The setting {address.setting} is not an address of the form redis://USER:PASSWORD@HOST:6379/0, or rediss://"
             " for TLS."
         )
+    if address.tls and address.ca_file:
+        check_authority("TESSERA_REDIS_CA_FILE", Path(address.ca_file))
     at = f"{address.setting}: the Redis at {address.place}"
     try:
         client = connected_async(address)
-    except (ValueError, OSError) as error:  # a database that is no number, a CA file that is not there
+    except (ValueError, OSError) as error:  # an option that is no number
         raise Misconfigured(f"{at} has settings that cannot be used ({error}). Correct {address.setting}.") from error
     try:
         async with asyncio.timeout(_PATIENCE_S):

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ingestion.objects import Objects
-from service.checks import embedding_check, postgres_check, redis_checks, store_check
+from service.checks import OBJECTS, VECTORS, WORDS, embedding_check, postgres_check, redis_checks, store_check
 from service.settings import Settings
-from service.startup import Check, all_good
+from service.startup import Check, Foreseen, all_good
 from shards.bm25 import TantivyLexical
 from shards.embed import Embedder
 from shards.embed_models import EmbedModels
@@ -38,17 +38,20 @@ class Stores:
 
     def checks(self) -> Iterator[Check]:
         """Yield a look at each."""
-        yield Check("the vector store", self._look_at_vectors)
-        yield from store_check("the lexical store", self.lexical)
+        yield Check("the vector store", self._look_at_vectors, setting=VECTORS)
+        yield from store_check("the lexical store", self.lexical, setting=WORDS)
         # Questions are answered without it, and when it is full.
-        yield from store_check("the object store", self.objects, needed=False)
+        yield from store_check("the object store", self.objects, needed=False, setting=OBJECTS)
 
     async def _look_at_vectors(self) -> None:
         """Look at every server of vectors; without one that only isolated tenants have the others are served."""
         try:
             await self.vectors.check()
         except Unavailable as error:
-            await self.vectors.ping()
+            try:
+                await self.vectors.ping()
+            except Unavailable:
+                raise error from None  # it names the server
             log.warning("starting without a server of vectors: %s", error.detail)
 
 
@@ -75,6 +78,7 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
         yield Stores(build_vectors(settings, stack), build_lexical(settings, stack), build_objects(settings, stack))
 
 
+@Foreseen("the vector store", VECTORS)
 def build_vectors(settings: Settings, stack: AsyncExitStack) -> MilvusVectors:
     """Make the client of the vector store; the stack closes it."""
     vectors = MilvusVectors(settings.milvus)
@@ -82,6 +86,7 @@ def build_vectors(settings: Settings, stack: AsyncExitStack) -> MilvusVectors:
     return vectors
 
 
+@Foreseen("the lexical store", WORDS)
 def build_lexical(settings: Settings, stack: AsyncExitStack) -> LexicalStore:
     """Make the client of the lexical store; the stack closes it."""
     lexical = lexical_store(settings.lexical)
@@ -97,6 +102,7 @@ def lexical_store(settings: LexicalSettings) -> LexicalStore:
     return store
 
 
+@Foreseen("the object store", OBJECTS)
 def build_objects(settings: Settings, _stack: AsyncExitStack) -> Objects:
     """Make the client of the object store, which keeps nothing open."""
     return Objects(settings.objects)

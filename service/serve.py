@@ -7,10 +7,13 @@ end; then the stores are closed.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import signal
 import socket
+from contextlib import suppress
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,6 +29,10 @@ _KEEP_ALIVE_S = 75
 _UNREAD_S = 60
 """For how long a client may leave unread what was sent to it; then the kernel ends the connection, and with it what the
 client holds: an answer's place, its model server, a connection."""
+
+
+_LAST_S = 0.3
+"""How long a request may be on its way on a connection that was taken last; then connections without one are closed."""
 
 
 class Opening:
@@ -89,9 +96,31 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter) or self._drain.is_over()
 
     async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # never given
-        """End streams that would go on, then as uvicorn does."""
+        """Take who has connected already, end streams that would go on, then as uvicorn does."""
         self._drain.closing.set()
+        for server in self.servers:
+            await self._close(server)
+        await asyncio.sleep(_LAST_S)
         await super().shutdown()
+
+    async def _close(self, server: asyncio.Server) -> None:
+        """Stop listening. Who connected and was not accepted yet would be reset with the listening socket."""
+        loop = asyncio.get_running_loop()
+        listening = [one.dup() for one in server.sockets]
+        server.close()
+        for one in listening:
+            with one, suppress(BlockingIOError):
+                while True:
+                    accepted, _ = one.accept()
+                    accepted.setblocking(False)
+                    await loop.connect_accepted_socket(self._protocol, accepted)
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol_class: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = protocol_class(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
 
 def main() -> None:

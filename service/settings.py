@@ -6,9 +6,12 @@ one whose address is missing is started by the local stack.
 
 from __future__ import annotations
 
+import json
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -110,10 +113,28 @@ class Settings(BaseSettings):
 
 
 def _not_json(error: SettingsError) -> str:
-    """Say which setting is not JSON, as far as it is told."""
+    """Say which setting is not JSON, and what it looks like; its value may hold keys."""
     group = re.search(r'field "(\w+)"', str(error))
-    named = f"TESSERA_{group[1].upper()}_*" if group else "TESSERA_*"
-    return f"A setting {named} is not the JSON that it must be: {error.__cause__ or error}."
+    for name, form in _in_json(group[1] if group else ""):
+        value = next((value for known, value in os.environ.items() if known.upper() == name), "{}")
+        try:
+            json.loads(value)
+        except ValueError as fault:
+            return f"The setting {name} is not the JSON that it must be ({fault}): write it as '{form}'."
+    return f"A setting TESSERA_* is not the JSON that it must be: {error.__cause__ or error}."
+
+
+def _in_json(group: str) -> Iterator[tuple[str, str]]:
+    """Yield a group and those of its settings that are lists or tables, each with an example: the first in its
+    description."""
+    yield f"TESSERA_{group}".upper(), '{"name": "value"}'
+    fields = getattr(Settings.model_fields[group].annotation, "model_fields", {}) if group else {}
+    for name, field in fields.items():
+        kind = get_origin(field.annotation)
+        if kind in (list, dict):
+            example = re.search(r"`([\[{].+?[\]}])`", field.description or "", re.DOTALL)
+            form = " ".join(example[1].split()) if example else '["name", "another"]' if kind is list else "{}"
+            yield f"TESSERA_{group}_{name}".upper(), form
 
 
 def _refusal(fault: Any) -> str:

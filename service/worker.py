@@ -30,7 +30,7 @@ from service.quotes import StoredQuotes
 from service.redis_access import broker_address, cache_address
 from service.resources import open_resources
 from service.settings import Settings
-from service.startup import refuse
+from service.startup import Refusing, refuse
 from service.wake import Waker
 from tenants.errors import TesseraError, Unavailable
 
@@ -62,13 +62,10 @@ def _ready(**_: Any) -> None:
 
 @worker_init.connect
 def _open(**_: Any) -> None:
-    try:
+    with Refusing("worker"):  # Celery would log an error and go on without resources
         _queues[:] = queues_read(settings)
         app.amqp.queues.select(_queues)
         Shell.open(_open_runtime())
-    except TesseraError as error:
-        # Celery would log it and go on without resources.
-        refuse("worker", error)
 
 
 @worker_shutting_down.connect

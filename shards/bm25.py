@@ -29,7 +29,7 @@ from shards.lexical import ChunkText, DamagedIndex, HeldEntry
 from shards.names import INDEX, checked_index, is_lexical_of
 from shards.settings import LexicalSettings
 from shards.vectors import Scored, VersionScope
-from tenants.errors import Unavailable
+from tenants.errors import Misconfigured, Unavailable
 
 T = TypeVar("T")
 Stamp = tuple[int, int, int]
@@ -161,6 +161,18 @@ class TantivyLexical:
     async def ping(self) -> None:
         """See `LexicalStore.ping`."""
         await asyncio.to_thread(self._ping)
+
+    async def check(self) -> None:
+        """Raise `Misconfigured` when nothing can be kept in the folder."""
+        try:
+            await self.ping()
+        except Unavailable as error:
+            cause = error.__cause__
+            why = cause.strerror if isinstance(cause, OSError) else cause
+            raise Misconfigured(
+                f"TESSERA_LEXICAL_PATH names {self._settings.path}, where nothing can be kept: {why}. Let the service"
+                " write there, or name another folder."
+            ) from error
 
     async def aclose(self) -> None:
         """See `LexicalStore.aclose`."""

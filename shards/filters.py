@@ -5,6 +5,7 @@
 Ops: eq ne in gt gte lt lte exists. Several fields or ops in one object are joined by "and". Fields are built-ins or
 keys of the document's metadata. A list of strings matches when any element does. `ne` is the negation of `eq`,
 so a document without the field matches it. A string that reads as a date is compared as one by gt, gte, lt, lte.
+A filter has at most 64 conditions, and its lists at most 1,000 values together.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _OPS = ("eq", "ne", "in", "gt", "gte", "lt", "lte", "exists")
 _MAX_DEPTH = 8
 _MAX_CONDITIONS = 64
 _MAX_IN = 1000
+"""Values of all lists of a filter together: each is a parameter of the statement."""
 MAX_TEXT_BYTES = 2000
 """Of a text in UTF-8: the index over metadata takes rows of 2,704 bytes, tenant and key among them."""
 
@@ -71,6 +73,8 @@ def parse_filter(raw: Mapping[str, Any]) -> Filter:
     tree = _parse(raw, "filter", 1, conditions)
     if len(conditions) > _MAX_CONDITIONS:
         raise _invalid("filter", f"has more than {_MAX_CONDITIONS} conditions")
+    if sum(len(one.value) for one in conditions if isinstance(one.value, tuple)) > _MAX_IN:
+        raise _invalid("filter", f"has lists of more than {_MAX_IN} values in all")
     return tree
 
 
@@ -146,8 +150,7 @@ def _value(name: str, op: str, value: Any, pointer: str) -> Scalar | tuple[Scala
 
 def _scalar(name: str, value: Any, pointer: str) -> Scalar:
     if isinstance(value, str):
-        if "\x00" in value or len(value.encode("utf-8", "replace")) > MAX_TEXT_BYTES:
-            raise _invalid(pointer, f"must be at most {MAX_TEXT_BYTES} bytes in UTF-8, without NUL")
+        _check_text(value, pointer)
         if name in _TIME_FIELDS and parse_time(value) is None:
             raise _invalid(pointer, "must be a date or time such as 2026-01-31 or 2026-01-31T09:00:00Z")
         return value
@@ -158,6 +161,15 @@ def _scalar(name: str, value: Any, pointer: str) -> Scalar:
     if isinstance(value, int | float) and abs(value) < 1e300 and math.isfinite(value):
         return float(value)
     raise _invalid(pointer, "must be a string, a number, or true or false")
+
+
+def _check_text(value: str, pointer: str) -> None:
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        raise _invalid(pointer, "holds half a surrogate pair, which is not text") from error
+    if size > MAX_TEXT_BYTES or "\x00" in value:
+        raise _invalid(pointer, f"must be at most {MAX_TEXT_BYTES} bytes in UTF-8, without NUL")
 
 
 def _compile_condition(condition: Condition) -> ColumnElement[bool]:

@@ -12,13 +12,13 @@ from pymilvus.grpc_gen import milvus_pb2 as messages
 
 from shards.milvus_clients import MilvusClients
 from shards.milvus_errors import Refused
-from shards.settings import MilvusServer, MilvusSettings
+from shards.settings import MilvusServer, MilvusSettings, is_server
+from tenants.authority import check_authority
 from tenants.errors import Misconfigured, Unavailable
 from tenants.urls import without_secrets
 
 OLDEST = (2, 3)
 """2.3 is the first Milvus whose clock a client can read: without it nobody knows which writes a search has seen."""
-_URI = re.compile(r"https?://[^/@\s]+/?")
 _VERSION = re.compile(r"v?(\d+)\.(\d+)")
 _NOWHERE = "tessera_is_not_there"
 _OF_COLLECTION = {"collection_name": _NOWHERE}
@@ -77,7 +77,7 @@ async def check_servers(clients: MilvusClients, settings: MilvusSettings) -> Non
                 f"{name[0].upper()}{name[1:]} at {without_secrets(server.uri)} cannot be used: {refused.why}"
             ) from refused
         except Unavailable as error:
-            away = error
+            away = away or _away(name, endpoint, server, error)
     if away is not None:
         raise away
 
@@ -95,7 +95,7 @@ async def lacking_privileges(clients: MilvusClients) -> list[str]:
 
 def check_form(name: str, server: MilvusServer) -> None:
     """Look at the settings of a server, which `name` names. Raises `Misconfigured` when they cannot be right."""
-    if not _URI.fullmatch(server.uri):
+    if not is_server(server.uri):
         raise Misconfigured(
             f"The URI of {name} is {without_secrets(server.uri)!r}, not http://host:port or https://host:port"
             " (TESSERA_MILVUS_URI); user and password belong into TESSERA_MILVUS_TOKEN."
@@ -104,10 +104,18 @@ def check_form(name: str, server: MilvusServer) -> None:
     for setting, path in files.items():
         if path is not None and not path.is_file():
             raise Misconfigured(f"TESSERA_MILVUS_{setting} of {name} names {path}, which is not a file.")
+    if server.ca is not None:
+        check_authority(f"TESSERA_MILVUS_CA of {name}", server.ca)
     if server.client_cert is not None and (server.client_key is None or server.ca is None):
         raise Misconfigured(
             f"TESSERA_MILVUS_CLIENT_CERT of {name} needs TESSERA_MILVUS_CLIENT_KEY and TESSERA_MILVUS_CA beside it."
         )
+
+
+def _away(name: str, endpoint: str, server: MilvusServer, error: Unavailable) -> Unavailable:
+    setting = f"the `uri` of {endpoint!r} in TESSERA_MILVUS_ENDPOINTS" if endpoint else "TESSERA_MILVUS_URI"
+    at = f"{name[0].upper()}{name[1:]} at {without_secrets(server.uri)}"
+    return Unavailable(f"{at} does not answer. Start it, or correct {setting}.", code=error.code)
 
 
 async def _check_version(clients: MilvusClients, endpoint: str, name: str) -> None:

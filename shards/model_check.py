@@ -13,6 +13,8 @@ from shards.sentence_model import SETTING
 from shards.settings import EmbedModel
 from tenants.errors import EmbeddingRefused, Misconfigured, Unavailable
 
+_FIELDS = {401: "key", 403: "key", 404: "model` or its `url"}
+"""What is wrong with a declared model whose server answers so."""
 _PROBE = "A probe of the embedding model."
 _SAME = 0.98
 """Least cosine between the vectors of one model computed in two places, in half precision too."""
@@ -65,9 +67,11 @@ async def _of_server(name: str, declared: EmbedModel) -> NDArray[np.float32]:
         why = cause.why if isinstance(cause, Refusal) else error.detail
         raise Misconfigured(f"{SETTING}: {name!r} refuses a short text: {why}") from error
     except Refusal as error:
-        field = {401: "key", 403: "key", 404: "model` or its `url"}.get(error.answered, "model")
+        field = "model" if error.of_content else _FIELDS.get(error.answered, "url")
         raise Misconfigured(f"{SETTING}: the `{field}` of {name!r} is wrong: {error.why}") from error
     except Away as error:
+        if error.lasts:
+            raise Misconfigured(f"{SETTING}: the `url` of {name!r} cannot be asked: {error.why}.") from error
         raise Unavailable(f"{error.detail} {error.why}", code=error.code) from error
     except WrongDimension as error:
         raise Misconfigured(f"{SETTING}: the `dim` of {name!r} is wrong: {error.detail}") from error

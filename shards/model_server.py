@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -46,11 +47,11 @@ class Patience:
 
 class Away(Unavailable):
     """No server did what it was asked. `detail` may be shown to a tenant; `why` names addresses and says what they
-    answered, and is for the operator."""
+    answered, and is for the operator. `lasts` when a setting has to be mended before it is otherwise."""
 
-    def __init__(self, detail: str, why: str, *, code: str) -> None:
+    def __init__(self, detail: str, why: str, *, code: str, lasts: bool = False) -> None:
         super().__init__(detail, code=code)
-        self.why = why
+        self.why, self.lasts = why, lasts
 
 
 class Refusal(Away):
@@ -73,6 +74,7 @@ class _Trouble:
 
     why: str
     pause_s: float = 0.0
+    lasts: bool = False
 
 
 class ModelServer:
@@ -130,15 +132,15 @@ class ModelServer:
                 trouble = found
             wait = max(pause, trouble.pause_s)
             if not admitted or time.monotonic() + wait >= deadline:
-                raise self.away(trouble.why)
+                raise self.away(trouble.why, lasts=trouble.lasts)
             await asyncio.sleep(wait)
             pause *= 2
 
-    def away(self, why: str) -> Away:
+    def away(self, why: str, *, lasts: bool = False) -> Away:
         """Return the error of a server that does not do what it should, and log why."""
         if why != _RESTS:
             log.warning("%s does not answer: %s", self._what, why[: 2 * _SAID])
-        return Away(f"{self._what} does not answer.", why[: 2 * _SAID], code=self._code)
+        return Away(f"{self._what} does not answer.", why[: 2 * _SAID], code=self._code, lasts=lasts)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -164,7 +166,9 @@ class ModelServer:
                 answer = await self._client.post(address + path, json=body, timeout=timeout)
         except (httpx.HTTPError, TimeoutError) as error:
             self._breakers[address].failed(time.monotonic() - began)
-            return _Trouble(f"{address} ({type(error).__name__}{str(error) and f': {error}'})")
+            untrusted = untrusted_certificate(error)
+            said = f"{address} ({type(error).__name__}{str(error) and f': {error}'})"
+            return _Trouble(f"{said}{untrusted and f': {untrusted}'}", lasts=bool(untrusted))
         self._breakers[address].answered()
         status = answer.status_code
         said = f"{address} answers {status}: {_said(answer)}"
@@ -174,10 +178,10 @@ class ModelServer:
             refusal = Refusal(f"{self._what} is refused by its server ({status}).", said, status, code=self._code)
             log.log(logging.INFO if refusal.of_content else logging.WARNING, "%s is refused: %s", self._what, said)
             raise refusal
-        try:
-            return answer.json()
-        except ValueError:
-            return _Trouble(f"{address} answers no JSON")
+        with suppress(ValueError):
+            if status < 300:
+                return answer.json()
+        return _Trouble(_no_server(address, path, status), lasts=True)
 
 
 async def in_halves(ask: Callable[[Sequence[T]], Awaitable[list[Any]]], batch: Sequence[T]) -> list[Any]:
@@ -193,6 +197,18 @@ async def in_halves(ask: Callable[[Sequence[T]], Awaitable[list[Any]]], batch: S
             raise
     half = len(batch) // 2
     return [*await in_halves(ask, batch[:half]), *await in_halves(ask, batch[half:])]
+
+
+def untrusted_certificate(error: Exception) -> str:
+    """Return how a certificate comes to be trusted, the end of a sentence, where an error is about that; else ""."""
+    if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+        return ""
+    return "name the PEM file of the authority that signed its certificate in SSL_CERT_FILE, or correct the certificate"
+
+
+def _no_server(address: str, path: str, status: int) -> str:
+    what = f"answers {status}" if status >= 300 else "answers no JSON"
+    return f"{address} is no server of {path} ({what}): write what stands before {path}, as in http://host:8000/v1"
 
 
 def _said(answer: httpx.Response) -> str:

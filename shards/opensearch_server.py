@@ -137,7 +137,8 @@ def _options(settings: LexicalSettings) -> dict[str, Any]:
         "http_compress": False,
     }
     if settings.user:
-        options["http_auth"] = (settings.user, secret)
+        # The client writes the bytes of Latin-1, and the server reads UTF-8.
+        options["http_auth"] = f"{settings.user}:{secret}".encode().decode("latin-1")
     if settings.url.startswith("https:"):
         options |= {"use_ssl": True, "verify_certs": True, "ca_certs": str(settings.ca) if settings.ca else None}
     return options

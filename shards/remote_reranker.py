@@ -65,15 +65,18 @@ class RemoteReranker:
         """Score a pair.
 
         Raises:
-            Misconfigured: the key or the model is refused; names the setting.
+            Misconfigured: the key, the model or the form is refused, or the address is none; names the setting.
             Unavailable: it does not answer.
         """
         try:
             await self.scores("What is amber?", ["Amber is resin.", "Salt is a mineral."])
         except Refusal as error:
             setting = "TESSERA_SEARCH_RERANK_KEY" if error.answered in (401, 403) else "TESSERA_SEARCH_RERANKER"
+            setting = f"{_FORMS}, {setting}" if error.of_content else setting
             raise Misconfigured(f"{setting} or TESSERA_SEARCH_RERANK_URL is wrong: {error.why}") from error
         except Away as error:
+            if error.lasts:
+                raise Misconfigured(f"TESSERA_SEARCH_RERANK_URL cannot be asked: {error.why}.") from error
             raise Unavailable(f"{error.detail} {error.why}", code=CODE) from error
 
     async def aclose(self) -> None:
@@ -87,4 +90,5 @@ class RemoteReranker:
         return {"model": self._model, "query": query, "documents": texts, "top_n": len(texts)}
 
 
+_FORMS = "TESSERA_SEARCH_RERANK_FORM (`tei` for text-embeddings-inference, else `cohere`)"
 _SCORE: dict[Form, str] = {"cohere": "relevance_score", "tei": "score"}

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from shards.addresses import address_fault
 from tenants.context import MAX_RECALL, MIN_RECALL
+from tenants.given_keys import HeaderKey
 from tenants.urls import without_secrets
 
+_SERVER = re.compile(r"https?://[^\s/@]*[^\s/@:]/?")
 MAX_DATABASES = 63
 """A Milvus server takes 64 databases, one of them its own."""
 MOST_CELLS = 980
 """Cells of a tenant: of the 1,024 partitions of a Milvus collection, some are kept for cells that are being divided."""
+
+
+def is_server(url: str) -> bool:
+    """Say whether a URL names a server: http or https, host, perhaps a port that there can be, and nothing else."""
+    return _SERVER.fullmatch(url) is not None and address_fault(url) is None
 
 
 class MilvusServer(BaseModel):
@@ -78,7 +86,7 @@ class LexicalSettings(BaseModel):
     """Indexes kept open in a process. Opening one takes 0.2 ms; each open one has a thread."""
     lock_wait_s: float = Field(default=10.0, gt=0)
     """How long a writer waits for another process to finish with the same index."""
-    url: str = Field(default="", pattern=r"^(https?://[^\s/@]+(:\d+)?/?)?$")
+    url: str = ""
     """`https://host:port` of an OpenSearch server, 2.19 or newer, which then holds the indexes. Empty: the folder."""
     user: str = ""
     """Its user; empty for a server without a login."""
@@ -100,6 +108,15 @@ class LexicalSettings(BaseModel):
     replicas: int = Field(default=1, ge=0, le=8)
     """Copies of each shard, as far as there are nodes for them."""
 
+    @field_validator("url")
+    @classmethod
+    def _names_a_server(cls, url: str) -> str:
+        if "@" in url:
+            raise ValueError("user and password belong into TESSERA_LEXICAL_USER and TESSERA_LEXICAL_PASSWORD")
+        if url and not is_server(url):
+            raise ValueError("it is not of the form http://host:port or https://host:port")
+        return url
+
 
 class EmbedModel(BaseModel):
     """A further embedding model, for tenants that are moved to it."""
@@ -116,7 +133,7 @@ class EmbedModel(BaseModel):
     """The name that the server knows, or the model's name or folder; the declared name without it."""
     served_as: str = ""
     """`sentence-transformers`: the name that the server of `url` knows, where it is another."""
-    key: SecretStr = SecretStr("")
+    key: HeaderKey = SecretStr("")
     max_tokens: int = Field(default=512, ge=64)
     """What the model reads at most, counted with the tokens of the bundled model."""
     passage_prefix: str = ""

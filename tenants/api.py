@@ -16,6 +16,7 @@ from tenants.context import Placement, TenantSettings
 from tenants.errors import FieldError, InvalidRequest
 from tenants.idempotency import IdempotentRoute
 from tenants.models import ApiKey, Tenant
+from tenants.plain_text import PlainText
 from tenants.state import cursors_of, database_of, models_of
 
 router = APIRouter(
@@ -30,7 +31,7 @@ class TenantIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     slug: str = Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", examples=["acme"])
-    name: str = Field(min_length=1, max_length=200, examples=["Acme Ltd"])
+    name: PlainText = Field(min_length=1, max_length=200, examples=["Acme Ltd"])
     plan: str = Field(default="standard", pattern=r"^[a-z][a-z0-9_]{0,31}$")
     settings: TenantSettings = Field(default_factory=TenantSettings)
     placement: Placement = Field(default_factory=Placement)
@@ -41,7 +42,7 @@ class TenantPatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str | None = Field(default=None, min_length=1, max_length=200)
+    name: PlainText | None = Field(default=None, min_length=1, max_length=200)
     plan: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]{0,31}$")
     settings: TenantSettings | None = None
 
@@ -74,7 +75,7 @@ class KeyIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(min_length=1, max_length=200, examples=["web site"])
+    name: PlainText = Field(min_length=1, max_length=200, examples=["web site"])
     expires_at: AwareDatetime | None = None
 
 
@@ -104,7 +105,7 @@ class KeyList(BaseModel):
 
 @router.get("/tenants")
 async def list_tenants(
-    request: Request, limit: Limit = 50, cursor: str | None = None, slug: str | None = None
+    request: Request, limit: Limit = 50, cursor: str | None = None, slug: PlainText | None = None
 ) -> TenantList:
     """List tenants, newest first; with `slug` the one that has it."""
     signer = cursors_of(request)
@@ -177,7 +178,7 @@ async def list_keys(request: Request, tenant_id: UUID) -> KeyList:
 
 
 @router.delete("/tenants/{tenant_id}/keys/{key_id}", status_code=204)
-async def revoke_key(request: Request, tenant_id: UUID, key_id: str) -> None:
+async def revoke_key(request: Request, tenant_id: UUID, key_id: PlainText) -> None:
     """Revoke a key: from this answer on it is refused, on every process."""
     await _require_tenant(request, tenant_id)
     async with database_of(request).tenant(tenant_id) as session:

@@ -7,6 +7,7 @@ there is a pooler: each connection finds out by itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,12 @@ from tenants.settings import DatabaseSettings
 
 DRIVER = "postgresql+psycopg"
 FORM = f"{DRIVER}://ROLE:PASSWORD@HOST:5432/DATABASE"
+_LOGIN = re.compile(r"[^:]*://[^:/]*(:[^@]*)?@")
+"""What comes before the host, as SQLAlchemy reads it: a password ends with the first `@`."""
+_VALUES = re.compile(r"\?[^@=]*=.*")
+"""What is said behind the address, where an `@` may stand."""
 _SCHEMES = frozenset({"postgres", "postgresql", DRIVER})
+_HIGHEST_PORT = 65535
 _ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 """A lock's connection says nothing for hours; what stands between must not forget it, and a dead server is noticed. One
 that dies with a statement on its way to it is noticed by the last of these (ms) alone: keepalives wait for silence, and
@@ -40,10 +46,17 @@ def engine_url(address: str, setting: str) -> URL:
     Raises:
         Misconfigured: it is not one; the address is not said, for it holds a password.
     """
+    if "@" in _VALUES.sub("", _LOGIN.sub("", address, count=1)):
+        raise Misconfigured(
+            f"The setting {setting} has an @ behind its password: percent-encode the password in {setting}"
+            f" (@ as %40, / as %2F, : as %3A), so that it has the form {FORM}."
+        )
     try:
         url = make_url(address)
     except (ArgumentError, ValueError):
         raise Misconfigured(f"The setting {setting} is not an address of the form {FORM}.") from None
+    if url.port is not None and not 0 < url.port <= _HIGHEST_PORT:
+        raise Misconfigured(f"The setting {setting} has a port that there is not; they go from 1 to {_HIGHEST_PORT}.")
     if url.drivername not in _SCHEMES:
         raise Misconfigured(
             f"The setting {setting} begins with {url.drivername!r}; the address of a Postgres has the form {FORM}."

@@ -37,7 +37,8 @@ class FieldError:
 
 
 class TesseraError(Exception):
-    """Something the caller can be told about."""
+    """Something the caller can be told about. Its texts may quote the request: half a surrogate pair in it, which no
+    answer and no row can hold, is written as `\\ud800`."""
 
     code = "internal_error"
     status = 500
@@ -45,11 +46,15 @@ class TesseraError(Exception):
     title = "Internal error"
 
     def __init__(self, detail: str, *, code: str | None = None, fields: tuple[FieldError, ...] = ()) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.fields = fields
+        self.detail = _whole(detail)
+        super().__init__(self.detail)
+        self.fields = tuple(FieldError(_whole(field.pointer), _whole(field.detail)) for field in fields)
         if code is not None:
             self.code = code
+
+
+def _whole(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 class InvalidRequest(TesseraError):

@@ -63,6 +63,7 @@ class IdempotentAnswer(Base):
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
     status: Mapped[int | None]
     body: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    """`text` and `media_type`; while the request is under way, and `status` is empty, `claim`: which request."""
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
 
 

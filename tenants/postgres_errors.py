@@ -46,14 +46,14 @@ _REFUSALS = (
         "Correct sslmode and sslrootcert in {setting}, or the server's certificate.",
     ),
     _Refusal(
+        r'invalid connection option|invalid URI|invalid "?\w+"? value|invalid port number|missing "="',
+        "has an address that cannot be used",
+        "Correct {setting}.",
+    ),
+    _Refusal(
         "invalid response to SSL negotiation|expected authentication request|invalid message|protocol",
         "does not speak the protocol of Postgres",
         "Correct host and port in {setting}.",
-    ),
-    _Refusal(
-        'invalid connection option|invalid URI|invalid integer value|missing "="',
-        "has an address that cannot be used",
-        "Correct {setting}.",
     ),
     _Refusal("unsupported startup parameter", "refuses a start-up parameter", "Take `options` out of {setting}."),
 )

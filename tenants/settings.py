@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+
+from tenants.given_keys import StrippedKey
 
 
 class DatabaseSettings(BaseModel):
@@ -56,10 +58,10 @@ class ObjectSettings(BaseModel):
     the cloud's own without it."""
     region: str = ""
     """Region of the bucket, S3."""
-    access_key_id: str = ""
+    access_key_id: Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[!-~]*$")] = ""
     """S3: the key id; Azure: the name of the storage account. Without it the usual environment (`AWS_*`, `AZURE_*`,
     `GOOGLE_*`) and the roles of instances and pods."""
-    secret_access_key: SecretStr = SecretStr("")
+    secret_access_key: StrippedKey = SecretStr("")
     """S3: the key's secret; Azure: the account's key; Google: the JSON of a service account's key."""
     path_style: bool | None = None
     """Whether the bucket stands in the path of a request, not in the host name. As it is: with an endpoint, yes."""

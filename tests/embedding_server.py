@@ -59,6 +59,8 @@ class EmbeddingServer:
     retry_after: str = ""
     spoil: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = field(default=lambda rows: rows)
     """What is made of the rows of an answer."""
+    page: str = ""
+    """What is answered instead of JSON, if anything."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     """What was asked, since the list was last emptied."""
     most_at_once: int = 0
@@ -82,7 +84,7 @@ class EmbeddingServer:
                 status, answer = shared.answer(self.path, body, self.headers.get("Authorization", ""))
                 with shared._lock:
                     shared._now -= 1
-                content = json.dumps(answer).encode()
+                content = (shared.page or json.dumps(answer)).encode()
                 self.send_response(status)
                 if status in (429, 503) and shared.retry_after:
                     self.send_header("Retry-After", shared.retry_after)

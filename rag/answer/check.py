@@ -13,6 +13,7 @@ from rag.answer.replica_watch import has_no_address, server_root
 from rag.answer.routes import Route, choice_of, routes_of
 from rag.settings import GenerationSettings
 from shards.authorities import authorities
+from shards.model_server import untrusted_certificate
 from tenants.errors import Misconfigured, Unavailable
 
 OLDEST_VLLM = (0, 9)
@@ -29,8 +30,8 @@ async def check_generation(settings: GenerationSettings) -> None:
     service lets `Unavailable` pass and says it; the doctor calls it wrong.
 
     Raises:
-        Misconfigured: a server refuses the key, does not know the model, is no OpenAI-compatible server or too old; or
-            a setting contradicts another one.
+        Misconfigured: a server refuses the key, does not know the model, is no OpenAI-compatible server or too old, or
+            shows a certificate that is not trusted; or a setting contradicts another one.
         Unavailable: a server cannot be reached, or does not work now.
     """
     routes = routes_of(settings)
@@ -71,8 +72,9 @@ def _faults(route: Route, said: Mapping[tuple[str, str], _Said]) -> Iterator[Mis
 
 def _fault(route: Route, url: str, said: _Said) -> Misconfigured | Unavailable | None:
     if isinstance(said, httpx.HTTPError):
-        why = str(said) or type(said).__name__
-        return Unavailable(f"The model server {url} of {route.setting} cannot be reached: {why}")
+        fault = f"The model server {url} of {route.setting} cannot be reached: {str(said) or type(said).__name__}"
+        untrusted = untrusted_certificate(said)
+        return Misconfigured(f"{fault}: {untrusted}.") if untrusted else Unavailable(fault)
     models, version = said
     return _refused(route, url, models) or _unknown(route, url, models) or _saltless(route, url, version)
 

@@ -8,15 +8,27 @@ from contextlib import AsyncExitStack, aclosing
 from functools import partial
 
 from migrations.head import HEAD
-from migrations.state import schema_state
+from migrations.runner import SETTING as OWNER_SETTING
+from migrations.state import SchemaState, schema_state
 from rag.answer.check import check_generation
 from rag.search.build import build_reranker
-from service.checks import Checked, embedding_check, postgres_check, redis_checks, reranker_check
+from service.checks import (
+    EMBEDDING,
+    OBJECTS,
+    RERANKER,
+    VECTORS,
+    WORDS,
+    embedding_check,
+    postgres_check,
+    redis_checks,
+    reranker_check,
+    store_check,
+)
 from service.local.finding import Finding, good, wrong
 from service.redis_check import RedisState
 from service.resources import build_lexical, build_objects, build_vectors
 from service.settings import Settings
-from service.startup import Check
+from service.startup import Check, Foreseen, looked
 from shards.embed_models import EmbedModels
 from tenants.db import Database
 from tenants.errors import Misconfigured, TesseraError, Unavailable
@@ -53,8 +65,9 @@ async def examine_servers(settings: Settings) -> list[Finding]:
     findings += [finding async for finding in _models(settings)]
     generation = settings.generation
     if generation.base_url or generation.base_urls or generation.models:
-        models = Check("the models", partial(check_generation, generation), needed=False)
-        findings.append(await _finding(models, "models", "TESSERA_GENERATION_*"))
+        look = partial(check_generation, generation)
+        models = Check("the models", look, needed=False, setting="TESSERA_GENERATION_*")
+        findings.append(await _finding(models, "models"))
     return findings
 
 
@@ -73,26 +86,27 @@ async def _databases(settings: Settings) -> AsyncIterator[Finding]:
             continue
         async with aclosing(database):
             role = database.url.username
-            yield await _finding(postgres_check(database), f"Postgres as {role}", name)
+            yield await _finding(postgres_check(database), f"Postgres as {role}")
 
 
 async def _schema(owner_url: str) -> Finding:
+    look = partial(asyncio.to_thread, schema_state, owner_url)
     try:
-        found = await asyncio.to_thread(schema_state, owner_url)
+        found = await looked(Check("the schema", look, setting=OWNER_SETTING), PATIENCE_S)
     except TesseraError as error:
-        return wrong("schema", error.detail, "correct TESSERA_DATABASE_OWNER_URL")
+        return wrong("schema", error.detail, f"correct {OWNER_SETTING}")
+    assert isinstance(found, SchemaState)
     if found.pending:
         return wrong("schema", f"version {found.revision or 'none'}, this release has {HEAD}", _UPGRADE)
     return good("schema", f"version {found.revision}")
 
 
 async def _redis(check: Check) -> Finding:
-    setting = "TESSERA_REDIS_URL" if check.needed else "TESSERA_REDIS_CACHE_URL"
     subject = "Redis" if check.needed else "Redis cache"
     try:
-        found = await check.look()
+        found = await looked(check, PATIENCE_S)
     except TesseraError as error:
-        return wrong(subject, error.detail, f"correct {setting}")
+        return wrong(subject, error.detail, f"correct {check.setting}")
     evicts = isinstance(found, RedisState) and found.policy not in (None, NO_EVICTION)
     if check.needed and evicts:
         return wrong(
@@ -105,9 +119,9 @@ async def _redis(check: Check) -> Finding:
 
 async def _stores(settings: Settings) -> AsyncIterator[Finding]:
     given = {
-        ("Milvus", "TESSERA_MILVUS_URI"): (bool(settings.milvus.uri), build_vectors),
-        ("words", "TESSERA_LEXICAL_*"): (bool(settings.lexical.model_fields_set), build_lexical),
-        ("objects", "TESSERA_OBJECTS_URL"): (bool(settings.objects.url), build_objects),
+        ("Milvus", VECTORS): (bool(settings.milvus.uri), build_vectors),
+        ("words", WORDS): (bool(settings.lexical.model_fields_set), build_lexical),
+        ("objects", OBJECTS): (bool(settings.objects.url), build_objects),
     }
     for (subject, setting), (is_given, build) in given.items():
         if not is_given:
@@ -115,9 +129,8 @@ async def _stores(settings: Settings) -> AsyncIterator[Finding]:
         try:
             async with AsyncExitStack() as stack:
                 store = build(settings, stack)
-                look = store.check if isinstance(store, Checked) else getattr(store, "ping", None)
-                if look is not None:
-                    yield await _finding(Check(subject, look), subject, setting)
+                for check in store_check(subject, store, setting=setting):
+                    yield await _finding(check, subject)
         except Misconfigured as error:
             yield wrong(subject, error.detail, f"correct {setting}")
 
@@ -125,33 +138,31 @@ async def _stores(settings: Settings) -> AsyncIterator[Finding]:
 async def _models(settings: Settings) -> AsyncIterator[Finding]:
     """Look at the embedding models and the reranker, where they are others than those that need no setting."""
     if settings.embed.model_fields_set & {"model", "models"}:
-        subject, setting = "embedding models", "TESSERA_EMBED_MODEL, TESSERA_EMBED_MODELS"
+        subject = "embedding models"
         try:
             async with aclosing(EmbedModels(settings.embed)) as models:
-                yield await _finding(embedding_check(models), subject, setting)
+                yield await _finding(embedding_check(models), subject)
         except Misconfigured as error:
-            yield wrong(subject, error.detail, f"correct {setting}")
+            yield wrong(subject, error.detail, f"correct {EMBEDDING}")
     # A cross-encoder would be loaded beside that of the API, and perhaps not fit.
     if "reranker" in settings.search.model_fields_set and not settings.search.reranker.startswith("cross_encoder:"):
-        subject, setting = "reranker", "TESSERA_SEARCH_RERANK*"
+        subject = "reranker"
         try:
-            reranker = build_reranker(settings.search)
+            with Foreseen(subject, RERANKER):
+                reranker = build_reranker(settings.search)
         except Misconfigured as error:
-            yield wrong(subject, error.detail, f"correct {setting}")
+            yield wrong(subject, error.detail, f"correct {RERANKER}")
             return
         if reranker is not None:
             async with aclosing(reranker):
-                yield await _finding(reranker_check(reranker), subject, setting)
+                yield await _finding(reranker_check(reranker), subject)
 
 
-async def _finding(check: Check, subject: str, setting: str) -> Finding:
+async def _finding(check: Check, subject: str) -> Finding:
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            found = await check.look()
+        found = await looked(check, PATIENCE_S)
     except Unavailable as error:
-        return wrong(subject, error.detail, f"start it, or correct {setting}")
+        return wrong(subject, error.detail, f"start it, or correct {check.setting}")
     except TesseraError as error:
-        return wrong(subject, error.detail, f"correct {setting}")
-    except TimeoutError:
-        return wrong(subject, "does not answer", f"start it, or correct {setting}")
+        return wrong(subject, error.detail, f"correct {check.setting}")
     return good(subject, "answers" if found is None else str(found))

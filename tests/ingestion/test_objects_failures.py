@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -21,6 +25,9 @@ from tests.servers import server
 TENANT = uuid4()
 KEY = object_key(TENANT, UUID(int=1), 1)
 LARGE = b"x" * 40 * 1024 * 1024
+MALFORMED = """<?xml version="1.0"?>
+<Error><Code>AuthorizationHeaderMalformed</Code>
+<Message>the region 'us-east-1' is wrong; expecting 'eu-central-1'</Message></Error>"""
 
 
 @pytest.fixture
@@ -189,6 +196,16 @@ async def test_a_full_one_refuses_what_is_too_large_and_keeps_nothing_of_it(tmp_
         ({"url": "file:///proc/nowhere/objects"}, "TESSERA_OBJECTS_URL: the folder .* cannot be made"),
         ({"url": "s3://bucket", "endpoint": "http://s3.corp.example"}, "TESSERA_OBJECTS_ALLOW_HTTP=true"),
         ({"url": "s3://bucket", "endpoint": "s3.corp.example"}, "TESSERA_OBJECTS_ENDPOINT is 's3.corp.example'"),
+        *(
+            ({"url": "s3://bucket", "endpoint": endpoint}, "TESSERA_OBJECTS_ENDPOINT is")
+            for endpoint in (
+                "http://127.0.0.1:99999",
+                "https://[::1",
+                "https://s 3",
+                "https://s3\u00fc",
+                "https://s3?x=1",
+            )
+        ),
         ({"url": "s3://bucket", "ca_file": "/nowhere.pem"}, "TESSERA_OBJECTS_CA_FILE cannot be read"),
         ({"url": "s3://bucket", "ca_file": __file__}, "TESSERA_OBJECTS"),
         ({"url": "gs://bucket", "secret_access_key": "no-json"}, "TESSERA_OBJECTS"),
@@ -206,6 +223,7 @@ def test_what_is_set_up_wrongly_is_refused_when_it_is_opened(given: dict[str, st
         {"url": "s3:/AKID:hush@bucket"},
         {"url": "s3://AKID:hush@bucket", "ca_file": __file__},
         {"url": "s3://bucket", "endpoint": "http://AKID:hush@s3.corp.example"},
+        {"url": "s3://bucket", "endpoint": "https://s3.corp.example?sig=hush"},
         {"url": "s3://bucket", "endpoint": "ftp://AKID:hush@s3.corp.example"},
         {"url": "memory://AKID:hush@bucket"},
         {"url": "az://box?sig=hush", "ca_file": __file__},
@@ -227,8 +245,78 @@ async def test_secrets_in_an_address_are_not_said_by_the_check() -> None:
 async def test_a_folder_that_nothing_can_be_written_to_is_found_by_the_check(tmp_path: Path) -> None:
     objects = Objects(ObjectSettings(url=tmp_path.as_uri()))
     (tmp_path / "probes").write_text("a file in the way")
-    with pytest.raises((Misconfigured, Unavailable), match="object store"):
+    with pytest.raises(
+        Misconfigured, match=rf"TESSERA_OBJECTS_URL: the folder {tmp_path} cannot be written to"
+    ) as error:
         await objects.check()
+    assert "(os error 20)" in error.value.detail
+    assert "KEY" not in error.value.detail, "a folder has none"
+    with pytest.raises(Unavailable) as refused:
+        await objects.put("probes/one", BytesIO(b"a note"))
+    assert refused.value.code == "objects_refused"
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="this machine has no folder where nobody may write")
+async def test_a_folder_of_another_owner_is_named_with_its_user() -> None:
+    with pytest.raises(
+        Misconfigured, match=r"TESSERA_OBJECTS_URL: the folder /sys/kernel .*\(os error \d+\).* \(uid \d+\)"
+    ):
+        await Objects(ObjectSettings(url="file:///sys/kernel")).check()
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers every request alike, as object stores and metadata services do that have nothing for us."""
+
+    status, content = 301, b""
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+        self.wfile.write(self.content)
+
+    do_PUT = do_DELETE = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def answering(status: int, content: str) -> Iterator[str]:
+    """Yield the address of a server that answers so."""
+    told = type("Told", (Answers,), {"status": status, "content": content.encode()})
+    with ThreadingHTTPServer(("127.0.0.1", 0), told) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "said"),
+    [
+        (301, "", "incorrectly configured region"),
+        (400, MALFORMED, r"\(the region 'us-east-1' is wrong; expecting 'eu-central-1'\)"),
+    ],
+)
+async def test_a_bucket_in_another_region_is_named_with_the_region(status: int, content: str, said: str) -> None:
+    given = {"url": "s3://bucket", "access_key_id": "AKID", "secret_access_key": "hush", "retries": 0}
+    with answering(status, content) as endpoint:
+        objects = Objects(ObjectSettings.model_validate({**given, "endpoint": endpoint}))
+        with pytest.raises(Misconfigured, match=f"^TESSERA_OBJECTS_REGION is not .*{said}") as error:
+            await objects.check()
+    assert "prefix=" not in error.value.detail
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+async def test_keys_that_nobody_gave_are_named(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    with answering(status, "") as machine:
+        monkeypatch.setenv("AWS_METADATA_ENDPOINT", machine)
+        objects = Objects(ObjectSettings(url="s3://bucket", endpoint="http://127.0.0.1:1", retries=0))
+        with pytest.raises(Misconfigured, match=r"^TESSERA_OBJECTS_ACCESS_KEY_ID and _SECRET_ACCESS_KEY hold no key"):
+            await objects.check()
 
 
 def test_every_form_of_a_cloud_is_opened() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from rag.search.build import build_reranker
 from rag.settings import SearchSettings
 from shards.remote_reranker import RemoteReranker
 from tenants.errors import Misconfigured, Unavailable
+from tests.certificates import certify
 from tests.embedding_server import EmbeddingServer
 
 Rows = list[dict[str, Any]]
@@ -92,6 +95,33 @@ async def test_the_check_names_what_is_set_up_wrongly(
     with pytest.raises(Unavailable):
         await made.check()
     await made.aclose()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"statuses": [422] * 9}, r"^TESSERA_SEARCH_RERANK_FORM \(`tei` for text-embeddings-inference.*answers 422"),
+        ({"statuses": [302] * 99}, r"^TESSERA_SEARCH_RERANK_URL .* is no server of /rerank \(answers 302\): write "),
+        ({"page": "<html>"}, r"^TESSERA_SEARCH_RERANK_URL .* is no server of /rerank \(answers no JSON\): write "),
+    ],
+)
+async def test_the_check_names_another_form_and_what_is_no_such_server(
+    server: EmbeddingServer, given: dict[str, Any], said: str
+) -> None:
+    vars(server).update(given)
+    made = reranker(server)
+    with pytest.raises(Misconfigured, match=said):
+        await made.check()
+    await made.aclose()
+
+
+async def test_the_check_says_how_a_certificate_comes_to_be_trusted(tmp_path: Path) -> None:
+    certify(tmp_path)
+    with closing(EmbeddingServer(certified=tmp_path)) as certified:
+        made = reranker(certified)
+        with pytest.raises(Misconfigured, match=r"^TESSERA_SEARCH_RERANK_URL .* in SSL_CERT_FILE"):
+            await made.check()
+        await made.aclose()
 
 
 @pytest.mark.parametrize("url", ["", "host:8000", "http://one/v1,two/v1"])

@@ -143,6 +143,21 @@ async def test_a_certificate_of_nobody_known_is_refused() -> None:
                 await check_redis(RedisAddress("TESSERA_REDIS_URL", running.url(), ca_file), "broker")
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [("", "holds no certificate"), ("no PEM", "holds no certificate"), (None, "Is a directory")],
+)
+async def test_a_file_of_authorities_that_cannot_be_used_is_not_waited_for(
+    tmp_path: Path, content: str | None, why: str
+) -> None:
+    ca_file = tmp_path if content is None else tmp_path / "ca.pem"
+    if content is not None:
+        ca_file.write_text(content)
+    address = RedisAddress("TESSERA_REDIS_URL", f"rediss://127.0.0.1:{free_port()}/0", str(ca_file))
+    with pytest.raises(Misconfigured, match=f"^TESSERA_REDIS_CA_FILE names {ca_file}.*{why}"):
+        await check_redis(address, "broker")
+
+
 async def test_two_installations_share_a_server_by_their_prefixes(tmp_path: Path) -> None:
     with redis_server() as running:
         one, two = (address_of(running, running.login, prefix=prefix) for prefix in ("one", "two"))

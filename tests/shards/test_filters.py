@@ -154,6 +154,10 @@ async def test_postgres_reads_a_filter_as_its_grammar_says(
         ({"created_at": {"gte": "yesterday"}}, "filter.created_at.gte"),
         ({"title": {"eq": 3}}, "filter.title.eq"),
         ({"x": {"eq": "a\x00b"}}, "filter.x.eq"),
+        ({"x": {"eq": "\ud800"}}, "filter.x.eq"),
+        ({"x": {"in": ["a", "b\udfff"]}}, "filter.x.in.1"),
+        ({"\ud800": {"eq": 1}}, "filter.\\ud800"),
+        ({"x": {"in": list(range(501))}, "y": {"in": ["a"] * 500}}, "filter"),
         ({"x": {"eq": float("inf")}}, "filter.x.eq"),
         ({"x' OR 1=1 --": {"eq": 1}}, "filter.x' OR 1=1 --"),
     ],
@@ -172,6 +176,11 @@ def test_a_filter_has_a_bounded_depth_and_size() -> None:
         parse_filter(deep)
     with pytest.raises(InvalidFilter):
         parse_filter({"or": [{"x": {"eq": i}} for i in range(100)]})
+
+
+def test_a_long_list_and_other_conditions_fit_into_one_filter() -> None:
+    parse_filter({"x": {"in": list(range(1000))}, "language": {"eq": "de"}})
+    parse_filter({"or": [{"x": {"in": list(range(500))}}, {"not": {"y": {"in": list(range(500))}}}]})
 
 
 def test_dates_without_a_zone_are_utc() -> None:

@@ -160,6 +160,21 @@ async def test_a_refused_key_or_model_makes_work_wait(
     assert server.asked == 1
 
 
+@pytest.mark.parametrize("given", [{"page": "<html>"}, {"statuses": [302] * 99}])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_is_no_such_server_is_away_and_the_next_is_asked(
+    server: EmbeddingServer, other: EmbeddingServer, kind: Kind, given: dict[str, Any]
+) -> None:
+    vars(server).update(given)
+    async with asking(kind, server, seconds=0.5) as ask:
+        with pytest.raises(Away) as error:
+            await ask()
+        assert error.value.lasts
+        assert f"{server.url} is no server of /" in error.value.why
+    async with asking(kind, server, other) as ask:
+        await ask()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_environments_authority_vouches_for_it_and_its_proxies_see_nothing(
     kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -171,7 +186,9 @@ async def test_the_environments_authority_vouches_for_it_and_its_proxies_see_not
         async with asking(kind, plain) as ask:
             await ask()
         async with asking(kind, certified) as ask:
-            assert "CERTIFICATE_VERIFY_FAILED" in await why(ask, code_of(kind))
+            said = await why(ask, code_of(kind))
+            assert "CERTIFICATE_VERIFY_FAILED" in said
+            assert "in SSL_CERT_FILE" in said
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         async with asking(kind, certified) as ask:
             await ask()

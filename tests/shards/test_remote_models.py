@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from shards.remote_model import RemoteModel
 from shards.settings import EmbedModel, EmbedSettings
 from shards.text_batches import batches
 from tenants.errors import EmbeddingRefused, Misconfigured, Unavailable
+from tests.certificates import certify
 from tests.embedding_server import DIM, EmbeddingServer, vector_of
 
 Rows = list[dict[str, Any]]
@@ -172,6 +174,38 @@ async def test_the_check_names_what_is_declared_wrongly(
     with pytest.raises(Misconfigured, match=said):
         await models.check()
     await models.aclose()
+
+
+async def refusal(server: EmbeddingServer, tmp_path: Path) -> str:
+    declared = EmbedModel(kind="openai", url=server.url, dim=DIM, question_timeout_s=0.5, budget_s=0.5)
+    models = EmbedModels(EmbedSettings(cache_dir=tmp_path, models={"words": declared}))
+    with pytest.raises(Misconfigured) as refused:
+        await models.check()
+    await models.aclose()
+    assert refused.value.detail.startswith("TESSERA_EMBED_MODELS: the ")
+    return refused.value.detail
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"statuses": [405]}, "the `url` of 'words' is wrong: {url} answers 405"),
+        ({"statuses": [422]}, "the `model` of 'words' is wrong: {url} answers 422"),
+        ({"statuses": [301] * 99}, "the `url` of 'words' cannot be asked: {url} is no server of /embeddings"),
+        ({"page": "<html>"}, "{url} is no server of /embeddings (answers no JSON): write what stands before"),
+    ],
+)
+async def test_the_check_names_an_address_that_is_no_such_server(
+    server: EmbeddingServer, tmp_path: Path, given: dict[str, Any], said: str
+) -> None:
+    vars(server).update(given)
+    assert said.format(url=server.url) in await refusal(server, tmp_path)
+
+
+async def test_the_check_says_how_a_certificate_comes_to_be_trusted(tmp_path: Path) -> None:
+    certify(tmp_path)
+    with closing(EmbeddingServer(certified=tmp_path)) as certified:
+        assert "in SSL_CERT_FILE" in await refusal(certified, tmp_path)
 
 
 @pytest.mark.parametrize("status", [408, 424, 425, 429, 500, 503])

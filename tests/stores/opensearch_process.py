@@ -102,6 +102,7 @@ class FakeServer:
     answers: dict[str, tuple[int, Any]]
     seen: list[str] = field(default_factory=list)
     bodies: list[str] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
     _server: asyncio.Server | None = None
 
     @property
@@ -119,6 +120,7 @@ class FakeServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.heads.append(head)
         method, path, _ = head.split(" ", 2)
         length = next((int(line[15:]) for line in head.split("\r\n") if line.lower().startswith("content-length:")), 0)
         self.bodies.append((await reader.readexactly(length)).decode())

@@ -15,7 +15,7 @@ from shards.bm25 import TantivyLexical
 from shards.lexical import ChunkText, DamagedIndex
 from shards.names import lexical_name
 from shards.settings import LexicalSettings
-from tenants.errors import Unavailable
+from tenants.errors import Misconfigured, Unavailable
 
 WRITE = """
 import asyncio, sys
@@ -214,3 +214,10 @@ async def test_folders_are_private(store: TantivyLexical, index: str, tmp_path: 
     await nested.insert(index, [entry("word")])
     for folder in (tmp_path / "a", tmp_path / "a" / index):
         assert folder.stat().st_mode & 0o077 == 0
+
+
+async def test_a_folder_that_cannot_be_is_a_wrong_setting(tmp_path: Path) -> None:
+    (file := tmp_path / "file").touch()
+    with pytest.raises(Misconfigured, match=f"TESSERA_LEXICAL_PATH names {file}/words, .*: Not a directory"):
+        await TantivyLexical(LexicalSettings(path=file / "words")).check()
+    await TantivyLexical(LexicalSettings(path=tmp_path / "words")).check()

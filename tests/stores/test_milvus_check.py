@@ -15,6 +15,7 @@ import pytest
 from pydantic import ValidationError
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
+from service.local.ports import free_port
 from shards.milvus import MilvusVectors
 from shards.names import Space
 from shards.settings import MilvusServer, MilvusSettings
@@ -35,7 +36,18 @@ async def test_a_server_that_can_be_used_is_not_complained_of(milvus: MilvusSett
 
 @pytest.mark.parametrize(
     "uri",
-    ["", "localhost:19530", "milvus.db", "tcp://127.0.0.1:19530", "http://root:Milvus@127.0.0.1:1", "http://a/db"],
+    [
+        "",
+        "localhost:19530",
+        "milvus.db",
+        "tcp://127.0.0.1:19530",
+        "http://root:Milvus@127.0.0.1:1",
+        "http://a/db",
+        "http://h:99999",
+        "http://h:port",
+        "http://h:",
+        "http://h:0",
+    ],
 )
 async def test_a_uri_of_another_form_is_refused(uri: str) -> None:
     with pytest.raises(Misconfigured, match="TESSERA_MILVUS_URI") as caught:
@@ -57,19 +69,26 @@ async def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         await checked(uri="https://127.0.0.1:1", ca=tmp_path / "nowhere.pem")
     there = tmp_path / "there.pem"
     there.write_text("")
+    with pytest.raises(Misconfigured, match=r"TESSERA_MILVUS_CA .*there\.pem, which holds no certificate"):
+        await checked(uri="https://127.0.0.1:1", ca=there)
     with pytest.raises(Misconfigured, match="TESSERA_MILVUS_CLIENT_KEY"):
         await checked(uri="https://127.0.0.1:1", client_cert=there)
 
 
 async def test_nobody_there_is_unavailable(own_milvus: Any) -> None:
-    with pytest.raises(Unavailable):
-        await checked(uri=own_milvus.uri)
+    said = f"The Milvus server at {own_milvus.uri} does not answer. Start it, or correct TESSERA_MILVUS_URI."
+    for endpoints in ({}, {"eu": MilvusServer(uri=f"http://127.0.0.1:{free_port()}")}):
+        with pytest.raises(Unavailable) as caught:
+            await checked(uri=own_milvus.uri, endpoints=endpoints)
+        assert caught.value.detail == said
 
 
 async def test_an_endpoint_is_named(lite: MilvusSettings, own_milvus: Any) -> None:
     with pytest.raises(Misconfigured, match="'eu' of TESSERA_MILVUS_ENDPOINTS"):
         await checked(uri=lite.uri, endpoints={"eu": MilvusServer(uri="eu:19530")})
-    with pytest.raises(Unavailable):
+    with pytest.raises(
+        Unavailable, match=f"'eu' of .* at {own_milvus.uri} .*`uri` of 'eu' in TESSERA_MILVUS_ENDPOINTS"
+    ):
         await checked(uri=lite.uri, endpoints={"eu": MilvusServer(uri=own_milvus.uri)})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import ssl
 from pathlib import Path
@@ -65,6 +66,14 @@ async def test_a_refused_login_names_the_settings() -> None:
     said = await refusal({"*": (401, "Unauthorized")}, user="tessera", password=SecretStr("hush"))
     assert "the user 'tessera'" in said
     assert "hush" not in said
+
+
+async def test_a_password_is_sent_as_the_server_reads_it() -> None:
+    async with FakeServer({"*": (200, WORKS)}) as server:
+        store = OpenSearchLexical(LexicalSettings(url=server.url, user="jürgen", password=SecretStr("grün 5 €")))
+        await store.ping()
+        await store.aclose()
+    assert f"Basic {base64.b64encode('jürgen:grün 5 €'.encode()).decode()}" in server.heads[0]
 
 
 async def test_a_missing_privilege_is_named() -> None:

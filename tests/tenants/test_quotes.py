@@ -61,14 +61,20 @@ async def tenant_id(worker_database: Database, own_database: DatabaseUrls) -> As
     engine.dispose()
 
 
+def claimed(database: Database, tenant_id: UUID) -> idempotency.Claim:
+    row = {"tenant": tenant_id, "route": "POST /v1/search?/v1/search", "key": "mine", "claim": "first"}
+    return idempotency.Claim(database, row)
+
+
 async def remember(database: Database, tenant_id: UUID, document_id: UUID) -> None:
     """An exchange and a remembered answer that quote a document."""
     request: Any = SimpleNamespace(state=SimpleNamespace())
     idempotency.quote(request, {uuid4(): 1})
     idempotency.quote(request, {document_id: 2})
-    row = {"tenant": tenant_id, "route": "POST /v1/search?/v1/search", "key": "mine"}
-    async with database.tenant(tenant_id) as session, session.begin():
-        session.add(IdempotentAnswer(tenant_id=tenant_id, route=row["route"], key="mine", fingerprint=b"f"))
+    claim = claimed(database, tenant_id)
+    async with claim.session() as session:
+        route, body = claim.row["route"], {"claim": "first"}
+        session.add(IdempotentAnswer(tenant_id=tenant_id, route=route, key="mine", fingerprint=b"f", body=body))
         answer = {"answer": "It is heliotrope.", "citations": [{"document_id": str(document_id)}]}
         await conversations.add_exchange(
             session,
@@ -81,8 +87,7 @@ async def remember(database: Database, tenant_id: UUID, document_id: UUID) -> No
             answer=answer,
             cited={document_id: 2},
         )
-    body = b"It is heliotrope."
-    await idempotency._fill(database, tenant_id, row, 200, body, None, request.state.quoted)
+    await claim.fill(200, b"It is heliotrope.", None, request.state.quoted)
 
 
 async def test_what_quotes_a_document_is_removed_without_reading_the_rest(
@@ -133,10 +138,13 @@ async def test_what_is_known_of_an_answer_goes_with_it(app_database: Database, t
 
 
 async def test_a_key_that_is_used_again_quotes_only_what_it_says_now(app_database: Database, tenant_id: UUID) -> None:
-    await remember(app_database, tenant_id, uuid4())
-    row = {"tenant": tenant_id, "route": "POST /v1/search?/v1/search", "key": "mine"}
-    other = uuid4()
-    await idempotency._fill(app_database, tenant_id, row, 200, b"", None, {other: 1})
+    claim, earlier, other = claimed(app_database, tenant_id), uuid4(), uuid4()
+    await remember(app_database, tenant_id, earlier)
+    async with claim.session() as session:
+        again = "UPDATE idempotent_answers SET status = NULL, body = '{\"claim\": \"first\"}' WHERE key = 'mine'"
+        await session.execute(text(again))
+        assert await idempotency.withdraw(session, tenant_id, earlier) == 0, "it is under way"
+    await claim.fill(200, b"", None, {other: 1})
     async with app_database.tenant(tenant_id) as session:
         found = await session.scalars(text("SELECT document_id FROM answer_quotes WHERE key = 'mine'"))
         assert list(found) == [other]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import create_engine, delete, func, insert, select, text, update
+from sqlalchemy import create_engine, delete, func, insert, make_url, select, text, update
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from migrations.head import HEAD
@@ -302,7 +302,8 @@ async def test_the_service_roles_are_accepted(app_database: Database, worker_dat
 
 
 async def test_a_database_that_is_away_is_unavailable(own_database: DatabaseUrls) -> None:
-    away = Database(own_database.app.replace("127.0.0.1:", "127.0.0.1:1"), DatabaseSettings(connect_timeout_s=1))
+    nobody = make_url(own_database.app).set(port=1).render_as_string(hide_password=False)
+    away = Database(nobody, DatabaseSettings(connect_timeout_s=1))
     with pytest.raises(Unavailable):
         await away.ping()
     await away.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from pydantic import SecretStr
 from rag.answer.check import check_generation
 from rag.settings import GenerationSettings
 from tenants.errors import Misconfigured, Unavailable
+from tests.certificates import certify
 from tests.rag.answer.model_server import ModelServer, running_model_server
 
 
@@ -94,6 +96,13 @@ async def test_a_server_that_is_away_is_unavailable_and_named(server: ModelServe
             await check(server, base_urls=[away])
     with pytest.raises(Misconfigured, match="large"):  # what is wrong for good goes before what is away
         await check(server, base_urls=[away], models={"large": {"base_urls": [server.url]}})
+
+
+async def test_a_certificate_that_is_not_trusted_is_named_with_what_mends_it(tmp_path: Path) -> None:
+    certify(tmp_path)
+    async with running_model_server(certified=tmp_path) as server:
+        with pytest.raises(Misconfigured, match=r"of TESSERA_GENERATION_BASE_URLS .* in SSL_CERT_FILE"):
+            await check(server)
 
 
 async def test_a_replica_that_is_not_started_is_no_fault_while_another_answers(server: ModelServer) -> None:

@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 
 from service.cli.main import COMMANDS, app
 from service.local.settings import ROOT
+from service.settings import Settings
+from tenants.errors import Misconfigured
 
 HEAVY = {
     "alembic",
@@ -57,7 +59,7 @@ def test_an_unknown_command_is_named():
     [
         ("TESSERA_API_PORT", "sesame", "The setting TESSERA_API_PORT is wrong: Input should be a valid integer"),
         ("TESSERA_EMBED_MODELS", '{"m": {"kind": "sesame"}}', "The setting TESSERA_EMBED_MODELS (m.kind) is wrong"),
-        ("TESSERA_EMBED_MODELS", "{sesame", "A setting TESSERA_EMBED_* is not the JSON that it must be"),
+        ("TESSERA_EMBED_MODELS", "{sesame", "The setting TESSERA_EMBED_MODELS is not the JSON that it must be"),
     ],
 )
 def test_a_wrong_setting_is_named_and_its_value_is_not(tmp_path, name, value, said):
@@ -68,6 +70,25 @@ def test_a_wrong_setting_is_named_and_its_value_is_not(tmp_path, name, value, sa
     assert done.stderr.startswith(f"tessera: {said}")
     assert "sesame" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("TESSERA_GENERATION_BASE_URLS", '["http://gpu-1:8000/v1", "http://gpu-2:8000/v1"]'),
+        ("TESSERA_GENERATION_FALLBACKS", '["name", "another"]'),
+        ("tessera_milvus_endpoints", '{"eu": {"uri": "https://...", "token": "..."}}'),
+        ("TESSERA_GENERATION", '{"name": "value"}'),
+    ],
+)
+def test_a_setting_that_is_no_json_is_named_with_its_form(monkeypatch, name, form):
+    monkeypatch.setenv("TESSERA_GENERATION_ADAPTERS", '["a good one"]')
+    monkeypatch.setenv(name, "http://sesame:8000/v1")
+    with pytest.raises(Misconfigured) as refused:
+        Settings()
+    assert refused.value.detail.startswith(f"The setting {name.upper()} is not the JSON that it must be (Expecting")
+    assert refused.value.detail.endswith(f": write it as '{form}'.")
+    assert "sesame" not in refused.value.detail
 
 
 def test_what_a_caller_can_be_told_is_one_sentence(tmp_path):
