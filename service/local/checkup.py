@@ -39,7 +39,7 @@ async def examine_queues(settings: Settings) -> list[Finding]:
     queues, cache = settings.embed.queues, cache_address(settings.redis)
     try:
         redis = connected_async(cache)
-    except (ValueError, OSError):
+    except (ValueError, TypeError, OSError):
         return []  # that the address cannot be used is another finding
     try:
         served = await served_queues(redis, cache, queues)
