@@ -8,7 +8,7 @@ import re
 from datetime import datetime
 from typing import Any
 
-from shards.filters import BUILT_INS, FIELD_NAME, MAX_TEXT_BYTES, parse_time
+from shards.filters import BUILT_INS, FIELD_NAME, parse_time, text_fault
 from tenants.errors import FieldError, InvalidMetadata
 
 _MAX_KEYS = 64
@@ -96,12 +96,8 @@ def _check(pointer: str, key: str, value: Any) -> None:
 
 
 def _check_text(pointer: str, value: str) -> None:
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError as error:
-        raise _invalid(pointer, "holds half a surrogate pair, which is not text") from error
-    if size > MAX_TEXT_BYTES or "\x00" in value:
-        raise _invalid(pointer, f"must be at most {MAX_TEXT_BYTES} bytes in UTF-8, without NUL")
+    if fault := text_fault(value):
+        raise _invalid(pointer, fault)
 
 
 def _refuse_constant(name: str) -> float:

@@ -29,8 +29,6 @@ _KEEP_ALIVE_S = 75
 _UNREAD_S = 60
 """For how long a client may leave unread what was sent to it; then the kernel ends the connection, and with it what the
 client holds: an answer's place, its model server, a connection."""
-
-
 _LAST_S = 0.3
 """How long a request may be on its way on a connection that was taken last; then connections without one are closed."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from urllib.parse import urlsplit
-
-import httpx
 
 from tenants.urls import without_secrets
 
@@ -33,6 +32,7 @@ def address_fault(url: str) -> str | None:
 
 def can_be_asked(url: str) -> bool:
     """Whether a URL is the address of a web server, without query and fragment, that the client takes."""
+    httpx = importlib.import_module("httpx")  # a fifth of what settings take to be read, for who gives an address
     try:
         parts = urlsplit(url)
         port = parts.port  # raises for what is no number, or above 65535

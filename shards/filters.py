@@ -150,7 +150,8 @@ def _value(name: str, op: str, value: Any, pointer: str) -> Scalar | tuple[Scala
 
 def _scalar(name: str, value: Any, pointer: str) -> Scalar:
     if isinstance(value, str):
-        _check_text(value, pointer)
+        if fault := text_fault(value):
+            raise _invalid(pointer, fault)
         if name in _TIME_FIELDS and parse_time(value) is None:
             raise _invalid(pointer, "must be a date or time such as 2026-01-31 or 2026-01-31T09:00:00Z")
         return value
@@ -163,13 +164,15 @@ def _scalar(name: str, value: Any, pointer: str) -> Scalar:
     raise _invalid(pointer, "must be a string, a number, or true or false")
 
 
-def _check_text(value: str, pointer: str) -> None:
+def text_fault(value: str) -> str | None:
+    """Return what is wrong with a text of a filter or of metadata, the end of a sentence; None for a good one."""
     try:
         size = len(value.encode())
-    except UnicodeEncodeError as error:
-        raise _invalid(pointer, "holds half a surrogate pair, which is not text") from error
+    except UnicodeEncodeError:
+        return "holds half a surrogate pair, which is not text"
     if size > MAX_TEXT_BYTES or "\x00" in value:
-        raise _invalid(pointer, f"must be at most {MAX_TEXT_BYTES} bytes in UTF-8, without NUL")
+        return f"must be at most {MAX_TEXT_BYTES} bytes in UTF-8, without NUL"
+    return None
 
 
 def _compile_condition(condition: Condition) -> ColumnElement[bool]:

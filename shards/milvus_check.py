@@ -73,9 +73,7 @@ async def check_servers(clients: MilvusClients, settings: MilvusSettings) -> Non
             await _check_version(clients, endpoint, name)
             await _check_privileges(clients, endpoint, name, databases=server.databases > 0)
         except Refused as refused:
-            raise Misconfigured(
-                f"{name[0].upper()}{name[1:]} at {without_secrets(server.uri)} cannot be used: {refused.why}"
-            ) from refused
+            raise Misconfigured(f"{_at(name, server)} cannot be used: {refused.why}") from refused
         except Unavailable as error:
             away = away or _away(name, endpoint, server, error)
     if away is not None:
@@ -114,8 +112,11 @@ def check_form(name: str, server: MilvusServer) -> None:
 
 def _away(name: str, endpoint: str, server: MilvusServer, error: Unavailable) -> Unavailable:
     setting = f"the `uri` of {endpoint!r} in TESSERA_MILVUS_ENDPOINTS" if endpoint else "TESSERA_MILVUS_URI"
-    at = f"{name[0].upper()}{name[1:]} at {without_secrets(server.uri)}"
-    return Unavailable(f"{at} does not answer. Start it, or correct {setting}.", code=error.code)
+    return Unavailable(f"{_at(name, server)} does not answer. Start it, or correct {setting}.", code=error.code)
+
+
+def _at(name: str, server: MilvusServer) -> str:
+    return f"{name[0].upper()}{name[1:]} at {without_secrets(server.uri)}"
 
 
 async def _check_version(clients: MilvusClients, endpoint: str, name: str) -> None:

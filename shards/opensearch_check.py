@@ -15,6 +15,7 @@ from shards.opensearch_mapping import index_body
 from shards.opensearch_query import owned
 from shards.opensearch_server import OpenSearchServer, away, blocked
 from shards.settings import LexicalSettings
+from tenants.authority import check_authority
 from tenants.errors import Misconfigured
 
 OLDEST = (2, 19)
@@ -32,7 +33,8 @@ async def check(server: OpenSearchServer, settings: LexicalSettings) -> None:
         Misconfigured: it is reached, and is wrong for good; the settings are named.
         Unavailable: it does not answer.
     """
-    _check_authority(settings)
+    if settings.ca is not None:
+        check_authority("TESSERA_LEXICAL_CA", settings.ca)
     client = await server.client()
     try:
         _require_version(await client.info(), settings)
@@ -57,17 +59,6 @@ async def check(server: OpenSearchServer, settings: LexicalSettings) -> None:
         if status in (429, 502, 503, 504):
             raise away(f"OpenSearch at {settings.url} (TESSERA_LEXICAL_URL) has no room at the moment.") from error
         raise _not_opensearch(settings) from error
-
-
-def _check_authority(settings: LexicalSettings) -> None:
-    if settings.ca is None:
-        return
-    try:
-        ssl.create_default_context(cafile=settings.ca)
-    except ssl.SSLError as error:
-        raise Misconfigured(f"TESSERA_LEXICAL_CA names {settings.ca}, which holds no certificate (PEM).") from error
-    except OSError as error:
-        raise Misconfigured(f"TESSERA_LEXICAL_CA names {settings.ca}: {error.strerror or error}.") from error
 
 
 def _require_version(about: Mapping[str, Any], settings: LexicalSettings) -> None:

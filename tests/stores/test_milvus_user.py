@@ -93,10 +93,8 @@ async def good(settings: MilvusSettings) -> None:
 
 async def without(root: MilvusClient, settings: MilvusSettings, privilege: str) -> None:
     """Take a privilege from the user of these settings."""
-    name, kind = (
-        settings.token.get_secret_value().partition(":")[0],
-        "Global" if privilege in OF_SERVER else "Collection",
-    )
+    name = settings.token.get_secret_value().partition(":")[0]
+    kind = "Global" if privilege in OF_SERVER else "Collection"
     revoke = partial(root.revoke_privilege, name, kind, privilege, "*", db_name="*")
     await until(settings, lambda lacking: lacking == [privilege], revoke)
 
