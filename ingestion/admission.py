@@ -2,7 +2,8 @@
 
 Two bounds: the bytes that one API process reads in at a time, of which a tenant may take no more than it leaves free,
 and the documents and bytes that a tenant may have waiting. The second is counted in Postgres once a second and carried
-on in between. What is read in must come at some speed, or its room is given to others.
+on in between. What is read in must come at some speed, or its room is given to others. What has been read in is stored
+by turns: an object store that is slow or hangs does not take the connections to Postgres that everyone else needs.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ Receive = Callable[[], Awaitable[Message]]
 _COUNTED_FOR_S = 1.0
 _INTAKE_PAUSE_S = 1
 _QUEUE_PAUSE_S = 15
+_STORING_PAUSE_S = 5
+_TURN_S = 30.0
+"""Longest that an upload waits for its turn to be stored."""
 
 
 @dataclass
@@ -73,6 +77,7 @@ class Admission:
         self._settings = settings
         self._inside: Counter[UUID] = Counter()
         self._queues: dict[UUID, _Queue] = {}
+        self._turns = asyncio.Semaphore(settings.stored_at_once)
 
     @asynccontextmanager
     async def admitted(self, tenant_id: UUID, length: int | None) -> AsyncIterator[None]:
@@ -92,6 +97,27 @@ class Admission:
             self._inside[tenant_id] -= weight
             if not self._inside[tenant_id]:
                 del self._inside[tenant_id]
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold one of the turns to store originals in, first come, first served.
+
+        Raises:
+            TooManyRequests: none came in half a minute (`intake_full`).
+        """
+        try:
+            async with asyncio.timeout(_TURN_S):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise TooManyRequests(
+                "Uploads are stored more slowly than they come; try again in a few seconds.",
+                code="intake_full",
+                retry_after_s=_STORING_PAUSE_S,
+            ) from None
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     def taken(self, tenant_id: UUID, documents: int, size: int) -> None:
         """Note what was queued for a tenant since its queue was counted."""

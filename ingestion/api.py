@@ -23,7 +23,7 @@ from ingestion.schemas import (
     document_out,
     job_out,
 )
-from ingestion.state import objects_of
+from ingestion.state import filter_place, objects_of
 from shards.filters import compile_filter, parse_filter
 from shards.models import DocumentVersion
 from tenants.auth import CurrentTenant
@@ -45,11 +45,13 @@ async def list_documents(
 ) -> DocumentList:
     """List documents, newest first."""
     signer, scope = cursors_of(request), f"documents:{tenant.tenant_id}"
-    async with database_of(request).tenant(tenant.tenant_id) as session:
+    condition = _condition(filter)
+    place = filter_place(request, tenant.tenant_id, condition)
+    async with place, database_of(request).tenant(tenant.tenant_id) as session:
         found = await repository.list_documents(
             session,
             tenant.tenant_id,
-            condition=_condition(filter),
+            condition=condition,
             state=state,
             after=signer.decode(scope, cursor) if cursor else None,
             limit=limit,

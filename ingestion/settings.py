@@ -21,6 +21,12 @@ class IngestSettings(BaseModel):
     """An upload is waited for this long, and longer for what has come (see below); then it is answered 408."""
     upload_bytes_per_s: int = Field(default=64 * 1024, ge=1)
     """Each so many bytes that have come are worth another second."""
+    stored_at_once: int = Field(default=8, ge=1)
+    """Requests whose originals one API process stores at a time: each has a connection to Postgres as long as the
+    object store takes. More wait, and after half a minute are answered 429."""
+    filters_per_tenant: int = Field(default=4, ge=1)
+    """Lists and deletes by a filter that one API process does at a time for a tenant: each may read all its documents.
+    More wait, and after ten seconds are answered 429."""
     queue_documents: int = Field(default=100_000, ge=1)
     """Documents of one tenant that may wait; more are answered 429 until some are done."""
     queue_bytes: int = Field(default=16 * 1024**3, ge=1)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
+from uuid import UUID
 
 from fastapi import Request
+from sqlalchemy import ColumnElement
 
 from ingestion.admission import Admission
 from ingestion.job_view import Signs, Viewers
@@ -14,6 +17,7 @@ from ingestion.queues import QueueWatch
 from ingestion.settings import IngestSettings
 from ingestion.sources.settings import SourceSettings
 from ingestion.sources.vault import Vault
+from tenants.local_places import LocalPlaces
 
 
 def objects_of(request: Request) -> Objects:
@@ -26,6 +30,14 @@ def ingest_settings_of(request: Request) -> IngestSettings:
     """Return the limits of uploads."""
     settings: IngestSettings = request.state.ingest_settings
     return settings
+
+
+def filter_place(
+    request: Request, tenant_id: UUID, condition: ColumnElement[bool] | None
+) -> AbstractAsyncContextManager[object]:
+    """Return the place that a request by a filter takes, which may read all documents; others need none."""
+    places: LocalPlaces = request.state.filter_places
+    return nullcontext() if condition is None else places.taken(tenant_id)
 
 
 def signs_of(request: Request) -> Signs:

@@ -111,7 +111,7 @@ async def upload_documents(
 async def _take(
     request: Request, tenant: TenantContext, incoming: list[Incoming], priority: PriorityName
 ) -> list[Taken]:
-    async with database_of(request).tenant(tenant.tenant_id) as session:
+    async with admission_of(request).turn(), database_of(request).tenant(tenant.tenant_id) as session:
         taken = await intake.take(
             session, objects_of(request), tenant.tenant_id, incoming, priority=Priority[priority.upper()]
         )

@@ -14,7 +14,7 @@ from ingestion.api import attachment
 from ingestion.deletes import delete_documents
 from ingestion.models import Priority
 from ingestion.schemas import JobOut, VersionList, job_out, version_out
-from ingestion.state import objects_of
+from ingestion.state import filter_place, objects_of
 from shards.filters import compile_filter, parse_filter
 from tenants.auth import CurrentTenant
 from tenants.idempotency import IdempotentRoute
@@ -63,7 +63,8 @@ class DeletedList(BaseModel):
 async def delete_many(request: Request, tenant: CurrentTenant, body: DeleteManyIn) -> DeletedList:
     """Delete documents by id, external id or filter, up to 500 at one instant. Unknown ones are passed over."""
     condition = compile_filter(parse_filter(body.filter)) if body.filter is not None else None
-    async with database_of(request).tenant(tenant.tenant_id) as session:
+    place = filter_place(request, tenant.tenant_id, condition)
+    async with place, database_of(request).tenant(tenant.tenant_id) as session:
         found = await repository.lock_documents(
             session,
             tenant.tenant_id,

@@ -34,10 +34,13 @@ from tenants import api as tenants_api
 from tenants.auth import Authenticator
 from tenants.cursor import CursorSigner
 from tenants.errors import Misconfigured
+from tenants.local_places import LocalPlaces
 from tenants.shared_places import SharedPlaces
 
 _PLACES_S = 0.5
 """Longest that a request waits for Redis to count its place; then this process counts for itself."""
+_FILTERS_S = 10.0
+"""Longest that a list by a filter waits for others of its tenant."""
 DESCRIPTION = "A private, always fresh knowledge base with cited answers for each tenant."
 
 
@@ -113,6 +116,7 @@ async def open_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
                     "worker_seconds": partial(worker_seconds.read, redis, cache),
                     "signs": partial(health.signs_of_life, redis, cache),
                     "admission": Admission(resources.database, settings.ingest),
+                    "filter_places": LocalPlaces(settings.ingest.filters_per_tenant, _FILTERS_S, "filters"),
                     "viewers": Viewers(settings.ingest.streams_per_tenant, places),
                     "queue_orders": QueueOrders(),
                     "queue_watch": QueueWatch(queues, partial(served_queues, redis, cache, queues.names)),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Iterable
 from functools import partial
 
@@ -15,13 +17,15 @@ from shards.milvus_errors import Refused
 from shards.settings import MilvusSettings
 from tenants.errors import Misconfigured, Unavailable
 
+log = logging.getLogger(__name__)
 ADMIN_SETTING = "TESSERA_MILVUS_ADMIN_TOKEN"
 OF_SERVER = ("CreateCollection", "DropCollection", "DescribeCollection", "ShowCollections", *OF_DATABASES)
 """Privileges that Milvus counts among those of the server, not of a collection."""
 _MAIN = ("", "")
 _EVERYWHERE = "*"
 _HOLDS_S, _AGAIN_S = 60.0, 0.5
-"""How long a server may take until it lets the user do what was granted, and how often it is asked and told again."""
+"""How long a server may take until it does what it is told, or until it lets the user do what was granted, and how
+often it is asked and told again."""
 _LOGIN = "the login"
 
 
@@ -48,12 +52,10 @@ async def make_user(settings: MilvusSettings, admin_token: str) -> list[str]:
     if admin_token.partition(":")[0] == name:
         raise Misconfigured(f"TESSERA_MILVUS_TOKEN and {ADMIN_SETTING} name the same user, {name!r}.")
     check_form("the Milvus server", settings)
-    known = await _logs_in(settings)
+    await _logs_in(settings)
     clients = MilvusClients(settings.model_copy(update={"token": SecretStr(admin_token), "endpoints": {}}))
     try:
-        done = await clients.blocking(
-            _MAIN, lambda client, timeout_s: _make(client, timeout_s, name, password, known=known)
-        )
+        done = await _made(settings, clients, name, password)
         await _until_it_holds(settings, clients, name)
     except Refused as refused:
         why = refused.why.replace("TESSERA_MILVUS_TOKEN", ADMIN_SETTING)
@@ -65,6 +67,24 @@ async def make_user(settings: MilvusSettings, admin_token: str) -> list[str]:
     finally:
         await clients.aclose()
     return done
+
+
+async def _made(settings: MilvusSettings, administrator: MilvusClients, name: str, password: str) -> list[str]:
+    """Make what is missing; say what that was. A server that was started again lets whoever changes its users wait for
+    its proxy of before, as long as that is still registered (2.3.5: half a minute)."""
+    done: list[str] = []
+    began = time.monotonic()
+    while True:
+        known = await _logs_in(settings)
+        make = partial(_make, name=name, password=password, known=known, done=done)
+        try:
+            await administrator.blocking(_MAIN, make)
+            return list(dict.fromkeys(done))
+        except Unavailable as error:
+            if isinstance(error, Refused) or time.monotonic() - began > _HOLDS_S:
+                raise
+            log.warning("the Milvus server at %s does not answer: asking it again", settings.uri)
+        await asyncio.sleep(_AGAIN_S)
 
 
 async def _until_it_holds(settings: MilvusSettings, administrator: MilvusClients, name: str) -> None:
@@ -112,29 +132,28 @@ async def _logs_in(settings: MilvusSettings) -> bool:
     return True
 
 
-def _make(client: MilvusClient, timeout_s: float, name: str, password: str, *, known: bool) -> list[str]:
-    done: list[str] = []
+def _make(client: MilvusClient, timeout_s: float, *, name: str, password: str, known: bool, done: list[str]) -> None:
+    """Make what is missing, and add to `done` what that is: before, since what is not answered may be done."""
     within = {"timeout": timeout_s}
     if name not in client.list_roles(**within):
-        client.create_role(name, **within)
         done.append(f"made the role {name}")
+        client.create_role(name, **within)
     granted = {(one["privilege"], one["db_name"]) for one in client.describe_role(name, **within)["privileges"]}
     lacking = [one for one in (*PRIVILEGES, *OF_DATABASES) if (one, _EVERYWHERE) not in granted]
-    _grant(client, timeout_s, name=name, privileges=lacking)
     if lacking:
         done.append(f"granted it {', '.join(lacking)}")
+    _grant(client, timeout_s, name=name, privileges=lacking)
     if name not in client.list_users(**within):
-        client.create_user(name, password, **within)
         done.append(f"made the user {name}")
+        client.create_user(name, password, **within)
     elif not known:
         raise Misconfigured(
             f"The Milvus server has a user {name!r} with another password than TESSERA_MILVUS_TOKEN has: correct"
             " that, or change the user's."
         )
     if name not in client.describe_user(name, **within)["roles"]:
-        client.grant_role(name, name, **within)
         done.append("gave it the role")
-    return done
+        client.grant_role(name, name, **within)
 
 
 def _grant(client: MilvusClient, timeout_s: float, *, name: str, privileges: Iterable[str]) -> None:

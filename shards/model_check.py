@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from shards import torch_models
 from shards.embed import Embedder
-from shards.model_server import Away, Refusal
+from shards.model_server import Away, Refusal, by_itself
 from shards.remote_model import RemoteModel, WrongDimension
 from shards.sentence_model import SETTING
 from shards.settings import EmbedModel
@@ -18,6 +18,8 @@ _FIELDS = {401: "key", 403: "key", 404: "model` or its `url"}
 _PROBE = "A probe of the embedding model."
 _SAME = 0.98
 """Least cosine between the vectors of one model computed in two places, in half precision too."""
+_Probed = tuple[str, NDArray[np.float32]]
+"""An address, and what it makes of the probe."""
 
 
 async def check_model(name: str, declared: EmbedModel) -> None:
@@ -28,7 +30,7 @@ async def check_model(name: str, declared: EmbedModel) -> None:
         Unavailable: its server does not answer.
     """
     if declared.addresses:
-        await _of_server(name, declared)
+        await _of_servers(name, declared)
     elif not torch_models.has_torch():
         raise Misconfigured(
             f"{SETTING}: questions to {name!r} are embedded in each API process, and this one has no torch: give its"
@@ -46,13 +48,32 @@ async def compare_with_server(name: str, declared: EmbedModel, here: Embedder) -
     local = (await here.embed_passages([_PROBE])).vectors[0]
     if not declared.addresses:
         return
-    remote = await _of_server(name, declared)
-    cosine = float(local @ remote / max(float(np.linalg.norm(remote)), 1e-12))
-    if cosine < _SAME:
+    address, remote = await _of_servers(name, declared)
+    if (cosine := _cosine(local, remote)) < _SAME:
         raise Misconfigured(
-            f"{SETTING}: what {declared.addresses[0]} serves as {name!r} is another model than the workers load"
+            f"{SETTING}: what {address} serves as {name!r} is another model than the workers load"
             f" (cosine {cosine:.2f}): give both the same."
         )
+
+
+async def _of_servers(name: str, declared: EmbedModel) -> _Probed:
+    """Return one of the servers that answer, and what it makes of the probe; all have to make the same of it."""
+
+    async def probe(address: str) -> _Probed:
+        return address, await _of_server(name, declared.model_copy(update={"url": address}))
+
+    first, *others = await by_itself(declared.addresses, probe)
+    for other in others:
+        if (cosine := _cosine(first[1], other[1])) < _SAME:
+            raise Misconfigured(
+                f"{SETTING}: {first[0]} and {other[0]} serve different models as {name!r} (cosine {cosine:.2f}): have"
+                " both serve the same, or correct its `url`."
+            )
+    return first
+
+
+def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    return float(one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-12))
 
 
 async def _of_server(name: str, declared: EmbedModel) -> NDArray[np.float32]:

@@ -184,6 +184,28 @@ class ModelServer:
         return _Trouble(_no_server(address, path, status), lasts=True)
 
 
+async def by_itself(addresses: Sequence[str], look: Callable[[str], Awaitable[T]]) -> list[T]:
+    """Look at each of several servers of one model; return what was found at those that are there.
+
+    Raises:
+        Unavailable: none is. While another one is, it is only logged.
+        TesseraError: as `look` does, for one server that is another than it should be.
+    """
+    found = await asyncio.gather(*map(look, addresses), return_exceptions=True)
+    seen: list[T] = []
+    away: list[Unavailable] = []
+    for one in found:
+        if isinstance(one, Unavailable):
+            away.append(one)
+        elif isinstance(one, BaseException):
+            raise one
+        else:
+            seen.append(one)
+    if away and not seen:
+        raise away[0]
+    return seen
+
+
 async def in_halves(ask: Callable[[Sequence[T]], Awaitable[list[Any]]], batch: Sequence[T]) -> list[Any]:
     """Ask for what a batch gives, one thing each; for one that is refused for its content, such as its size, in halves.
 

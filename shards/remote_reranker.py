@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from shards.model_server import Away, ModelServer, Patience, Refusal, in_halves
+from shards.model_server import Away, ModelServer, Patience, Refusal, by_itself, in_halves
 from tenants.errors import Misconfigured, Unavailable
 
 Form = Literal["cohere", "tei"]
@@ -34,6 +36,8 @@ class RemoteReranker:
         self._budget_s = budget_s
         patience = Patience(connect_s=budget_s, answer_s=budget_s, total_s=budget_s, swift=True)
         self._server = ModelServer(f"The reranker {model!r}", addresses, key, patience, code=CODE, at_once=at_once)
+        self._addresses = addresses
+        self._at = partial(RemoteReranker, model, key=key, form=form, budget_s=budget_s, at_once=at_once)
 
     async def scores(self, question: str, passages: Sequence[str]) -> list[float]:
         """Return one relevance score a passage; higher is better, on a scale of the model's own.
@@ -62,14 +66,18 @@ class RemoteReranker:
         return [found[at] for at in range(len(passages))]
 
     async def check(self) -> None:
-        """Score a pair.
+        """Have each server score a pair.
 
         Raises:
             Misconfigured: the key, the model or the form is refused, or the address is none; names the setting.
-            Unavailable: it does not answer.
+            Unavailable: none answers.
         """
+        await by_itself(self._addresses, self._check)
+
+    async def _check(self, address: str) -> None:
         try:
-            await self.scores("What is amber?", ["Amber is resin.", "Salt is a mineral."])
+            async with aclosing(self._at([address])) as alone:
+                await alone.scores("What is amber?", ["Amber is resin.", "Salt is a mineral."])
         except Refusal as error:
             setting = "TESSERA_SEARCH_RERANK_KEY" if error.answered in (401, 403) else "TESSERA_SEARCH_RERANKER"
             setting = f"{_FORMS}, {setting}" if error.of_content else setting

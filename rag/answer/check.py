@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from shards.authorities import authorities
 from shards.model_server import untrusted_certificate
 from tenants.errors import Misconfigured, Unavailable
 
+log = logging.getLogger(__name__)
 OLDEST_VLLM = (0, 9)
 """The first that knows `cache_salt`: an older one ignores it, and tenants would share its prefix cache."""
 _Said = tuple[httpx.Response, httpx.Response] | httpx.HTTPError
@@ -64,6 +66,7 @@ def _faults(route: Route, said: Mapping[tuple[str, str], _Said]) -> Iterator[Mis
     some = any(not isinstance(answer, httpx.HTTPError) for answer in answers.values())
     for url, answer in answers.items():
         if some and isinstance(answer, httpx.HTTPError) and has_no_address(answer):
+            log.warning("the name of the model server %s of %s has no address", url, route.setting)
             continue
         fault = _fault(route, url, answer)
         if fault is not None:

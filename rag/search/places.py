@@ -5,15 +5,13 @@ Who has to wait does so in its process, first come, first served; how many run i
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
 from tenants.errors import TooManyRequests
+from tenants.local_places import LocalPlaces
 
 
 class Shared(Protocol):
@@ -26,24 +24,15 @@ class Shared(Protocol):
         ...
 
 
-@dataclass
-class _Tenant:
-    free: asyncio.Semaphore
-    inside: int = 0
-    waiting: int = 0
-
-
-@dataclass
 class Places:
     """`per_tenant` searches of a tenant run at once in all; `queue` more wait here, for `patience_s` at most. `kind` is
     what they are, in the plural."""
 
-    per_tenant: int
-    queue: int
-    patience_s: float
-    shared: Shared
-    kind: str = "searches"
-    _tenants: dict[UUID, _Tenant] = field(default_factory=dict)
+    def __init__(
+        self, per_tenant: int, queue: int, patience_s: float, shared: Shared, *, kind: str = "searches"
+    ) -> None:
+        self._here = LocalPlaces(per_tenant, patience_s, kind, queue)
+        self._shared = shared
 
     @asynccontextmanager
     async def taken(self, tenant_id: UUID) -> AsyncIterator[None]:
@@ -52,40 +41,10 @@ class Places:
         Raises:
             TooManyRequests: too many wait already, or none became free in time.
         """
-        tenant = self._tenants.setdefault(tenant_id, _Tenant(asyncio.Semaphore(self.per_tenant)))
-        if tenant.waiting >= self.queue and tenant.free.locked():
-            raise self._refusal()
-        tenant.inside += 1
-        try:
-            began = time.monotonic()
-            await self._acquire(tenant)
+        here = self._here
+        async with here.taken(tenant_id) as left_s, AsyncExitStack() as stack:
             try:
-                async with AsyncExitStack() as stack:
-                    left_s = self.patience_s - (time.monotonic() - began)
-                    shared = self.shared.taken(self.kind, tenant_id, self.per_tenant, patience_s=left_s)
-                    try:
-                        await stack.enter_async_context(shared)
-                    except TooManyRequests:
-                        raise self._refusal() from None
-                    yield
-            finally:
-                tenant.free.release()
-        finally:
-            tenant.inside -= 1
-            if not tenant.inside:
-                self._tenants.pop(tenant_id, None)
-
-    async def _acquire(self, tenant: _Tenant) -> None:
-        tenant.waiting += 1
-        try:
-            async with asyncio.timeout(self.patience_s):
-                await tenant.free.acquire()
-        except TimeoutError:
-            raise self._refusal() from None
-        finally:
-            tenant.waiting -= 1
-
-    def _refusal(self) -> TooManyRequests:
-        run = f"More than {self.per_tenant} {self.kind} of this tenant run at once"
-        detail = f"{run} and others wait; try again shortly."
-        return TooManyRequests(detail, code=f"too_many_{self.kind}")
+                await stack.enter_async_context(self._shared.taken(here.kind, tenant_id, here.most, patience_s=left_s))
+            except TooManyRequests:
+                raise here.refusal() from None
+            yield

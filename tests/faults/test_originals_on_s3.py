@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -85,6 +86,21 @@ async def test_uploads_say_why_they_cannot_be_taken_and_go_on_by_themselves(on_s
     assert await titles(tenant) == {"amber", "salt"}, "nothing is left of what was refused"
     content = await tenant.client.get(f"/v1/documents/{first['document']['id']}/content")
     assert content.text == "The ferry to Amber leaves at dawn."
+
+
+async def test_uploads_that_hang_leave_the_database_to_everyone_else(on_s3: OnS3) -> None:
+    """Each holds a connection as long as the object store does not answer, and a process has 20."""
+    tenant = on_s3.tenant
+    await tenant.upload("The ferry to Amber leaves at dawn.", "hang.txt")
+    on_s3.proxy.fail("silence")
+    files = [{"file": (f"{number}.txt", f"Ferry {number} leaves at noon.".encode())} for number in range(40)]
+    uploads = [asyncio.create_task(tenant.client.post("/v1/documents", files=file)) for file in files]
+    await asyncio.sleep(1)
+    assert await tenant.search("When does the ferry to Amber leave?", filter={"format": {"eq": "txt"}})
+    assert sum(upload.done() for upload in uploads) < 20, "the question had to wait for uploads to give up"
+    on_s3.proxy.heal()
+    told = {answer.status_code for answer in await asyncio.gather(*uploads)}
+    assert told <= {202, 503}
 
 
 async def test_a_job_that_needs_an_original_waits_for_the_store(on_s3: OnS3) -> None:

@@ -44,7 +44,7 @@ async def test_a_full_tenant_waits_in_order_and_another_does_not() -> None:
     done.set()
     await asyncio.gather(*tasks)
     assert order == [0, 1, 2, 3, 4]
-    assert not places._tenants, "nothing is kept of tenants that do not search"
+    assert not places._here._tenants, "nothing is kept of tenants that do not search"
 
 
 async def test_who_waits_too_long_is_refused_and_frees_its_place_in_the_queue() -> None:
@@ -74,4 +74,4 @@ async def test_a_search_that_is_cancelled_or_fails_gives_its_place_back() -> Non
             raise ZeroDivisionError
     async with asyncio.timeout(0.5), places.taken(A):
         pass
-    assert not places._tenants
+    assert not places._here._tenants
