@@ -10,6 +10,7 @@ ROUNDS ?= 200
 SEED ?=
 SERVERS ?=
 ONLY ?=
+AGAIN ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help up down servers servers-down setup setup-dev test test-servers lint sim faults bench lock clean
@@ -44,11 +45,11 @@ setup: ## Install the locked packages into .venv (the other targets do so by the
 setup-dev:
 	@$(PYTHON) setup/install.py --dev
 
-test: lint ## Check and test everything: what CI runs; PYTEST_ARGS='-k name' for some tests, PYTEST_JOBS=0 for one process
+test: lint ## Check and test everything that starts at once; PYTEST_ARGS='-k name' for some tests, PYTEST_JOBS=0 for one process
 	$(call step,pytest,$(BIN)/pytest -n $(PYTEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS))
 
-test-servers: setup-dev ## The suites of every protocol and the tests of the stack on the real servers, none left out
-	$(call step,test-servers,$(BIN)/python -m tests.on_servers $(PYTEST_ARGS))
+test-servers: setup-dev ## The suites of every protocol and the tests of the stack on the real servers, none left out; AGAIN=1 runs once more what fails
+	$(call step,test-servers,$(BIN)/python -m tests.on_servers $(if $(AGAIN),--again) $(PYTEST_ARGS))
 
 lint: setup-dev ## Style, types and the order of packages
 	$(call step,ruff check,$(BIN)/ruff check .)

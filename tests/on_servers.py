@@ -1,8 +1,9 @@
 """`make test-servers`: the real servers, the tests of the stack on them, every suite on each of them, and their end.
 
-Run as `python -m tests.on_servers [arguments of pytest]`. The servers are its own, in a new folder of data;
+Run as `python -m tests.on_servers [--again] [arguments of pytest]`. The servers are its own, in a new folder of data;
 with TESSERA_TEST_SERVERS given, those of that file are used and left running. The tests of the stack come first, when
-nothing else lies on the servers, and in one process: the checks of a whole installation allow no other beside it.
+nothing else lies on the servers, and in one process: the checks of a whole installation allow no other beside it. With
+`--again` what fails is run once more by itself, and named: servers are slow on a busy machine.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ PARTS = {
     "the stack on real servers": ("-m", "stack"),
     "every suite on every real server": ("-m", "servers", "-n", "2", "--dist", "loadfile"),
 }
-NOTHING_TO_DO = 5
-"""What pytest ends with when no test was chosen."""
+AGAIN = "--again"
+ONCE_MORE = ("-n", "0", "--last-failed", "--last-failed-no-failures", "none", "--maxfail", "1", "-rp")
+FAILED, NOTHING_TO_DO = 1, 5
+"""What pytest ends with when tests failed, and when no test was chosen."""
 
 
 def main(arguments: list[str]) -> int:
@@ -51,14 +54,26 @@ def run_parts(file: Path, arguments: list[str]) -> int:
     add_checkers(file)
     for place, reason in LOCAL_ALONE.items():
         print(f"stays on the local stack: {place} {reason}")
+    again = AGAIN in arguments
+    arguments = [word for word in arguments if word != AGAIN]
     statuses = []
     for name, words in PARTS.items():
         print(f"== {name}", flush=True)
         began = time.monotonic()
-        ended = subprocess.run([*PYTEST, *words, *arguments], env={**os.environ, VARIABLE: str(file)}, check=False)
-        print(f"== {name}: {time.monotonic() - began:.0f} s, exit status {ended.returncode}", flush=True)
-        statuses.append(verdict(ended.returncode, arguments))
+        status = run_part([*words, *arguments], {**os.environ, VARIABLE: str(file)}, again=again)
+        print(f"== {name}: {time.monotonic() - began:.0f} s, exit status {status}", flush=True)
+        statuses.append(verdict(status, arguments))
     return next((status for status in statuses if status), 0)
+
+
+def run_part(words: list[str], environment: dict[str, str], *, again: bool) -> int:
+    """Run pytest, and `again` those that failed, the first of which that fails again ends it. Return its status."""
+    status = subprocess.run([*PYTEST, *words], env=environment, check=False).returncode
+    if status != FAILED or not again:
+        return status
+    print("== what failed, once more by itself", flush=True)
+    once_more = subprocess.run([*PYTEST, *words, *ONCE_MORE], env=environment, check=False).returncode
+    return FAILED if once_more == NOTHING_TO_DO else once_more
 
 
 def verdict(status: int, arguments: list[str]) -> int:

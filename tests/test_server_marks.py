@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.on_servers import verdict
+from tests.on_servers import run_part, verdict
 from tests.server_marks import LOCAL_ALONE, mark_of
 from tests.servers import server
 from tests.test_house_rules import ROOT
@@ -76,3 +78,19 @@ def test_a_part_of_which_nothing_ran_is_good_only_when_somebody_chose(
     status: int, arguments: list[str], found: int
 ) -> None:
     assert verdict(status, arguments) == found
+
+
+@pytest.mark.parametrize(
+    ("test", "again", "status"), [("at_second", False, 1), ("at_second", True, 0), ("never", True, 1)]
+)
+def test_what_failed_may_be_run_once_more(tmp_path: Path, test: str, again: bool, status: int) -> None:
+    (tmp_path / "test_some.py").write_text(
+        "from pathlib import Path\n\nSEEN = Path(__file__).with_name('seen')\n\n"
+        "def test_good(): pass\n"
+        "def test_never(): assert False\n"
+        "def test_at_second():\n    seen = SEEN.exists()\n    SEEN.touch()\n    assert seen\n",
+        encoding="utf-8",
+    )
+    alone = ["-c", "/dev/null", "--rootdir", str(tmp_path), "-o", f"cache_dir={tmp_path / 'cache'}"]
+    words = [*alone, "-n", "2", "-k", f"good or {test}", str(tmp_path)]
+    assert run_part(words, dict(os.environ), again=again) == status
