@@ -36,6 +36,8 @@ from tenants.errors import Unavailable
 from tenants.stopwatch import Stopwatch
 
 T = TypeVar("T")
+_MOST_TRIES = 3
+"""How often a search is done when documents that it finds are replaced meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -104,20 +106,39 @@ class _Search:
         """See `Retriever.search`."""
         embedded = asyncio.create_task(self._embed())
         try:
-            generation, matches = await self._prepare()
-            if generation is None or (matches is not None and not len(matches)):
-                return Found([], [], self._watch.total(), await embedded, {})
-            ann, (bm25, idf) = await self._engines(generation, matches, embedded)
-            embedding = await embedded
+            for _ in range(_MOST_TRIES):
+                generation, matches = await self._prepare()
+                if generation is None or (matches is not None and not len(matches)):
+                    return Found([], [], self._watch.total(), await embedded, {})
+                found, whole = await self._found(generation, matches, embedded)
+                if whole or not await self._is_overtaken(generation):
+                    break
+            return found
         finally:
             embedded.cancel()
+
+    async def _found(
+        self, generation: Generation, matches: Matches | None, embedded: Awaitable[QueryEmbedding]
+    ) -> tuple[Found, bool]:
+        """Return what is found in a generation, and whether all that the engines named is served still."""
+        self._degraded = []
+        ann, (bm25, idf) = await self._engines(generation, matches, embedded)
+        embedding = await embedded
         with self._watch.step("fuse"):
             weight = self._tenant.settings.bm25_weight
             fused = fuse(
                 ann.hits if ann else [], bm25, bm25_weight=self._settings.bm25_weight if weight is None else weight
             )
-        passages = await self._rank(embedding, idf, fused)
-        return Found(passages, self._degraded, self._watch.total(), embedding, idf, ann)
+        passages, whole = await self._rank(embedding, idf, fused)
+        return Found(passages, self._degraded, self._watch.total(), embedding, idf, ann), whole
+
+    async def _is_overtaken(self, generation: Generation) -> bool:
+        """Say whether the index was written to since the search began. Then what is not served any more may have been
+        replaced meanwhile, by what the engines could not know yet."""
+        with self._watch.step("passages"):
+            header = await live_header(self._parts.database, self._tenant.tenant_id)
+        known = generation.header
+        return header is not None and (header.number, header.stamp) != (known.number, known.stamp)
 
     async def _embed(self) -> QueryEmbedding:
         with self._watch.step("embed"):
@@ -141,7 +162,8 @@ class _Search:
                 generation = None if header is None else indexes.kept(tenant_id, header)
                 if header is None or generation is not None:
                     return generation, None
-            async with database.tenant(tenant_id) as session:
+            # One moment: a document that is replaced between the two statements would be in neither.
+            async with database.one_moment(tenant_id) as session:
                 generation = await indexes.live(PostgresCatalog(session, tenant_id))
                 if self._query.filter is None or generation is None:
                     return generation, None
@@ -187,7 +209,10 @@ class _Search:
     def _depth(self) -> int:
         return max(self._settings.candidates, 2 * self._query.k)
 
-    async def _rank(self, embedding: QueryEmbedding, idf: dict[str, float], fused: list[Fused]) -> list[Passage]:
+    async def _rank(
+        self, embedding: QueryEmbedding, idf: dict[str, float], fused: list[Fused]
+    ) -> tuple[list[Passage], bool]:
+        """Return the best passages, and whether all candidates are served still."""
         reranker, k, tenant_id = self._parts.reranker, self._query.k, self._tenant.tenant_id
         depth = self._settings.rerank_depth if reranker is not None else 0
         # A few more than needed: rows of replaced versions linger in the engines until they are purged.
@@ -213,10 +238,11 @@ class _Search:
             else:
                 scores[:reranked] = blend(scores[:reranked], extra, weight=self._settings.rerank_weight)
         order = sorted(range(reranked), key=lambda i: -scores[i]) + list(range(reranked, len(hits)))
-        return [
+        passages = [
             _ranked(readable[hits[i].chunk_id], hits[i], scores[i], rank if i < reranked else None)
             for rank, i in enumerate(order[:k], start=1)
         ]
+        return passages, len(hits) == len(wanted)
 
 
 def _ranked(candidate: Candidate, hit: Fused, score: float, rank: int | None) -> Passage:

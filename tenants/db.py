@@ -108,6 +108,13 @@ class Database:
         """Open a session that sees and writes one tenant's rows and nothing else."""
         return self._open(tenant_id=str(tenant_id))
 
+    @asynccontextmanager
+    async def one_moment(self, tenant_id: UUID) -> AsyncIterator[AsyncSession]:
+        """Open a session as `tenant` does, to read in: all that it sees is of the moment of its first statement."""
+        async with self._open(tenant_id=str(tenant_id)) as session:
+            await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            yield session
+
     def admin(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a session that sees the list of tenants and erasure jobs, and no tenant's content."""
         return self._open(scope="admin")
