@@ -110,27 +110,17 @@ class _Search:
                 generation, matches = await self._prepare()
                 if generation is None or (matches is not None and not len(matches)):
                     return Found([], [], self._watch.total(), await embedded, {})
-                found, whole = await self._found(generation, matches, embedded)
-                if whole or not await self._is_overtaken(generation):
+                self._degraded = []
+                ann, (bm25, idf) = await self._engines(generation, matches, embedded)
+                wanted = self._fused(ann, bm25)
+                readable = await self._read(wanted)
+                if len(readable) == len(wanted) or not await self._is_overtaken(generation):
                     break
-            return found
+            embedding = await embedded
         finally:
             embedded.cancel()
-
-    async def _found(
-        self, generation: Generation, matches: Matches | None, embedded: Awaitable[QueryEmbedding]
-    ) -> tuple[Found, bool]:
-        """Return what is found in a generation, and whether all that the engines named is served still."""
-        self._degraded = []
-        ann, (bm25, idf) = await self._engines(generation, matches, embedded)
-        embedding = await embedded
-        with self._watch.step("fuse"):
-            weight = self._tenant.settings.bm25_weight
-            fused = fuse(
-                ann.hits if ann else [], bm25, bm25_weight=self._settings.bm25_weight if weight is None else weight
-            )
-        passages, whole = await self._rank(embedding, idf, fused)
-        return Found(passages, self._degraded, self._watch.total(), embedding, idf, ann), whole
+        passages = await self._rank(embedding, idf, [hit for hit in wanted if hit.chunk_id in readable], readable)
+        return Found(passages, self._degraded, self._watch.total(), embedding, idf, ann)
 
     async def _is_overtaken(self, generation: Generation) -> bool:
         """Say whether the index was written to since the search began. Then what is not served any more may have been
@@ -209,26 +199,38 @@ class _Search:
     def _depth(self) -> int:
         return max(self._settings.candidates, 2 * self._query.k)
 
-    async def _rank(
-        self, embedding: QueryEmbedding, idf: dict[str, float], fused: list[Fused]
-    ) -> tuple[list[Passage], bool]:
-        """Return the best passages, and whether all candidates are served still."""
-        reranker, k, tenant_id = self._parts.reranker, self._query.k, self._tenant.tenant_id
-        depth = self._settings.rerank_depth if reranker is not None else 0
-        # A few more than needed: rows of replaced versions linger in the engines until they are purged.
-        wanted = fused[: max(depth, k) + 20]
+    @property
+    def _rerank_depth(self) -> int:
+        return self._settings.rerank_depth if self._parts.reranker is not None else 0
+
+    def _fused(self, ann: AnnHits | None, bm25: list[Scored]) -> list[Fused]:
+        """Return the best of both engines, a few more than needed: rows of replaced versions linger in them until they
+        are purged."""
+        weight = self._tenant.settings.bm25_weight
+        with self._watch.step("fuse"):
+            fused = fuse(
+                ann.hits if ann else [], bm25, bm25_weight=self._settings.bm25_weight if weight is None else weight
+            )
+        return fused[: max(self._rerank_depth, self._query.k) + 20]
+
+    async def _read(self, wanted: list[Fused]) -> dict[UUID, Candidate]:
+        depth = self._rerank_depth
         with self._watch.step("passages"):
-            readable = await read_candidates(
+            return await read_candidates(
                 self._parts.database,
-                tenant_id,
+                self._tenant.tenant_id,
                 [hit.chunk_id for hit in wanted],
                 with_bits=[hit.chunk_id for hit in wanted[: depth + 5]] if depth else [],
             )
-        hits = [hit for hit in wanted if hit.chunk_id in readable]
+
+    async def _rank(
+        self, embedding: QueryEmbedding, idf: dict[str, float], hits: list[Fused], readable: dict[UUID, Candidate]
+    ) -> list[Passage]:
+        reranker = self._parts.reranker
         scores, reranked = [hit.score for hit in hits], 0
         if reranker is not None and hits:
             with self._watch.step("rerank"):
-                reranked = min(depth, len(hits))
+                reranked = min(self._rerank_depth, len(hits))
                 candidates = [readable[hit.chunk_id] for hit in hits[:reranked]]
                 scoring = reranker.scores(self._query.text, embedding, idf, candidates)
                 extra = await _unless_away(self._parts.reranking.count("rerank", scoring))
@@ -238,11 +240,10 @@ class _Search:
             else:
                 scores[:reranked] = blend(scores[:reranked], extra, weight=self._settings.rerank_weight)
         order = sorted(range(reranked), key=lambda i: -scores[i]) + list(range(reranked, len(hits)))
-        passages = [
+        return [
             _ranked(readable[hits[i].chunk_id], hits[i], scores[i], rank if i < reranked else None)
-            for rank, i in enumerate(order[:k], start=1)
+            for rank, i in enumerate(order[: self._query.k], start=1)
         ]
-        return passages, len(hits) == len(wanted)
 
 
 def _ranked(candidate: Candidate, hit: Fused, score: float, rank: int | None) -> Passage:

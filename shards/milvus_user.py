@@ -52,7 +52,6 @@ async def make_user(settings: MilvusSettings, admin_token: str) -> list[str]:
     if admin_token.partition(":")[0] == name:
         raise Misconfigured(f"TESSERA_MILVUS_TOKEN and {ADMIN_SETTING} name the same user, {name!r}.")
     check_form("the Milvus server", settings)
-    await _logs_in(settings)
     clients = MilvusClients(settings.model_copy(update={"token": SecretStr(admin_token), "endpoints": {}}))
     try:
         done = await _made(settings, clients, name, password)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Request
 from sqlalchemy import delete, select
 
 from ingestion import jobs
@@ -20,9 +18,9 @@ from ingestion.admission import Admission, Message, Receive, in_time
 from ingestion.models import Job
 from ingestion.settings import IngestSettings
 from ingestion.upload_api import AdmittedRoute
-from service import problems
 from tenants.db import Database
 from tenants.errors import TooManyRequests, TooSlow
+from tests.ingestion.door import Door
 
 if TYPE_CHECKING:
     from tests.conftest import TenantAccess
@@ -121,54 +119,21 @@ async def test_a_long_queue_takes_no_more_until_some_are_done(database: Database
     assert await refused(by_number, ONE, 5) is None
 
 
-@dataclass
-class Door:
-    """An upload route with these settings, for one tenant."""
-
-    database: Database
-    settings: IngestSettings
-
-    def admin(self, key: str) -> None:
-        return None
-
-    async def tenant(self, key: str) -> Door:
-        return self
-
-    @property
-    def tenant_id(self) -> UUID:
-        return ONE
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        state = {
-            "authenticator": self,
-            "admission": Admission(self.database, self.settings),
-            "ingest_settings": self.settings,
-        }
-        await self.app({**scope, "state": state}, receive, send)
-
-    @cached_property
-    def app(self) -> FastAPI:
-        app = FastAPI()
-        router = APIRouter(route_class=AdmittedRoute)
-        router.add_api_route("/documents", _length, methods=["POST"])
-        app.include_router(router)
-        problems.install(app)
-        return app
-
-
 async def _length(request: Request) -> int:
     return len(await request.body())
 
 
 async def test_a_slow_upload_is_told_so_and_gives_its_room_back(database: Database) -> None:
-    door = Door(database, IngestSettings(upload_grace_s=0.3))
+    settings, router = IngestSettings(upload_grace_s=0.3), APIRouter(route_class=AdmittedRoute)
+    router.add_api_route("/documents", _length, methods=["POST"])
+    door = Door(router, admission=Admission(database, settings), ingest_settings=settings)
 
     async def sent(then: float) -> AsyncIterator[bytes]:
         yield b"some"
         await asyncio.sleep(then)
         yield b"more"
 
-    key = {"Authorization": "Bearer key"}
+    key = {"Authorization": f"Bearer {ONE}"}
     transport = httpx.ASGITransport(door)
     async with asyncio.timeout(30), httpx.AsyncClient(transport=transport, base_url="http://tessera") as client:
         slow = await client.post("/documents", content=sent(3600), headers=key)
